@@ -1,0 +1,221 @@
+/* FakeShield in C: explainable image forgery detection and localization (Xu et al., ICLR 2025).
+ *
+ *     #include <fakeshield.h>
+ *     int main(void) {
+ *         fs_error err;
+ *         fs_options opt = fs_options_defaults();
+ *         fs_detector *d = NULL;
+ *         fs_result *r = NULL;
+ *         if (fs_detector_create("fakeshield-v1-22b", &opt, &d, &err) || fs_detect(d, "photo.jpg", &r, &err))
+ *             return fprintf(stderr, "%s\n", err.message), 1;
+ *         printf("%s %.3f\n%s\n", fs_verdict_name(fs_result_verdict(r)), fs_result_score(r), fs_result_text(r));
+ *         fs_result_write_mask(r, "mask.png", &err);
+ *         fs_result_free(r), fs_detector_free(d);
+ *     }
+ *
+ * Conventions. A function that can fail returns fs_status (FS_OK is 0) and, where it takes one, fills the caller's fs_error
+ * with one line a user can act on. The library never prints, exits or aborts; text, progress and log lines come through
+ * callbacks. `_create`/`_free` pair up and free functions take NULL. Strings are UTF-8. A handle is used by one thread at
+ * a time; different handles may be used by different threads. */
+#ifndef FAKESHIELD_H
+#define FAKESHIELD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define FS_API __attribute__((visibility("default")))
+#else
+#define FS_API
+#endif
+
+/* Version of the program and library, "major.minor.patch". Static storage. */
+FS_API const char *fs_version(void);
+
+/* ---- status and errors -------------------------------------------------------------------------------------------- */
+
+/* What went wrong, in kind. The numbers are pinned: they are the program's exit codes too. */
+typedef enum fs_status {
+    FS_OK = 0,
+    FS_E_FAILED = 1,       /* part of a batch failed; each failure was reported on its own */
+    FS_E_USAGE = 2,        /* an argument or option that makes no sense */
+    FS_E_NOT_FOUND = 3,    /* a file, directory, tensor or checkpoint part that is not there */
+    FS_E_IO = 4,           /* reading or writing failed (permission, full disk, ...) */
+    FS_E_FORMAT = 5,       /* bytes that are not what the format says */
+    FS_E_UNSUPPORTED = 6,  /* well formed, but a feature this library does not have */
+    FS_E_LIMIT = 7,        /* larger than a stated limit (pixels, bytes, tokens) */
+    FS_E_MISMATCH = 8,     /* a tensor or config that does not fit the model: shape, dtype, vocabulary */
+    FS_E_NO_MEMORY = 9,
+    FS_E_NUMERIC = 10,     /* NaN or infinity where a number is needed */
+    FS_E_CANCELLED = 11,   /* the cancel callback said stop */
+    FS_E_INTERNAL = 12     /* a broken promise inside the library: please report it */
+} fs_status;
+
+/* Short name of a status, e.g. "not-found". Never NULL. */
+FS_API const char *fs_status_name(fs_status status);
+
+/* Filled by the function that failed; untouched on success. message: one line, no newline at the end. */
+typedef struct fs_error {
+    fs_status status;
+    char message[1024];
+} fs_error;
+
+/* ---- enumerations of the domain ----------------------------------------------------------------------------------- */
+
+typedef enum fs_verdict { FS_VERDICT_UNDETERMINED = 0, FS_VERDICT_AUTHENTIC = 1, FS_VERDICT_TAMPERED = 2 } fs_verdict;
+typedef enum fs_domain { FS_DOMAIN_AIGC = 0, FS_DOMAIN_DEEPFAKE = 1, FS_DOMAIN_PHOTOSHOP = 2 } fs_domain;
+
+/* Rounding of activations. F32: every operator's result is kept in f32. BF16, F16: every result is rounded to that type as
+ * the original does (spec: DTE-FDM f16, MFLM bf16). UPSTREAM: F16 in stage 1 and BF16 in stage 2, the types the original uses. */
+typedef enum fs_precision { FS_PRECISION_F32 = 0, FS_PRECISION_BF16 = 1, FS_PRECISION_F16 = 2, FS_PRECISION_UPSTREAM = 3 } fs_precision;
+
+/* How stage 1's text becomes stage 2's question. TEST wraps it as in training (the default); DEMO passes it bare, as the
+ * original's cli_demo does. */
+typedef enum fs_prompt_style { FS_PROMPT_TEST = 0, FS_PROMPT_DEMO = 1 } fs_prompt_style;
+
+/* Why there is a mask, or why there is none. */
+typedef enum fs_mask_status {
+    FS_MASK_NONE = 0,        /* stage 2 has not run */
+    FS_MASK_PRESENT = 1,
+    FS_MASK_AUTHENTIC = 2,   /* the text says the picture has not been tampered with */
+    FS_MASK_NO_SEG = 3       /* stage 2 answered without [SEG]: an all-black mask is given, with a warning */
+} fs_mask_status;
+
+FS_API const char *fs_verdict_name(fs_verdict v);           /* "undetermined", "authentic", "tampered" */
+FS_API bool fs_verdict_from_name(const char *name, fs_verdict *out);
+FS_API const char *fs_domain_name(fs_domain d);             /* "AIGC inpainting", "DeepFake", "Photoshop" */
+FS_API bool fs_domain_from_name(const char *name, fs_domain *out);
+FS_API const char *fs_precision_name(fs_precision p);       /* "f32", "bf16", "f16", "upstream" */
+FS_API bool fs_precision_from_name(const char *name, fs_precision *out);
+FS_API const char *fs_prompt_style_name(fs_prompt_style s); /* "test", "demo" */
+FS_API bool fs_prompt_style_from_name(const char *name, fs_prompt_style *out);
+FS_API const char *fs_mask_status_name(fs_mask_status s);   /* "none", "present", "authentic", "no-seg" */
+FS_API bool fs_mask_status_from_name(const char *name, fs_mask_status *out);
+
+/* ---- options ------------------------------------------------------------------------------------------------------ */
+
+typedef enum fs_log_level { FS_LOG_DEBUG = 0, FS_LOG_INFO = 1, FS_LOG_WARNING = 2 } fs_log_level;
+
+/* Callbacks; any may be NULL. They are called on the thread that called the library. */
+typedef struct fs_callbacks {
+    void *user_data;
+    void (*log)(void *user_data, fs_log_level level, const char *line);
+    /* A piece of stage 1's explanation as it is written (UTF-8, whole characters). */
+    void (*text)(void *user_data, const char *piece);
+    /* step: what is being done ("stage 1: image encoder"); done/total in units of that step, total 0 = unknown. */
+    void (*progress)(void *user_data, const char *step, int64_t done, int64_t total);
+    /* Return true to stop; the running call then ends with FS_E_CANCELLED. */
+    bool (*cancel)(void *user_data);
+} fs_callbacks;
+
+/* How text is drawn from the model. temperature 0 is greedy (the default: forensic results must repeat).
+ * fs_sampling_upstream() gives the original's: temperature 0.2, top_k 50, top_p from generation_config.json. */
+typedef struct fs_sampling {
+    float temperature;
+    int top_k;      /* 0 = off */
+    float top_p;    /* 1 = off */
+    uint64_t seed;
+} fs_sampling;
+
+typedef struct fs_options {
+    const char *clip_dir;        /* CLIP ViT-L/14-336 directory; NULL = search (docs/model.md, "Where CLIP comes from") */
+    const char *sam_file;        /* sam_vit_h_4b8939.pth; NULL = the copy in MFLM, or beside the checkpoint */
+    const char *dtg_file;        /* DTG.pth; NULL = the one in the checkpoint directory */
+    fs_precision precision;      /* default FS_PRECISION_F32 */
+    int threads;                 /* 0 = one per available core */
+    fs_sampling sampling;        /* default greedy, seed 0 */
+    int max_new_tokens;          /* stage 1; default 1024 */
+    bool verdict_only;           /* verdict and score without writing out the explanation; no mask */
+    bool exif_both;              /* apply EXIF orientation in stage 1 too (the original: only stage 2) */
+    fs_prompt_style prompt_style;
+    int question_index;          /* 0..2: which of the three stage-2 questions; -1 = drawn from the seed. Default 0 */
+    bool keep_stages;            /* keep both stages loaded; default false: peak memory is the larger of the two */
+    bool trim_text;              /* drop the leading space of the original's CLI text; default true */
+    int64_t max_pixels;          /* decode limit, default 178956970 (Pillow's) */
+    int64_t max_file_bytes;      /* default 1 GiB */
+    const char *question;        /* stage-1 question; NULL = the original's detection question */
+    fs_callbacks callbacks;
+} fs_options;
+
+FS_API fs_options fs_options_defaults(void);
+FS_API fs_sampling fs_sampling_upstream(void);
+
+/* ---- detector: both stages over one checkpoint -------------------------------------------------------------------- */
+
+typedef struct fs_detector fs_detector;
+typedef struct fs_result fs_result;
+
+/* Opens a checkpoint directory laid out as users download it (DTE-FDM/, MFLM/, DTG.pth). Reads configs, checks that the parts
+ * are there; weights are mapped when a stage first runs. The strings in `options` are copied. */
+FS_API fs_status fs_detector_create(const char *model_dir, const fs_options *options, fs_detector **out, fs_error *err);
+FS_API void fs_detector_free(fs_detector *d);
+
+/* Both stages on one picture file. *out is the caller's. */
+FS_API fs_status fs_detect(fs_detector *d, const char *image_path, fs_result **out, fs_error *err);
+
+/* The stages one by one, for folders: explain every picture first, then localize every result, and each stage is loaded once. */
+FS_API fs_status fs_explain(fs_detector *d, const char *image_path, fs_result **out, fs_error *err);
+FS_API fs_status fs_localize(fs_detector *d, fs_result *r, fs_error *err);
+
+/* Stage 2 alone: a picture and a description from elsewhere. boxes: [n_boxes][4] x0,y0,x1,y1 in pixels for the region encoder, or
+ * NULL; the text must then hold one <bbox> per box. */
+FS_API fs_status fs_localize_text(fs_detector *d, const char *image_path, const char *text, const float *boxes, size_t n_boxes,
+                                  fs_result **out, fs_error *err);
+
+/* Frees the weights and state of both stages; the next call loads again. */
+FS_API void fs_detector_unload(fs_detector *d);
+
+/* ---- results ------------------------------------------------------------------------------------------------------ */
+
+FS_API void fs_result_free(fs_result *r);
+FS_API const char *fs_result_image(const fs_result *r);          /* the path as given */
+FS_API fs_verdict fs_result_verdict(const fs_result *r);
+FS_API double fs_result_score(const fs_result *r);               /* probability of "tampered" in 0..1; NaN if stage 1 has not run */
+FS_API fs_domain fs_result_domain(const fs_result *r);
+FS_API const float *fs_result_domain_probabilities(const fs_result *r); /* [3], owned by r */
+FS_API const char *fs_result_text(const fs_result *r);           /* stage 1's whole answer; "" if none */
+FS_API const char *fs_result_area(const fs_result *r);           /* its first item */
+FS_API size_t fs_result_basis_count(const fs_result *r);         /* its second item, one entry per cue */
+FS_API const char *fs_result_basis(const fs_result *r, size_t i);
+FS_API fs_mask_status fs_result_mask_status(const fs_result *r);
+/* Size of the picture as stage 2 sees it (EXIF applied). */
+FS_API int64_t fs_result_width(const fs_result *r);
+FS_API int64_t fs_result_height(const fs_result *r);
+/* [height][width], 255 = tampered, 0 = not; NULL without mask. Owned by r. */
+FS_API const uint8_t *fs_result_mask(const fs_result *r);
+/* [height][width] logits, > 0 = tampered; NULL without mask. Owned by r. */
+FS_API const float *fs_result_mask_logits(const fs_result *r);
+FS_API double fs_result_mask_area(const fs_result *r);           /* fraction of tampered pixels */
+FS_API size_t fs_result_warning_count(const fs_result *r);
+FS_API const char *fs_result_warning(const fs_result *r, size_t i);
+
+/* One JSON object (docs/result-schema.json). mask_path/overlay_path: what to name in it, or NULL. with_times: include stage times
+ * (the only part that differs between runs). pretty: indented. The string is the caller's: fs_string_free. */
+FS_API fs_status fs_result_to_json(const fs_result *r, const char *mask_path, const char *overlay_path, bool with_times, bool pretty,
+                                   char **out, fs_error *err);
+/* Reads back what fs_result_to_json wrote (the mask itself excepted), to go on with stage 2 in another run. */
+FS_API fs_status fs_result_from_json(const char *json, fs_result **out, fs_error *err);
+FS_API void fs_string_free(char *s);
+
+/* 8-bit grey PNG at the picture's size, 255 = tampered. Written beside the target and renamed: never half a file. */
+FS_API fs_status fs_result_write_mask(const fs_result *r, const char *path, fs_error *err);
+/* 8-bit grey PNG of the sigmoid of the logits. */
+FS_API fs_status fs_result_write_soft_mask(const fs_result *r, const char *path, fs_error *err);
+/* The picture with the tampered region tinted and outlined. Needs the picture file to be still there. */
+FS_API fs_status fs_result_write_overlay(const fs_result *r, const char *path, fs_error *err);
+
+/* ---- what a checkpoint or weight file holds ----------------------------------------------------------------------- */
+
+/* A report on PATH (checkpoint directory, one of its parts, or one weight file): parts, shapes, dtypes, parameters, memory needed,
+ * licence. json: as JSON, else as text for people; tensors: list every tensor. The string is the caller's. */
+FS_API fs_status fs_describe(const char *path, bool json, bool tensors, char **out, fs_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,92 @@
+/* Operators. Each runs at once on the context's backend and returns a new tensor in its arena; inputs are never changed, so a tape
+ * can record any of them. Shapes are PyTorch's, outermost first, row-major. x: F32 activations; w, b: weights of any float type.
+ * Every result is rounded to the context's precision once, as PyTorch does for a network of that type: products accumulate in f32
+ * and the bias is added before rounding; normalisations and softmax compute in f32 (sums in f64 where that is free).
+ * Results do not depend on the number of threads: threads divide outputs, never a sum.
+ * On any misuse (shape, dtype) the context's error is set and NULL returned. */
+#ifndef FS_OPS_H
+#define FS_OPS_H
+
+#include "tensor/tensor.h"
+
+/* -- shape only -- */
+/* Another shape over the same data; counts must agree. */
+fs_tensor *fs_reshape(fs_exec *c, const fs_tensor *x, int ndim, const int64_t *shape);
+#define fs_reshape_2d(c, x, a, b) fs_reshape((c), (x), 2, (const int64_t[]){(a), (b)})
+#define fs_reshape_3d(c, x, a, b_, d) fs_reshape((c), (x), 3, (const int64_t[]){(a), (b_), (d)})
+/* Rows [begin, end) of the first dimension, no copy. */
+fs_tensor *fs_rows(fs_exec *c, const fs_tensor *x, int64_t begin, int64_t end);
+/* Columns [begin, end) of the last dimension, copied. */
+fs_tensor *fs_columns(fs_exec *c, const fs_tensor *x, int64_t begin, int64_t end);
+/* Joined along the first dimension; all other dimensions equal. */
+fs_tensor *fs_concat_rows(fs_exec *c, const fs_tensor *const *parts, size_t n);
+/* x: [a, b] -> [b, a]; with more dimensions: the first against all others taken together ([C,H,W] -> [H*W, C]). */
+fs_tensor *fs_transpose(fs_exec *c, const fs_tensor *x);
+/* Copy (F32 of any float weight, rounded to the precision). */
+fs_tensor *fs_to_f32(fs_exec *c, const fs_tensor *w);
+
+/* -- elementwise -- */
+fs_tensor *fs_add(fs_exec *c, const fs_tensor *a, const fs_tensor *b); /* b: same shape, or the trailing dimensions of a (broadcast), any float type */
+fs_tensor *fs_mul(fs_exec *c, const fs_tensor *a, const fs_tensor *b); /* likewise */
+fs_tensor *fs_scale(fs_exec *c, const fs_tensor *x, float factor);
+fs_tensor *fs_relu(fs_exec *c, const fs_tensor *x);
+fs_tensor *fs_gelu(fs_exec *c, const fs_tensor *x);       /* exact: x * 0.5 * (1 + erf(x / sqrt 2)) */
+fs_tensor *fs_quick_gelu(fs_exec *c, const fs_tensor *x); /* x * sigmoid(1.702 x), CLIP's */
+fs_tensor *fs_silu(fs_exec *c, const fs_tensor *x);
+fs_tensor *fs_silu_mul(fs_exec *c, const fs_tensor *gate, const fs_tensor *up); /* silu(gate) * up; silu rounded before the product */
+
+/* -- products -- */
+/* x: [..., in], w: [out, in], b: [out] or NULL -> [..., out] = x w^T + b */
+fs_tensor *fs_linear(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b);
+/* a: [m, k], b: [k, n] (both F32) -> [m, n] */
+fs_tensor *fs_matmul(fs_exec *c, const fs_tensor *a, const fs_tensor *b);
+/* x: [C, H, W], w: [O, C, kh, kw], b: [O] or NULL, stride, zero padding -> [O, H', W'] */
+fs_tensor *fs_conv2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride, int pad);
+/* x: [C, H, W], w: [C, O, kh, kw], b: [O] or NULL; stride, no padding -> [O, (H-1)*stride+kh, ...] */
+fs_tensor *fs_conv_transpose2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride);
+/* ids: [n] token ids in [0, rows), table: [rows, width] any float type -> [n, width] */
+fs_tensor *fs_embedding(fs_exec *c, const int32_t *ids, int64_t n, const fs_tensor *table);
+
+/* -- normalisation -- */
+fs_tensor *fs_layer_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, float eps); /* over the last dimension */
+/* RMSNorm as LLaMA: y = x * rsqrt(mean(x^2) + eps) rounded, then times w, rounded again. Over the last dimension. */
+fs_tensor *fs_rms_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, float eps);
+/* SAM's LayerNorm2d. x: [C, H, W], over C, biased variance; each of mean, difference, square, variance, root, quotient, product and
+ * sum is rounded to the precision separately (it is written out elementwise upstream). */
+fs_tensor *fs_layer_norm_2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, float eps);
+fs_tensor *fs_group_norm(fs_exec *c, const fs_tensor *x, int groups, const fs_tensor *w, const fs_tensor *b, float eps); /* x: [C, H, W] */
+/* Inference: (x - mean) / sqrt(var + eps) * w + b per channel. x: [C, H, W]; all four [C]. */
+fs_tensor *fs_batch_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, const fs_tensor *mean,
+                         const fs_tensor *var, float eps);
+fs_tensor *fs_softmax(fs_exec *c, const fs_tensor *x); /* over the last dimension */
+
+/* -- attention -- */
+/* LLaMA's rotary embedding, half-rotation convention. x: [n, heads, d] at positions pos0.. -> same shape. cos and sin are rounded to
+ * the precision, and so are products and sum. */
+fs_tensor *fs_rope(fs_exec *c, const fs_tensor *x, int64_t pos0, float theta);
+/* softmax(q k^T * scale [+ causal mask]) v per head, tiled: scores of one query block at a time, never the whole matrix.
+ * q: [nq, heads, d], k, v: [nk, heads_kv, d] (heads a multiple of heads_kv; v's d may differ) -> [nq, heads, dv].
+ * causal: query i sees keys 0 .. nk - nq + i. scale is applied to the scores (scores rounded, then scaled and rounded). A caller whose
+ * original scales q instead (CLIP, SAM) scales q with fs_scale and passes 1. */
+fs_tensor *fs_attention(fs_exec *c, const fs_tensor *q, const fs_tensor *k, const fs_tensor *v, float scale, bool causal);
+/* SAM's attention with decomposed relative positions over an h x w grid, one window at a time.
+ * q, k, v: [windows, h*w, heads, d]; rel_h: [2h-1, d], rel_w: [2w-1, d]; scale multiplies q before the product, the relative terms use
+ * the unscaled q -> [windows, h*w, heads, d]. */
+fs_tensor *fs_attention_rel(fs_exec *c, const fs_tensor *q, const fs_tensor *k, const fs_tensor *v, const fs_tensor *rel_h,
+                            const fs_tensor *rel_w, int64_t h, int64_t w, float scale);
+/* x: [h, w, C] -> [windows, win*win, C], zero padded at bottom and right; and back (cropped to h, w). */
+fs_tensor *fs_window_partition(fs_exec *c, const fs_tensor *x, int64_t win);
+fs_tensor *fs_window_unpartition(fs_exec *c, const fs_tensor *x, int64_t win, int64_t h, int64_t w);
+
+/* -- pooling and sampling (all [C, H, W]) -- */
+fs_tensor *fs_max_pool2d(fs_exec *c, const fs_tensor *x, int kernel, int stride, int pad);
+fs_tensor *fs_mean_hw(fs_exec *c, const fs_tensor *x); /* -> [C] */
+/* F.interpolate(mode="bilinear"), explicit sizes, no antialias; computed in f32, not rounded to the precision unless `round`. */
+fs_tensor *fs_resize_bilinear(fs_exec *c, const fs_tensor *x, int64_t h, int64_t w, bool align_corners, bool round);
+/* RoIAlign (He et al. 2017), average, aligned = true. boxes: [n][4] x0,y0,x1,y1 in input units -> [n, C, out, out]. */
+fs_tensor *fs_roi_align(fs_exec *c, const fs_tensor *x, const float *boxes, int64_t n, float spatial_scale, int out, int sampling_ratio);
+
+/* True if every value is finite; sets the context's error (FS_E_NUMERIC, naming `what`) if not. */
+bool fs_check_finite(fs_exec *c, const fs_tensor *x, const char *what);
+
+#endif
