@@ -78,7 +78,7 @@ static inline void fs_progress(const fs_callbacks *cb, const char *step, int64_t
 static inline bool fs_cancelled(const fs_callbacks *cb) { return cb && cb->cancel && cb->cancel(cb->user_data); }
 double fs_now(void); /* seconds on a clock that only goes forward */
 
-/* ---- random numbers: PCG64-DXSM-free, plain and pinned: splitmix64 seeding of xoshiro256** ------------------------- */
+/* ---- random numbers: xoshiro256** seeded by splitmix64; the sequence is pinned for good -------------------------- */
 
 typedef struct fs_rng { uint64_t s[4]; } fs_rng;
 fs_rng fs_rng_seed(uint64_t seed);

@@ -62,6 +62,10 @@ fs_tensor *fs_new(fs_exec *x, int ndim, const int64_t *shape);
 /* New descriptor over caller-owned data. */
 fs_tensor *fs_wrap(fs_exec *x, fs_dtype dtype, int ndim, const int64_t *shape, void *data);
 
+/* A scope keeps a long forward pass small: take the arena's mark, run a layer, and end the scope with the layer's result, which moves down
+ * to the mark while everything else made since is given back. With a tape nothing is given back and the result is returned as it is. */
+fs_tensor *fs_scope_end(fs_exec *x, fs_arena_mark mark, const fs_tensor *result);
+
 /* ---- where weights come from -------------------------------------------------------------------------------------- */
 
 /* Names -> tensors, whatever the files are. A model binds its weight table from one of these and knows no file format. */
