@@ -162,6 +162,22 @@ FS_API fs_status fs_detect(fs_detector *d, const char *image_path, fs_result **o
 FS_API fs_status fs_explain(fs_detector *d, const char *image_path, fs_result **out, fs_error *err);
 FS_API fs_status fs_localize(fs_detector *d, fs_result *r, fs_error *err);
 
+/* fs_explain with a question of its own for this picture; question NULL = options.question. */
+FS_API fs_status fs_explain_question(fs_detector *d, const char *image_path, const char *question, fs_result **out, fs_error *err);
+
+/* Are the files of a stage (1 or 2) there and their configs readable? Reads no weights. FS_E_NOT_FOUND names the part and where to get it.
+ * fs_detector_create itself only asks for one whole stage, so that each can be used without the other's files. */
+FS_API fs_status fs_detector_check(fs_detector *d, int stage, fs_error *err);
+
+/* Loads a stage (1 or 2) now instead of at its first use, and frees the other one unless keep_stages. What is wrong with the weights is
+ * reported here, apart from what is wrong with a picture. Nothing happens if the stage is loaded already. */
+FS_API fs_status fs_detector_load(fs_detector *d, int stage, fs_error *err);
+
+/* Takes up what an earlier run wrote with fs_result_to_json about this picture. *out is that result, with image_path as its picture, if
+ * picture (by SHA-256), model and settings (threads excepted) are those of `d`; else *out is NULL and the status still FS_OK. A result
+ * whose mask status is FS_MASK_NONE can go on to fs_localize. The mask's pixels are not read back. */
+FS_API fs_status fs_detector_resume(fs_detector *d, const char *json, const char *image_path, fs_result **out, fs_error *err);
+
 /* Stage 2 alone: a picture and a description from elsewhere. boxes: [n_boxes][4] x0,y0,x1,y1 in pixels for the region encoder, or
  * NULL; the text must then hold one <bbox> per box. */
 FS_API fs_status fs_localize_text(fs_detector *d, const char *image_path, const char *text, const float *boxes, size_t n_boxes,
@@ -191,6 +207,12 @@ FS_API const uint8_t *fs_result_mask(const fs_result *r);
 /* [height][width] logits, > 0 = tampered; NULL without mask. Owned by r. */
 FS_API const float *fs_result_mask_logits(const fs_result *r);
 FS_API double fs_result_mask_area(const fs_result *r);           /* fraction of tampered pixels */
+/* Connected tampered regions (8-connected), largest first. box: x0,y0,x1,y1 in pixels, x1 and y1 exclusive. area_fraction: of the picture.
+ * At most 256 are kept; fs_result_region_total counts all. */
+FS_API size_t fs_result_region_count(const fs_result *r);
+FS_API size_t fs_result_region_total(const fs_result *r);
+FS_API void fs_result_region(const fs_result *r, size_t i, int64_t box[4], double *area_fraction);
+FS_API const char *fs_result_sha256(const fs_result *r);         /* of the picture file, 64 hex digits */
 FS_API size_t fs_result_warning_count(const fs_result *r);
 FS_API const char *fs_result_warning(const fs_result *r, size_t i);
 
@@ -202,12 +224,24 @@ FS_API fs_status fs_result_to_json(const fs_result *r, const char *mask_path, co
 FS_API fs_status fs_result_from_json(const char *json, fs_result **out, fs_error *err);
 FS_API void fs_string_free(char *s);
 
+/* Upstream's stage-1 record: {"image": ..., "outputs": ...} as Python's json.dumps writes it, without a newline. */
+FS_API fs_status fs_result_to_record(const fs_result *r, char **out, fs_error *err);
+/* Reads one line of upstream's JSON Lines: *image is the value of "image", *text that of `key` ("outputs" of stage 1, "text" of a question
+ * file). As upstream does, a missing key gives "". The strings are the caller's: fs_string_free. */
+FS_API fs_status fs_record_parse(const char *line, const char *key, char **image, char **text, fs_error *err);
+
 /* 8-bit grey PNG at the picture's size, 255 = tampered. Written beside the target and renamed: never half a file. */
 FS_API fs_status fs_result_write_mask(const fs_result *r, const char *path, fs_error *err);
 /* 8-bit grey PNG of the sigmoid of the logits. */
 FS_API fs_status fs_result_write_soft_mask(const fs_result *r, const char *path, fs_error *err);
+/* The mask as the original saves it: the extension of `path` decides the format (.png; .jpg and .jpeg with Pillow's defaults, quality 75
+ * and 4:2:0; .bmp and others may be FS_E_UNSUPPORTED), rgb: three channels (cli_demo) instead of one (test). */
+FS_API fs_status fs_result_write_upstream_mask(const fs_result *r, const char *path, bool rgb, fs_error *err);
 /* The picture with the tampered region tinted and outlined. Needs the picture file to be still there. */
 FS_API fs_status fs_result_write_overlay(const fs_result *r, const char *path, fs_error *err);
+
+/* Is this the name of a file we try when walking a folder? By extension, case-insensitive. */
+FS_API bool fs_is_picture_name(const char *name);
 
 /* ---- what a checkpoint or weight file holds ----------------------------------------------------------------------- */
 
