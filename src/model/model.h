@@ -12,15 +12,16 @@ typedef struct fs_affine { const fs_tensor *w, *b; } fs_affine;
 
 /* ---- ResNet-50 and its kind (torchvision, v1.5): the domain tag generator ----------------------------------------- */
 
+typedef struct fs_batch_stats { const fs_tensor *w, *b, *mean, *var; } fs_batch_stats; /* of a batch norm, [C] each */
 typedef struct fs_resnet_block {
     const fs_tensor *conv[3], *down; /* down NULL = identity shortcut */
-    struct { const fs_tensor *w, *b, *mean, *var; } bn[3], down_bn;
+    fs_batch_stats bn[3], down_bn;
 } fs_resnet_block;
 typedef struct fs_resnet {
     int n_blocks[4];               /* per stage, counted from the tensors */
     int classes;
     const fs_tensor *stem;
-    struct { const fs_tensor *w, *b, *mean, *var; } stem_bn;
+    fs_batch_stats stem_bn;
     fs_resnet_block *blocks;       /* all stages one after the other */
     fs_affine fc;
 } fs_resnet;

@@ -1,0 +1,31 @@
+/* What the networks share: binding a linear layer or a norm, and running a linear layer. Private to this room. */
+#ifndef FS_MODEL_PARTS_H
+#define FS_MODEL_PARTS_H
+
+#include "model/model.h"
+
+/* NAME.weight [out, in] and NAME.bias [out]; -1 = any (read it from w->shape). After the first failure in `b` both are NULL. */
+fs_affine fs_bind_affine(fs_binder *b, int64_t out, int64_t in, const char *name_format, ...) __attribute__((format(printf, 4, 5)));
+/* NAME.weight and NAME.bias, both [channels]: the affine part of a norm. */
+fs_affine fs_bind_norm(fs_binder *b, int64_t channels, const char *name_format, ...) __attribute__((format(printf, 3, 4)));
+/* NAME.weight [out, in, kernel, kernel] and NAME.bias [out]. */
+fs_affine fs_bind_conv(fs_binder *b, int64_t out, int64_t in, int64_t kernel, const char *name_format, ...)
+    __attribute__((format(printf, 5, 6)));
+/* NAME.weight alone. */
+const fs_tensor *fs_bind_kernel(fs_binder *b, int64_t out, int64_t in, int64_t kernel, const char *name_format, ...)
+    __attribute__((format(printf, 5, 6)));
+/* How many of prefix + format(0), format(1), ... there are; format holds one %d. */
+int fs_bind_count(const fs_binder *b, const char *before, const char *after);
+/* Fails the binder (if it has not failed yet) with a line about prefix + name. */
+void fs_bind_fail(fs_binder *b, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Dimension d of a bound tensor, 0 if binding failed. */
+static inline int64_t fs_dim(const fs_tensor *t, int d) { return t ? t->shape[d] : 0; }
+
+static inline fs_tensor *fs_affine_linear(fs_exec *c, const fs_tensor *x, const fs_affine *a) { return fs_linear(c, x, a->w, a->b); }
+
+/* Sets the context's error and returns false unless x is there and has this shape (-1 = any). what: "CLIP's pixels". */
+bool fs_expect_shape(fs_exec *c, const fs_tensor *x, int ndim, const int64_t *shape, const char *what);
+#define fs_expect_3d(c, x, a, b, d, what) fs_expect_shape((c), (x), 3, (const int64_t[]){(a), (b), (d)}, (what))
+#define fs_expect_2d(c, x, a, b, what) fs_expect_shape((c), (x), 2, (const int64_t[]){(a), (b)}, (what))
+
+#endif

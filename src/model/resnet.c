@@ -1,0 +1,119 @@
+/* ResNet-50 v1.5 (He et al. 2015; the strides of torchvision's resnet.py), the domain tag generator: a picture of 224 x 224 -> one
+ * logit for each of "AIGC inpainting", "DeepFake", "Photoshop".
+ *
+ * Stem: 7x7/2 convolution, batch norm, ReLU, 3x3/2 max pooling. Then four stages of bottlenecks (1x1, 3x3, 1x1), each convolution
+ * followed by batch norm; v1.5 means that the stride of a stage sits in the 3x3 convolution of its first block. Last the mean over the
+ * picture and a linear layer. Widths and depths come from the tensors: any ResNet built of bottlenecks works. */
+#include "model/parts.h"
+
+#include <stdlib.h>
+
+enum { STAGES = 4 };
+static const float BN_EPS = 1e-5f;
+
+static fs_batch_stats bind_stats(fs_binder *b, int64_t channels, const char *name) {
+    fs_batch_stats s;
+    s.w = fs_bind_1d(b, channels, "%s.weight", name);
+    s.b = fs_bind_1d(b, channels, "%s.bias", name);
+    s.mean = fs_bind_1d(b, channels, "%s.running_mean", name);
+    s.var = fs_bind_1d(b, channels, "%s.running_var", name);
+    return s;
+}
+
+/* Block `index` of stage `stage` (from 0), which gets `in` channels. Returns the channels it gives, 0 on failure. */
+static int64_t bind_block(fs_binder *b, fs_resnet_block *block, int stage, int index, int64_t in) {
+    char at[64], name[96];
+    snprintf(at, sizeof at, "layer%d.%d", stage + 1, index);
+    block->conv[0] = fs_bind_kernel(b, -1, in, 1, "%s.conv1", at);
+    int64_t width = fs_dim(block->conv[0], 0);
+    block->conv[1] = fs_bind_kernel(b, width, width, 3, "%s.conv2", at);
+    block->conv[2] = fs_bind_kernel(b, -1, width, 1, "%s.conv3", at);
+    int64_t out = fs_dim(block->conv[2], 0);
+    for (int i = 0; i < 3; i++) {
+        snprintf(name, sizeof name, "%s.bn%d", at, i + 1);
+        block->bn[i] = bind_stats(b, i < 2 ? width : out, name);
+    }
+    /* The shortcut is projected wherever the block changes the shape of its input. */
+    if (index == 0 && (stage > 0 || in != out || fs_binder_has(b, "%s.downsample.0.weight", at))) {
+        block->down = fs_bind_kernel(b, out, in, 1, "%s.downsample.0", at);
+        snprintf(name, sizeof name, "%s.downsample.1", at);
+        block->down_bn = bind_stats(b, out, name);
+    } else if (!b->status && out != in) {
+        snprintf(name, sizeof name, "%s.conv3.weight", at);
+        fs_bind_fail(b, name, "expected %lld output channels, as many as the block's input, found %lld", (long long)in, (long long)out);
+    }
+    return b->status ? 0 : out;
+}
+
+fs_status fs_resnet_bind(fs_resnet *m, const fs_tensor_source *source, const char *prefix, fs_error *err) {
+    *m = (fs_resnet){0};
+    fs_binder b = {.source = source, .prefix = prefix, .err = err};
+    m->stem = fs_bind_kernel(&b, -1, 3, 7, "conv1");
+    m->stem_bn = bind_stats(&b, fs_dim(m->stem, 0), "bn1");
+    if (b.status) return b.status;
+    size_t total = 0;
+    for (int s = 0; s < STAGES; s++) {
+        char before[16];
+        snprintf(before, sizeof before, "layer%d.", s + 1);
+        m->n_blocks[s] = fs_bind_count(&b, before, ".conv1.weight");
+        if (m->n_blocks[s] == 0) m->n_blocks[s] = 1; /* binding it below says what is missing */
+        total += (size_t)m->n_blocks[s];
+    }
+    m->blocks = fs_alloc_zero(total, sizeof *m->blocks);
+    if (!m->blocks) return fs_fail(err, FS_E_NO_MEMORY, "out of memory for the weight table of a ResNet of %zu blocks", total);
+    int64_t channels = m->stem->shape[0];
+    fs_resnet_block *block = m->blocks;
+    for (int s = 0; s < STAGES && !b.status; s++)
+        for (int i = 0; i < m->n_blocks[s] && !b.status; i++) channels = bind_block(&b, block++, s, i, channels);
+    m->fc = fs_bind_affine(&b, -1, channels, "fc");
+    m->classes = (int)fs_dim(m->fc.w, 0);
+    if (b.status) fs_resnet_unbind(m);
+    return b.status;
+}
+
+void fs_resnet_unbind(fs_resnet *m) {
+    if (!m) return;
+    free(m->blocks);
+    *m = (fs_resnet){0};
+}
+
+static fs_tensor *norm(fs_exec *c, const fs_tensor *x, const fs_batch_stats *s) {
+    return fs_batch_norm(c, x, s->w, s->b, s->mean, s->var, BN_EPS);
+}
+
+/* x: [in, H, W] -> [out, H/stride, W/stride] */
+static fs_tensor *bottleneck(fs_exec *c, const fs_resnet_block *block, const fs_tensor *x, int stride) {
+    fs_tensor *h = fs_relu(c, norm(c, fs_conv2d(c, x, block->conv[0], NULL, 1, 0), &block->bn[0]));      /* [w, H, W] */
+    h = fs_relu(c, norm(c, fs_conv2d(c, h, block->conv[1], NULL, stride, 1), &block->bn[1]));            /* [w, H', W'] */
+    h = norm(c, fs_conv2d(c, h, block->conv[2], NULL, 1, 0), &block->bn[2]);                             /* [out, H', W'] */
+    const fs_tensor *shortcut = x;
+    if (block->down) shortcut = norm(c, fs_conv2d(c, x, block->down, NULL, stride, 0), &block->down_bn); /* [out, H', W'] */
+    return fs_relu(c, fs_add(c, h, shortcut));
+}
+
+fs_tensor *fs_resnet_forward(fs_exec *c, const fs_resnet *m, const fs_tensor *pixels, fs_tensor *taps[5]) {
+    if (!fs_expect_3d(c, pixels, 3, -1, -1, "ResNet's pixels")) return NULL;
+    fs_arena_mark mark = fs_arena_get_mark(c->arena); /* each block's result takes the place of the one before */
+
+    fs_tensor *x = fs_to_f32(c, pixels);                                                   /* [3, H, W] */
+    x = fs_relu(c, norm(c, fs_conv2d(c, x, m->stem, NULL, 2, 3), &m->stem_bn));            /* [w, H/2, W/2] */
+    x = fs_scope_end(c, mark, fs_max_pool2d(c, x, 3, 2, 1));                               /* [w, H/4, W/4] */
+    if (taps) {
+        taps[0] = x;
+        mark = fs_arena_get_mark(c->arena);
+    }
+
+    const fs_resnet_block *block = m->blocks;
+    for (int s = 0; s < STAGES; s++) {
+        for (int i = 0; i < m->n_blocks[s]; i++)                                           /* [out_s, H/4/2^s, W/4/2^s] */
+            x = fs_scope_end(c, mark, bottleneck(c, block++, x, s > 0 && i == 0 ? 2 : 1));
+        if (taps) {
+            taps[s + 1] = x;
+            mark = fs_arena_get_mark(c->arena);
+        }
+    }
+
+    x = fs_reshape_2d(c, fs_mean_hw(c, x), 1, fs_dim(m->fc.w, 1));                         /* [1, C] */
+    x = fs_scope_end(c, mark, fs_reshape(c, fs_affine_linear(c, x, &m->fc), 1, (const int64_t[]){m->classes}));
+    return fs_check_finite(c, x, "ResNet (domain tag generator)") ? x : NULL;              /* [classes] */
+}
