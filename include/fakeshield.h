@@ -114,11 +114,11 @@ typedef struct fs_callbacks {
 } fs_callbacks;
 
 /* How text is drawn from the model. temperature 0 is greedy (the default: forensic results must repeat).
- * fs_sampling_upstream() gives the original's: temperature 0.2, top_k 50, top_p from generation_config.json. */
+ * fs_sampling_upstream() gives the original's: temperature 0.2, top_k and top_p from generation_config.json. */
 typedef struct fs_sampling {
     float temperature;
-    int top_k;      /* 0 = off */
-    float top_p;    /* 1 = off */
+    int top_k;      /* 0 = off; negative = generation_config.json's, or 50 as transformers has it */
+    float top_p;    /* 1 = off; negative = generation_config.json's, or off */
     uint64_t seed;
 } fs_sampling;
 

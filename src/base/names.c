@@ -37,4 +37,4 @@ fs_options fs_options_defaults(void) {
     };
 }
 
-fs_sampling fs_sampling_upstream(void) { return (fs_sampling){.temperature = 0.2f, .top_k = 50, .top_p = 1, .seed = 0}; }
+fs_sampling fs_sampling_upstream(void) { return (fs_sampling){.temperature = 0.2f, .top_k = -1, .top_p = -1, .seed = 0}; }

@@ -56,6 +56,9 @@ fs_status fs_preprocess_sam(const fs_image *im, int64_t size, float **out, int64
 fs_status fs_png_encode(const uint8_t *pixels, int64_t w, int64_t h, int channels, uint8_t **out, size_t *size, fs_error *err);
 fs_status fs_png_write(const char *path, const uint8_t *pixels, int64_t w, int64_t h, int channels, fs_error *err);
 
+/* JPEG with Pillow's defaults (quality 75, 4:2:0), for masks in the original's naming. channels 1 or 3. */
+fs_status fs_jpeg_encode(const uint8_t *pixels, int64_t w, int64_t h, int channels, uint8_t **out, size_t *size, fs_error *err);
+
 /* The picture with mask (255/0, same size) tinted and its outline drawn, for people. */
 fs_status fs_draw_overlay(const fs_image *im, const uint8_t *mask, fs_image **out, fs_error *err);
 

@@ -1,0 +1,155 @@
+/* LLaMA (Touvron et al., 2023), the decoder of both stages: RMSNorm, rotary attention, SwiGLU, as transformers' LlamaModel computes it.
+ * Tokens enter as embeddings, because image features take the place of some of them; what leaves is the state after the last RMSNorm,
+ * which both lm_head and the [SEG] head read. The keys (with rotary position) and values of earlier tokens are kept in a state, so one
+ * forward function serves the prompt and every single token after it. */
+#include "model/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+fs_status fs_llama_bind(fs_llama *m, const fs_llama_config *config, const fs_tensor_source *source, const char *prefix, fs_error *err) {
+    const fs_llama_config g = *config;
+    *m = (fs_llama){.config = g};
+    if (g.heads < 1 || g.kv_heads < 1 || g.hidden % g.heads || g.heads % g.kv_heads || g.hidden / g.heads % 2)
+        return fs_fail(err, FS_E_MISMATCH,
+                       "config.json: hidden_size %lld, num_attention_heads %lld, num_key_value_heads %lld do not fit each other "
+                       "(heads must divide the hidden size into even widths)",
+                       (long long)g.hidden, (long long)g.heads, (long long)g.kv_heads);
+    const int64_t kv = g.hidden / g.heads * g.kv_heads;
+    m->layers = fs_alloc_zero((size_t)g.layers, sizeof *m->layers);
+    if (!m->layers) return fs_fail(err, FS_E_NO_MEMORY, "no memory for the table of %lld layers", (long long)g.layers);
+
+    fs_binder b = {.source = source, .prefix = prefix, .err = err};
+    m->embed = fs_bind_2d(&b, g.vocab, g.hidden, "model.embed_tokens.weight");
+    m->norm = fs_bind_1d(&b, g.hidden, "model.norm.weight");
+    m->lm_head = fs_bind_2d(&b, g.vocab, g.hidden, "lm_head.weight");
+    for (int64_t i = 0; i < g.layers && !b.status; i++) {
+        fs_llama_layer *l = &m->layers[i];
+        const long long n = i;
+        l->norm1 = fs_bind_1d(&b, g.hidden, "model.layers.%lld.input_layernorm.weight", n);
+        l->q = fs_bind_2d(&b, g.hidden, g.hidden, "model.layers.%lld.self_attn.q_proj.weight", n);
+        l->k = fs_bind_2d(&b, kv, g.hidden, "model.layers.%lld.self_attn.k_proj.weight", n);
+        l->v = fs_bind_2d(&b, kv, g.hidden, "model.layers.%lld.self_attn.v_proj.weight", n);
+        l->o = fs_bind_2d(&b, g.hidden, g.hidden, "model.layers.%lld.self_attn.o_proj.weight", n);
+        l->norm2 = fs_bind_1d(&b, g.hidden, "model.layers.%lld.post_attention_layernorm.weight", n);
+        l->gate = fs_bind_2d(&b, g.intermediate, g.hidden, "model.layers.%lld.mlp.gate_proj.weight", n);
+        l->up = fs_bind_2d(&b, g.intermediate, g.hidden, "model.layers.%lld.mlp.up_proj.weight", n);
+        l->down = fs_bind_2d(&b, g.hidden, g.intermediate, "model.layers.%lld.mlp.down_proj.weight", n);
+        /* rotary_emb.inv_freq may be stored; upstream never reads it, neither do we. Asking marks it as known. */
+        fs_bind_optional(&b, 1, (const int64_t[]){-1}, "model.layers.%lld.self_attn.rotary_emb.inv_freq", n);
+    }
+    if (b.status) fs_llama_unbind(m);
+    return b.status;
+}
+
+void fs_llama_unbind(fs_llama *m) {
+    free(m->layers);
+    *m = (fs_llama){0};
+}
+
+/* ---- state ---- */
+
+fs_status fs_llama_state_create(const fs_llama *m, int64_t capacity, fs_llama_state *out, fs_error *err) {
+    const fs_llama_config *g = &m->config;
+    *out = (fs_llama_state){.width = g->hidden / g->heads * g->kv_heads, .layers = g->layers};
+    out->keys = fs_alloc_zero((size_t)g->layers, sizeof *out->keys);
+    out->values = fs_alloc_zero((size_t)g->layers, sizeof *out->values);
+    fs_status status = out->keys && out->values ? fs_llama_state_reserve(out, capacity, err)
+                                                : fs_fail(err, FS_E_NO_MEMORY, "no memory for the key/value cache");
+    if (status) fs_llama_state_free(out);
+    return status;
+}
+
+fs_status fs_llama_state_reserve(fs_llama_state *s, int64_t capacity, fs_error *err) {
+    if (capacity <= s->capacity) return FS_OK;
+    int64_t values;
+    if (!fs_mul_i64(capacity, s->width, &values)) return fs_fail(err, FS_E_LIMIT, "a key/value cache of %lld tokens", (long long)capacity);
+    for (int64_t i = 0; i < 2 * s->layers; i++) {
+        float **slot = i < s->layers ? &s->keys[i] : &s->values[i - s->layers];
+        float *grown = fs_alloc((size_t)values, sizeof(float));
+        if (!grown)
+            return fs_fail(err, FS_E_NO_MEMORY, "no memory for a key/value cache of %lld tokens (%lld MiB); use a smaller --max-new-tokens",
+                           (long long)capacity, (long long)(values * 8 * s->layers >> 20));
+        if (*slot && s->length) memcpy(grown, *slot, (size_t)(s->length * s->width) * sizeof(float));
+        free(*slot);
+        *slot = grown;
+    }
+    s->capacity = capacity;
+    return FS_OK;
+}
+
+void fs_llama_state_free(fs_llama_state *s) {
+    for (int64_t i = 0; i < s->layers; i++) {
+        if (s->keys) free(s->keys[i]);
+        if (s->values) free(s->values[i]);
+    }
+    free(s->keys);
+    free(s->values);
+    *s = (fs_llama_state){0};
+}
+
+/* The cache of one layer after `rows` (n tokens) were appended, as [length + n, kv_heads, head_dim]. */
+static fs_tensor *append(fs_exec *c, fs_llama_state *s, float *cache, const fs_tensor *rows) {
+    if (!rows || c->error.status) return NULL;
+    const int64_t n = rows->shape[0];
+    memcpy(cache + s->length * s->width, rows->data, (size_t)(n * s->width) * sizeof(float));
+    return fs_wrap(c, FS_DTYPE_F32, 3, (const int64_t[]){s->length + n, rows->shape[1], rows->shape[2]}, cache);
+}
+
+/* ---- forward ---- */
+
+fs_tensor *fs_llama_embed(fs_exec *c, const fs_llama *m, const int32_t *ids, int64_t n) { return fs_embedding(c, ids, n, m->embed); }
+
+static fs_tensor *attention(fs_exec *c, const fs_llama *m, const fs_llama_layer *l, fs_llama_state *s, int64_t index, const fs_tensor *x) {
+    const fs_llama_config *g = &m->config;
+    const int64_t n = x->shape[0], d = g->hidden / g->heads, pos = s ? s->length : 0;
+    fs_tensor *q = fs_reshape_3d(c, fs_linear(c, x, l->q, NULL), n, g->heads, d);
+    fs_tensor *k = fs_reshape_3d(c, fs_linear(c, x, l->k, NULL), n, g->kv_heads, d);
+    fs_tensor *v = fs_reshape_3d(c, fs_linear(c, x, l->v, NULL), n, g->kv_heads, d);
+    q = fs_rope(c, q, pos, g->rope_theta);
+    k = fs_rope(c, k, pos, g->rope_theta);
+    if (s) {
+        k = append(c, s, s->keys[index], k);
+        v = append(c, s, s->values[index], v);
+    }
+    /* upstream divides the scores by sqrt(d); the product with its reciprocal differs by at most one unit in the last place */
+    fs_tensor *a = fs_attention(c, q, k, v, 1.0f / __builtin_sqrtf((float)d), true);
+    return fs_linear(c, fs_reshape_2d(c, a, n, g->hidden), l->o, NULL);
+}
+
+fs_tensor *fs_llama_forward(fs_exec *c, const fs_llama *m, fs_llama_state *state, const fs_tensor *x, fs_tensor **taps) {
+    const fs_llama_config *g = &m->config;
+    if (!x || c->error.status) return NULL;
+    if (x->ndim != 2 || x->shape[1] != g->hidden) {
+        fs_exec_fail(c, FS_E_INTERNAL, "LLaMA: input of width %lld, expected %lld", (long long)x->shape[x->ndim - 1], (long long)g->hidden);
+        return NULL;
+    }
+    const int64_t n = x->shape[0];
+    if (state) {
+        fs_error err = {0};
+        const int64_t need = state->length + n; /* grown by a stretch, or every new token would copy the cache */
+        if (need > state->capacity && fs_llama_state_reserve(state, fs_max_i64(need, state->capacity + 256), &err)) {
+            fs_exec_fail(c, err.status, "%s", err.message);
+            return NULL;
+        }
+    }
+    fs_tensor *h = (fs_tensor *)(uintptr_t)x;
+    fs_arena_mark mark = fs_arena_get_mark(c->arena); /* every layer's result moves down to here, over its input */
+    for (int64_t i = 0; i < g->layers && h; i++) {
+        const fs_llama_layer *l = &m->layers[i];
+        if (taps) mark = fs_arena_get_mark(c->arena);
+        h = fs_add(c, h, attention(c, m, l, state, i, fs_rms_norm(c, h, l->norm1, g->eps)));
+        if (!h) break;
+        fs_tensor *y = fs_rms_norm(c, h, l->norm2, g->eps);
+        y = fs_silu_mul(c, fs_linear(c, y, l->gate, NULL), fs_linear(c, y, l->up, NULL));
+        h = fs_add(c, h, fs_linear(c, y, l->down, NULL));
+        h = fs_scope_end(c, mark, h);
+        if (taps) taps[i] = h;
+        if (n > 1) fs_progress(c->callbacks, "language model", i + 1, g->layers);
+        if (fs_cancelled(c->callbacks)) fs_exec_fail(c, FS_E_CANCELLED, "stopped on request");
+    }
+    if (state && h) state->length += n;
+    return fs_rms_norm(c, h, m->norm, g->eps);
+}
+
+fs_tensor *fs_llama_logits(fs_exec *c, const fs_llama *m, const fs_tensor *h) { return fs_linear(c, h, m->lm_head, NULL); }

@@ -1,0 +1,381 @@
+/* The public detector: one checkpoint, two stages, one of them in memory at a time unless asked otherwise. */
+#include "pipeline/pipeline.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+struct fs_detector {
+    fs_options options; /* strings owned */
+    fs_layout layout;
+    fs_dte_fdm *stage1;
+    fs_mflm *stage2;
+    char *name;
+    char fingerprint[65];
+};
+
+/* ---- opening ---- */
+
+static fs_status check_options(const fs_options *o, fs_error *err) {
+    if (o->max_new_tokens < 1) return fs_fail(err, FS_E_USAGE, "max_new_tokens is %d, expected 1 or more", o->max_new_tokens);
+    if (o->question_index < -1 || o->question_index > 2) return fs_fail(err, FS_E_USAGE, "question_index is %d, expected -1 to 2", o->question_index);
+    if (!(o->sampling.temperature >= 0) || isinf(o->sampling.temperature)) return fs_fail(err, FS_E_USAGE, "temperature is %g, expected 0 or more", (double)o->sampling.temperature);
+    if (!(o->sampling.top_p <= 1)) return fs_fail(err, FS_E_USAGE, "top_p is %g, expected at most 1", (double)o->sampling.top_p);
+    if (o->threads < 0 || o->threads > 1024) return fs_fail(err, FS_E_USAGE, "threads is %d, expected 0 (all cores) to 1024", o->threads);
+    if (o->max_pixels < 1 || o->max_file_bytes < 1) return fs_fail(err, FS_E_USAGE, "max_pixels and max_file_bytes must be at least 1");
+    return FS_OK;
+}
+
+static int available_threads(int asked) {
+    if (asked > 0) return asked;
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+static bool copy_text(const char **field) {
+    if (!*field) return true;
+    *field = fs_strdup(*field);
+    return *field != NULL;
+}
+
+/* The last component of the directory's real path, so that "." has a name too. */
+static char *directory_name(const char *dir) {
+    char *real = realpath(dir, NULL);
+    char *name = fs_strdup(fs_path_base(real ? real : dir));
+    free(real);
+    return name;
+}
+
+fs_status fs_detector_create(const char *model_dir, const fs_options *options, fs_detector **out, fs_error *err) {
+    *out = NULL;
+    fs_options o = options ? *options : fs_options_defaults();
+    fs_status s = check_options(&o, err);
+    if (s) return s;
+    fs_detector *d = calloc(1, sizeof *d);
+    if (!d) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    o.threads = available_threads(o.threads);
+    const char *clip = o.clip_dir, *sam = o.sam_file, *dtg = o.dtg_file, *question = o.question;
+    const bool copied = copy_text(&clip) & copy_text(&sam) & copy_text(&dtg) & copy_text(&question);
+    d->options = o;
+    d->options.clip_dir = clip, d->options.sam_file = sam, d->options.dtg_file = dtg, d->options.question = question;
+    d->name = directory_name(model_dir);
+    if (!copied || !d->name) {
+        s = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+        goto done;
+    }
+    if ((s = fs_layout_find(model_dir, &d->options, &d->layout, err))) goto done;
+    if (!d->layout.dte_fdm && !d->layout.mflm) {
+        s = fs_fail(err, FS_E_NOT_FOUND,
+                    "%s: holds neither DTE-FDM nor MFLM, so it is no FakeShield checkpoint; download huggingface.co/zhipeixu/fakeshield-v1-22b and give its directory",
+                    model_dir);
+        goto done;
+    }
+    if (d->layout.dte_fdm && (d->options.sampling.top_k < 0 || d->options.sampling.top_p < 0)) { /* say in results what will be used */
+        fs_lm_config config;
+        if ((s = fs_lm_config_read(d->layout.dte_fdm, &config, err))) goto done;
+        if (d->options.sampling.top_k < 0) d->options.sampling.top_k = config.generation_top_k;
+        if (d->options.sampling.top_p < 0) d->options.sampling.top_p = config.generation_top_p;
+        fs_lm_config_free(&config);
+    }
+    if (d->options.sampling.top_p < 0) d->options.sampling.top_p = 1;
+    if (d->options.sampling.top_k < 0) d->options.sampling.top_k = 50;
+    s = fs_fingerprint(&d->layout, d->fingerprint, err);
+done:
+    if (s) fs_detector_free(d);
+    else *out = d;
+    return s;
+}
+
+void fs_detector_unload(fs_detector *d) {
+    fs_dte_fdm_close(d->stage1);
+    fs_mflm_close(d->stage2);
+    d->stage1 = NULL;
+    d->stage2 = NULL;
+}
+
+void fs_detector_free(fs_detector *d) {
+    if (!d) return;
+    fs_detector_unload(d);
+    fs_layout_free(&d->layout);
+    free((void *)(uintptr_t)d->options.clip_dir);
+    free((void *)(uintptr_t)d->options.sam_file);
+    free((void *)(uintptr_t)d->options.dtg_file);
+    free((void *)(uintptr_t)d->options.question);
+    free(d->name);
+    free(d);
+}
+
+/* ---- fingerprint ---- */
+
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+/* Adds "name size sha(first 64 KiB)" of every file of `dir`, in order of names. */
+static fs_status fingerprint_dir(const char *dir, fs_buffer *out, fs_error *err) {
+    enum { HEAD = 65536 };
+    char **names = NULL;
+    size_t n = 0;
+    fs_status s = FS_OK;
+    DIR *handle = dir ? opendir(dir) : NULL;
+    if (!handle) return FS_OK;
+    for (struct dirent *e; (e = readdir(handle));) {
+        if (e->d_name[0] == '.') continue;
+        char **grown = realloc(names, (n + 1) * sizeof *grown);
+        if (!grown || (names = grown, !(names[n] = fs_strdup(e->d_name)))) {
+            s = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+            goto done;
+        }
+        n++;
+    }
+    if (n) qsort(names, n, sizeof *names, by_name);
+    for (size_t i = 0; i < n; i++) {
+        char hash[65];
+        char *path = fs_path_join(dir, names[i]);
+        fs_mapping m = {0};
+        if (path && !fs_path_is_dir(path) && fs_map_file(path, &m, NULL) == FS_OK) {
+            fs_sha256_hex(m.data, m.size < HEAD ? m.size : HEAD, hash);
+            fs_buffer_printf(out, "%s %zu %s\n", names[i], m.size, hash);
+            fs_unmap(&m);
+        }
+        free(path);
+    }
+done:
+    for (size_t i = 0; i < n; i++) free(names[i]);
+    free(names);
+    closedir(handle);
+    return s;
+}
+
+fs_status fs_fingerprint(const fs_layout *l, char out[65], fs_error *err) {
+    fs_buffer text = {0};
+    fs_mapping dtg = {0};
+    char hash[65];
+    fs_status s = fingerprint_dir(l->dte_fdm, &text, err);
+    if (!s) s = fingerprint_dir(l->mflm, &text, err);
+    if (!s && l->dtg && fs_map_file(l->dtg, &dtg, NULL) == FS_OK) {
+        fs_sha256_hex(dtg.data, dtg.size < 65536 ? dtg.size : 65536, hash);
+        fs_buffer_printf(&text, "DTG %zu %s\n", dtg.size, hash);
+        fs_unmap(&dtg);
+    }
+    if (!s && text.failed) s = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    if (!s) fs_sha256_hex(text.data, text.size, out);
+    fs_buffer_free(&text);
+    return s;
+}
+
+/* ---- stages ---- */
+
+fs_status fs_detector_load(fs_detector *d, int stage, fs_error *err) {
+    if (stage != 1 && stage != 2) return fs_fail(err, FS_E_USAGE, "stage %d; there are stages 1 and 2", stage);
+    if (stage == 1 ? d->stage1 != NULL : d->stage2 != NULL) return FS_OK;
+    if (!d->options.keep_stages) fs_detector_unload(d);
+    fs_progress(&d->options.callbacks, stage == 1 ? "stage 1: loading" : "stage 2: loading", 0, 0);
+    return stage == 1 ? fs_dte_fdm_open(&d->layout, &d->options, &d->stage1, err) : fs_mflm_open(&d->layout, &d->options, &d->stage2, err);
+}
+
+/* Opening reads configs, headers and shapes and maps the rest, so it is its own best check. */
+fs_status fs_detector_check(fs_detector *d, int stage, fs_error *err) {
+    if (stage != 1 && stage != 2) return fs_fail(err, FS_E_USAGE, "stage %d; there are stages 1 and 2", stage);
+    if (stage == 1 ? d->stage1 != NULL : d->stage2 != NULL) return FS_OK;
+    fs_options quiet = d->options;
+    quiet.callbacks = (fs_callbacks){0};
+    fs_dte_fdm *one = NULL;
+    fs_mflm *two = NULL;
+    fs_status s = stage == 1 ? fs_dte_fdm_open(&d->layout, &quiet, &one, err) : fs_mflm_open(&d->layout, &quiet, &two, err);
+    fs_dte_fdm_close(one);
+    fs_mflm_close(two);
+    return s;
+}
+
+/* ---- pictures ---- */
+
+static void stamp(const fs_detector *d, fs_result *r) {
+    const fs_options *o = &d->options;
+    free(r->model);
+    r->model = fs_strdup(d->name);
+    memcpy(r->fingerprint, d->fingerprint, sizeof r->fingerprint);
+    r->precision = o->precision;
+    r->sampling = o->sampling;
+    r->max_new_tokens = o->max_new_tokens;
+    r->prompt_style = o->prompt_style;
+    r->question_index = o->question_index;
+    r->exif_both = o->exif_both;
+    r->verdict_only = o->verdict_only;
+    r->threads = o->threads;
+}
+
+/* Reads the file once: its hash, its size as stage 2 sees it, and its pixels in one of the two styles. */
+static fs_status open_picture(const fs_detector *d, const char *path, fs_decode_style style, fs_result *r, fs_image **im, fs_error *err) {
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+    char sha256[65];
+    fs_image_info info = {0};
+    fs_decode_options o = fs_decode_options_defaults(style);
+    o.max_pixels = d->options.max_pixels;
+    o.max_file_bytes = (size_t)d->options.max_file_bytes;
+    if (style == FS_DECODE_PIL) o.apply_exif = d->options.exif_both;
+    fs_status s = fs_read_file(path, o.max_file_bytes, &bytes, &size, err);
+    if (s) return s;
+    fs_sha256_hex(bytes, size, sha256);
+    s = fs_image_decode(path, bytes, size, &o, im, &info, err);
+    free(bytes);
+    if (s) return s;
+    if (r->sha256[0] && strcmp(r->sha256, sha256) != 0) {
+        fs_image_free(*im);
+        *im = NULL;
+        return fs_fail(err, FS_E_MISMATCH, "%s: the file changed since stage 1 read it; run detect on it again", path);
+    }
+    memcpy(r->sha256, sha256, sizeof sha256);
+    memcpy(r->format, info.format, sizeof r->format);
+    r->orientation = info.orientation;
+    const bool turned = info.orientation >= 5;
+    r->width = turned ? info.height : info.width;
+    r->height = turned ? info.width : info.height;
+    if (style == FS_DECODE_CV2) r->width = (*im)->width, r->height = (*im)->height;
+    return FS_OK;
+}
+
+fs_status fs_explain(fs_detector *d, const char *image_path, fs_result **out, fs_error *err) {
+    return fs_explain_question(d, image_path, NULL, out, err);
+}
+
+fs_status fs_explain_question(fs_detector *d, const char *image_path, const char *question, fs_result **out, fs_error *err) {
+    *out = NULL;
+    fs_image *im = NULL;
+    fs_result *r = NULL;
+    fs_status s = fs_detector_load(d, 1, err);
+    if (s) return s;
+    if (!question) question = d->options.question;
+    if (!(r = fs_result_create(image_path))) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", image_path);
+    stamp(d, r);
+    if (question && strcmp(question, fs_prompt_detection_question) != 0) r->question = fs_strdup(question);
+    const double t = fs_now();
+    if ((s = open_picture(d, image_path, FS_DECODE_PIL, r, &im, err))) goto done;
+    r->times1.decode = fs_now() - t;
+    if (r->orientation != 1 && !d->options.exif_both)
+        fs_result_warn(r, "the picture is stored turned (EXIF orientation %d): as in the original, stage 1 describes it as stored and the mask is for the upright picture; --exif-both turns it for both",
+                       r->orientation);
+    s = fs_dte_fdm_run(d->stage1, im, question, &d->options, r, err);
+    if (s) {
+        fs_error_prefix(err, "%s", image_path);
+        goto done;
+    }
+    if (r->text && fs_answer_says_authentic(r->text)) r->mask_status = FS_MASK_AUTHENTIC;
+done:
+    fs_image_free(im);
+    if (s) fs_result_free(r);
+    else *out = r;
+    return s;
+}
+
+static fs_status localize(fs_detector *d, fs_result *r, const char *text, const float *boxes, size_t n_boxes, fs_error *err) {
+    fs_image *im = NULL;
+    fs_status s = fs_detector_load(d, 2, err);
+    if (s) return s;
+    const double t = fs_now();
+    if ((s = open_picture(d, r->image, FS_DECODE_CV2, r, &im, err))) return s;
+    r->times2.decode = fs_now() - t;
+    s = fs_mflm_run(d->stage2, im, text, boxes, n_boxes, &d->options, r, err);
+    if (s) fs_error_prefix(err, "%s", r->image);
+    fs_image_free(im);
+    return s;
+}
+
+fs_status fs_localize(fs_detector *d, fs_result *r, fs_error *err) {
+    if (r->mask_status == FS_MASK_AUTHENTIC || r->mask_status == FS_MASK_PRESENT || r->mask_status == FS_MASK_NO_SEG) return FS_OK;
+    if (!r->text) return fs_fail(err, FS_E_USAGE, "%s: no explanation to localize from; run stage 1 without verdict_only first", r->image);
+    r->threads = d->options.threads;
+    /* the original's demo hands its text over with the space in front that its command line leaves there (spec 4.7) */
+    char *spaced = d->options.prompt_style == FS_PROMPT_DEMO && r->text[0] != ' ' ? fs_format(" %s", r->text) : NULL;
+    fs_status s = localize(d, r, spaced ? spaced : r->text, NULL, 0, err);
+    free(spaced);
+    return s;
+}
+
+fs_status fs_localize_text(fs_detector *d, const char *image_path, const char *text, const float *boxes, size_t n_boxes, fs_result **out,
+                           fs_error *err) {
+    *out = NULL;
+    fs_result *r = fs_result_create(image_path);
+    if (!r) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", image_path);
+    stamp(d, r);
+    fs_status s = FS_OK;
+    for (size_t i = 0; i < n_boxes && !s; i++) {
+        const float *b = boxes + 4 * i;
+        if (!(b[0] >= 0 && b[1] >= 0 && b[2] > b[0] && b[3] > b[1] && isfinite(b[2]) && isfinite(b[3])))
+            s = fs_fail(err, FS_E_USAGE, "box %zu is %g,%g,%g,%g; expected x0,y0,x1,y1 in pixels with x0 < x1 and y0 < y1", i + 1, (double)b[0],
+                        (double)b[1], (double)b[2], (double)b[3]);
+    }
+    if (!s && !(r->text = fs_strdup(text))) s = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", image_path);
+    if (!s) s = fs_answer_parse(text, &r->answer, err);
+    if (!s) r->verdict = fs_answer_says_authentic(text) ? FS_VERDICT_AUTHENTIC : fs_answer_verdict(text);
+    if (!s && fs_answer_says_authentic(text)) {
+        fs_image *im = NULL;
+        r->mask_status = FS_MASK_AUTHENTIC;
+        s = open_picture(d, image_path, FS_DECODE_CV2, r, &im, err);
+        fs_image_free(im);
+    } else if (!s) {
+        s = localize(d, r, text, boxes, n_boxes, err);
+    }
+    if (s) fs_result_free(r);
+    else *out = r;
+    return s;
+}
+
+fs_status fs_detect(fs_detector *d, const char *image_path, fs_result **out, fs_error *err) {
+    *out = NULL;
+    fs_result *r = NULL;
+    fs_status s = fs_explain(d, image_path, &r, err);
+    if (!s && !d->options.verdict_only) s = fs_localize(d, r, err);
+    if (s) fs_result_free(r);
+    else *out = r;
+    return s;
+}
+
+/* ---- going on with an earlier run ---- */
+
+static bool same_text(const char *a, const char *b) { return a == b || (a && b && strcmp(a, b) == 0); }
+
+/* Six decimals are what the JSON keeps. */
+static bool same_number(float a, float b) { return fabsf(a - b) < 1e-6f; }
+
+fs_status fs_detector_resume(fs_detector *d, const char *json, const char *image_path, fs_result **out, fs_error *err) {
+    *out = NULL;
+    fs_result *r = NULL;
+    const fs_options *o = &d->options;
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+    char sha256[65];
+    fs_status s = fs_result_from_json(json, &r, err);
+    if (s) return s;
+    if ((s = fs_read_file(image_path, (size_t)o->max_file_bytes, &bytes, &size, err))) goto done;
+    fs_sha256_hex(bytes, size, sha256);
+    free(bytes);
+    const char *question = o->question && strcmp(o->question, fs_prompt_detection_question) != 0 ? o->question : NULL;
+    const bool same = strcmp(sha256, r->sha256) == 0 && strcmp(r->fingerprint, d->fingerprint) == 0 && r->precision == o->precision &&
+                      same_number(r->sampling.temperature, o->sampling.temperature) && r->sampling.top_k == o->sampling.top_k &&
+                      same_number(r->sampling.top_p, o->sampling.top_p) && r->sampling.seed == o->sampling.seed &&
+                      r->max_new_tokens == o->max_new_tokens && r->prompt_style == o->prompt_style &&
+                      (r->question_index == o->question_index || o->question_index < 0) && r->exif_both == o->exif_both &&
+                      r->verdict_only == o->verdict_only && same_text(r->question, question);
+    if (!same) goto done;
+    char *path = fs_strdup(image_path);
+    if (!path) {
+        s = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+        goto done;
+    }
+    free(r->image);
+    r->image = path;
+    r->threads = o->threads;
+    *out = r;
+    r = NULL;
+done:
+    fs_result_free(r);
+    return s;
+}

@@ -1,0 +1,141 @@
+/* The two stages over the networks: what is shared between them. Private to this room. */
+#ifndef FS_PIPELINE_H
+#define FS_PIPELINE_H
+
+#include "format/archive.h"
+#include "image/image.h"
+#include "model/model.h"
+#include "text/text.h"
+
+/* ---- configs, read from config.json and generation_config.json (spec 2.2) ------------------------------------------ */
+
+typedef struct fs_lm_config {
+    fs_llama_config llama;
+    int64_t mm_hidden;         /* width of the vision features */
+    int select_layer;          /* mm_vision_select_layer */
+    bool im_start_end;         /* mm_use_im_start_end */
+    bool pad_image;            /* image_aspect_ratio == "pad" */
+    int64_t max_length;        /* tokenizer_model_max_length, 0 = none */
+    char *vision_tower;        /* name or path as written, owned; NULL if absent */
+    fs_dtype stored;           /* torch_dtype: what the original computes in */
+    float generation_top_p;    /* generation_config.json; 1 if absent */
+    int generation_top_k;      /* likewise; 50, transformers' default, if absent */
+} fs_lm_config;
+/* dir: DTE-FDM or MFLM. */
+fs_status fs_lm_config_read(const char *dir, fs_lm_config *out, fs_error *err);
+void fs_lm_config_free(fs_lm_config *c);
+fs_status fs_clip_config_read(const char *dir, fs_clip_config *out, fs_error *err);
+
+/* ---- where the parts of a checkpoint are --------------------------------------------------------------------------- */
+
+typedef struct fs_layout {
+    char *root, *dte_fdm, *mflm, *dtg; /* paths; NULL = not there */
+    char *clip;                        /* directory, NULL = none found (then embedded tensors, if any) */
+    char *sam;                         /* sam_vit_h_4b8939.pth, NULL = none found */
+} fs_layout;
+/* Looks for the parts; a missing one is no error yet. Options override. tower: the name config.json gives, or NULL. */
+fs_status fs_layout_find(const char *root, const fs_options *opt, fs_layout *out, fs_error *err);
+fs_status fs_layout_find_clip(fs_layout *l, const char *explicit_dir, const char *tower, fs_error *err);
+void fs_layout_free(fs_layout *l);
+
+/* ---- a vision tower with its weights ------------------------------------------------------------------------------- */
+
+typedef struct fs_tower {
+    fs_archive *archive;        /* NULL if the tensors came embedded in the language model's archive */
+    fs_clip clip;
+} fs_tower;
+/* embedded: the archive that may hold "model.vision_tower.vision_tower.vision_model.*". */
+fs_status fs_tower_open(fs_tower *t, const char *clip_dir, fs_archive *embedded, const char *wanted, fs_error *err);
+void fs_tower_close(fs_tower *t);
+
+/* ---- generation ---------------------------------------------------------------------------------------------------- */
+
+/* Embeddings of a prompt: token rows, with `image` [patches, hidden] in place of FS_IMAGE_TOKEN and, for every bbox_id, the next row of
+ * `regions` (NULL without boxes). -> [n + patches - 1, hidden] */
+fs_tensor *fs_prompt_embed(fs_exec *c, const fs_llama *m, const int32_t *ids, size_t n, const fs_tensor *image, int32_t bbox_id,
+                           const fs_tensor *regions);
+
+/* What a generation step hands out: the new id and the final state that predicted it [hidden]. Return an error to stop. */
+typedef fs_status (*fs_token_fn)(void *user, int32_t id, const float *state, fs_error *err);
+typedef struct fs_generation {
+    int max_new_tokens;
+    int32_t eos;
+    fs_sampling sampling;
+    const char *step;          /* for the progress callback */
+    fs_token_fn on_token;      /* may be NULL */
+    void *user;
+} fs_generation;
+/* Continues from `last` [hidden], the state of the newest position in `state`. Appends the new ids (EOS included when reached) to *out.
+ * The arena is released to where it stood after every step. */
+fs_status fs_generate(fs_exec *c, const fs_llama *m, fs_llama_state *state, const float *last, const fs_generation *g, fs_ids *out,
+                      fs_error *err);
+/* log p(ids[i] | everything before) for i = 0..n-1, where `last` predicts ids[0]; the state is left as it was. out: [n]. */
+fs_status fs_log_likelihood(fs_exec *c, const fs_llama *m, fs_llama_state *state, const float *last, const int32_t *ids, size_t n,
+                            double *out, fs_error *err);
+
+/* ---- results ------------------------------------------------------------------------------------------------------- */
+
+typedef struct fs_times { double decode, domain, vision, prefill, score, generate, sam; } fs_times; /* seconds */
+enum { FS_MAX_REGIONS = 256 };
+
+struct fs_result {
+    char *image, sha256[65], format[16];
+    int64_t width, height;       /* orientation applied */
+    int orientation;
+    bool explained, has_score;
+    fs_domain domain;
+    float domain_probability[3];
+    fs_verdict verdict;
+    double score;
+    char *text;                  /* stage 1's answer, trimmed by option */
+    bool truncated;              /* stage 1 ran into max_new_tokens */
+    fs_answer answer;            /* area and basis of text */
+    fs_mask_status mask_status;
+    int64_t mask_width, mask_height;
+    uint8_t *mask;
+    float *logits;
+    double mask_area;
+    fs_region *regions;
+    size_t n_regions, n_regions_total;
+    char *segmentation_text;     /* stage 2's answer */
+    char **warnings;
+    size_t n_warnings;
+    fs_times times1, times2;
+    /* settings, so that a result says how it was made */
+    char *model;                 /* base name of the checkpoint directory */
+    char fingerprint[65];        /* of the checkpoint: see fs_fingerprint */
+    char *question;              /* where it is not the original's; else NULL */
+    int threads;
+    fs_precision precision;
+    fs_sampling sampling;
+    int max_new_tokens;
+    fs_prompt_style prompt_style;
+    int question_index;
+    bool exif_both, verdict_only;
+    int64_t prompt_tokens, new_tokens;
+};
+fs_result *fs_result_create(const char *image); /* NULL when out of memory */
+/* SHA-256 over the configs and over name, size and first 64 KiB of every weight file: tells checkpoints apart without reading 45 GB. */
+fs_status fs_fingerprint(const fs_layout *l, char out[65], fs_error *err);
+void fs_result_warn(fs_result *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- the stages ---------------------------------------------------------------------------------------------------- */
+
+typedef struct fs_dte_fdm fs_dte_fdm; /* stage 1: DTG + CLIP + LLaMA 13B */
+fs_status fs_dte_fdm_open(fs_layout *layout, const fs_options *opt, fs_dte_fdm **out, fs_error *err);
+void fs_dte_fdm_close(fs_dte_fdm *s);
+/* Fills domain, score, text, verdict of r. pil: the picture as stage 1 sees it. question: NULL = the original's. */
+fs_status fs_dte_fdm_run(fs_dte_fdm *s, const fs_image *pil, const char *question, const fs_options *opt, fs_result *r, fs_error *err);
+
+typedef struct fs_mflm fs_mflm; /* stage 2: CLIP + LLaMA 7B + SAM */
+fs_status fs_mflm_open(fs_layout *layout, const fs_options *opt, fs_mflm **out, fs_error *err);
+void fs_mflm_close(fs_mflm *s);
+/* Fills the mask of r from `text`. boxes: [n_boxes][4] in pixels of `im`, or NULL. */
+fs_status fs_mflm_run(fs_mflm *s, const fs_image *im, const char *text, const float *boxes, size_t n_boxes, const fs_options *opt,
+                      fs_result *r, fs_error *err);
+
+/* The tensors of `a` that no model asked for and that `known` (a NULL-terminated list of substrings) does not explain: one line through
+ * the log, and into *first if not NULL. Returns how many. */
+size_t fs_report_extra(const fs_archive *a, const char *const *known, const fs_callbacks *cb, const char **first);
+
+#endif
