@@ -28,7 +28,7 @@ build() { # name transformers tokenizers
     fi
     pip="$env_dir/$1/bin/pip --disable-pip-version-check install -q"
     $pip "transformers==$2" "tokenizers==$3" "huggingface_hub==0.23.5" "safetensors==0.4.2" \
-         "sentencepiece==0.1.99" "numpy<2"
+         "sentencepiece==0.1.99" "protobuf==3.20.3" "numpy<2"
     $pip --no-deps "accelerate==0.25.0" "peft==0.5.0" "segment-anything==1.0"
     OPENBLAS_CORETYPE=${OPENBLAS_CORETYPE:-SkylakeX} "$env_dir/$1/bin/python" -c '
 import torch, torchvision, transformers, PIL, peft, sentencepiece, segment_anything
