@@ -74,7 +74,7 @@ fs_status fs_archive_own(fs_archive *a, const char *file, size_t bytes, void **o
 fs_status fs_archive_align(fs_archive *a, const char *file, const uint8_t *data, size_t bytes, size_t element, const void **out, fs_error *err) {
     *out = data;
     if (data && (uintptr_t)data % element == 0) return FS_OK;
-    void *copy;
+    void *copy = NULL;
     fs_status status = fs_archive_own(a, file, bytes, &copy, err);
     if (status) return status;
     if (bytes) memcpy(copy, data, bytes);

@@ -101,7 +101,7 @@ static fs_status add_tensor(fs_archive *a, const char *file, const fs_pickle_val
     const uint8_t *first = stored.data + view_begin + (size_t)begin * element;
     const void *data = first;
     if (count > 0 && !is_contiguous(t)) {
-        void *copy;
+        void *copy = NULL;
         status = fs_archive_own(a, file, bytes, &copy, err);
         if (status) return status;
         gather(t, first, copy, count);

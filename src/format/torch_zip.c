@@ -21,7 +21,7 @@ typedef struct reader {
 /* The record folder + name; NULL when absent. */
 static const fs_zip_entry *record(const reader *r, const char *name, size_t length) {
     char buffer[1024];
-    if (r->folder_length + length >= sizeof buffer) return NULL;
+    if (length >= sizeof buffer || r->folder_length >= sizeof buffer - length) return NULL;
     memcpy(buffer, r->folder, r->folder_length);
     memcpy(buffer + r->folder_length, name, length);
     return fs_zip_find(&r->zip, buffer, r->folder_length + length);
@@ -100,7 +100,7 @@ static fs_status resolve(void *user, const fs_pickle_storage *s, const char *nam
 }
 
 fs_status fs_torch_zip_add(fs_archive *a, const char *file, const uint8_t *data, size_t size, fs_error *err) {
-    reader r = {.archive = a, .file = file};
+    reader r = {.archive = a, .file = file, .folder = ""};
     char what[600];
     fs_pickle object;
     const fs_pickle_value *dict;

@@ -45,7 +45,7 @@ static fs_status take(machine *m, size_t n, const uint8_t **out) {
 
 /* A little-endian number of `bytes` bytes. */
 static fs_status take_number(machine *m, size_t bytes, uint64_t *out) {
-    const uint8_t *p;
+    const uint8_t *p = NULL;
     fs_status status = take(m, bytes, &p);
     if (status) return status;
     *out = 0;
@@ -73,7 +73,7 @@ static size_t floor_of(const machine *m) { return m->mark_count ? m->marks[m->ma
 static fs_pickle_value *peek(const machine *m, size_t n) { return m->depth - floor_of(m) > n ? m->stack[m->depth - 1 - n] : NULL; }
 
 static fs_status push_text(machine *m, fs_pickle_kind kind, size_t length) {
-    const uint8_t *p;
+    const uint8_t *p = NULL;
     fs_status status = take(m, length, &p);
     if (status) return status;
     if (kind == FS_PICKLE_STRING && length > 0 && !fs_is_utf8((const char *)p, length)) return damaged(m, "a string is no UTF-8 text");
@@ -101,7 +101,7 @@ static fs_status push_int(machine *m, fs_pickle_kind kind, int64_t value) {
 /* LONG1: n bytes, little-endian two's complement. */
 static fs_status push_long(machine *m) {
     uint64_t n = 0, value = 0;
-    const uint8_t *p;
+    const uint8_t *p = NULL;
     fs_status status = take_number(m, 1, &n);
     if (status) return status;
     if (n > 8) return push_text(m, FS_PICKLE_BIG, (size_t)n);
@@ -111,7 +111,7 @@ static fs_status push_long(machine *m) {
 }
 
 static fs_status push_float(machine *m) {
-    const uint8_t *p;
+    const uint8_t *p = NULL;
     uint64_t bits = 0;
     fs_status status = take(m, 8, &p);
     if (status) return status;
@@ -332,7 +332,7 @@ fs_status fs_unpickle(const char *what, const uint8_t *data, size_t size, fs_are
     m.c.err = &m.error;
     *out = (fs_pickle){0};
     for (;;) {
-        const uint8_t *op;
+        const uint8_t *op = NULL;
         if (m.at > PICKLE_MAX) {
             status = fs_fail(m.c.err, FS_E_LIMIT, "%s: its pickle is longer than %d bytes; a state_dict's is far shorter: save the weights alone", what, (int)PICKLE_MAX);
             break;
