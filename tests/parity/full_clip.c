@@ -1,0 +1,69 @@
+/* CLIP ViT-L/14 at 336 pixels and the 13B's projector at their real sizes, weights by formula. */
+#include "full.h"
+
+static void vit_l_14(void **state) {
+    (void)state;
+    formula_weights w = {0};
+    char name[96];
+    add_1d(&w, 1024, "vision_model.embeddings.class_embedding");
+    add_4d(&w, 1024, 3, 14, 14, "vision_model.embeddings.patch_embedding.weight");
+    add_2d(&w, 577, 1024, "vision_model.embeddings.position_embedding.weight");
+    add_norm(&w, 1024, "vision_model.pre_layrnorm");
+    static const struct { const char *name; int64_t out, in; } parts[] = {
+        {"layer_norm1", 1024, 0},           {"self_attn.q_proj", 1024, 1024}, {"self_attn.k_proj", 1024, 1024},
+        {"self_attn.v_proj", 1024, 1024},   {"self_attn.out_proj", 1024, 1024}, {"layer_norm2", 1024, 0},
+        {"mlp.fc1", 4096, 1024},            {"mlp.fc2", 1024, 4096},
+    };
+    for (int i = 0; i < 24; i++)
+        for (size_t k = 0; k < sizeof parts / sizeof parts[0]; k++) {
+            snprintf(name, sizeof name, "vision_model.encoder.layers.%d.%s", i, parts[k].name);
+            if (parts[k].in) add_linear(&w, parts[k].out, parts[k].in, name);
+            else add_norm(&w, parts[k].out, name);
+        }
+
+    fs_archive *g = open_golden("full_clip.safetensors");
+    fs_tensor_source source = formula_source(&w);
+    const fs_clip_config config = {.hidden = 1024, .intermediate = 4096, .layers = 24, .heads = 16, .image_size = 336, .patch_size = 14,
+                                   .eps = 1e-5f, .activation = FS_ACT_QUICK_GELU};
+    fs_clip m;
+    fs_error err = {0};
+    if (fs_clip_bind(&m, &config, &source, "vision_model.", &err)) fail_msg("%s", err.message);
+    fs_exec c = start(FS_DTYPE_F32, 0);
+    fs_tensor *pixels = formula_3d(&c, "input", 3, 336, 336);
+    double t = fs_now();
+    fs_tensor *selected = fs_clip_forward(&c, &m, pixels, -2, NULL);
+    print_cost("CLIP ViT-L/14, 336x336", &c, fs_now() - t);
+    assert_ok(&c);
+    assert_sampled(selected, g, "selected", 1e-4);
+    fs_exec_end(&c);
+    fs_clip_unbind(&m);
+    free_weights(&w);
+    fs_archive_free(g);
+}
+
+static void projector(void **state) {
+    (void)state;
+    formula_weights w = {0};
+    add_linear(&w, 5120, 1024, "model.mm_projector.0");
+    add_linear(&w, 5120, 5120, "model.mm_projector.2");
+    fs_archive *g = open_golden("full_projector.safetensors");
+    fs_tensor_source source = formula_source(&w);
+    fs_projector m;
+    fs_error err = {0};
+    if (fs_projector_bind(&m, 1024, 5120, &source, "model.mm_projector.", &err)) fail_msg("%s", err.message);
+    fs_exec c = start(FS_DTYPE_F32, 0);
+    fs_tensor *x = formula_2d(&c, "input", 576, 1024);
+    double t = fs_now();
+    fs_tensor *y = fs_projector_forward(&c, &m, x);
+    print_cost("projector 1024 -> 5120, 576 rows", &c, fs_now() - t);
+    assert_ok(&c);
+    assert_sampled(y, g, "out", 1e-4);
+    fs_exec_end(&c);
+    free_weights(&w);
+    fs_archive_free(g);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(vit_l_14), cmocka_unit_test(projector)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
