@@ -12,25 +12,33 @@ typedef struct fs_tokenizer fs_tokenizer;
 /* dir holds tokenizer.model and, optionally, tokenizer_config.json, special_tokens_map.json, added_tokens.json. Read-only once open:
  * may be shared by threads. */
 fs_status fs_tokenizer_open(const char *dir, fs_tokenizer_rules rules, fs_tokenizer **out, fs_error *err);
+/* The same from those files' bytes; data NULL = not there. `where` (not NULL) names their place in messages. Nothing is kept. */
+typedef struct fs_bytes { const void *data; size_t size; } fs_bytes;
+typedef struct fs_tokenizer_files { const char *where; fs_bytes model, config, special_map, added; } fs_tokenizer_files;
+fs_status fs_tokenizer_create(const fs_tokenizer_files *files, fs_tokenizer_rules rules, fs_tokenizer **out, fs_error *err);
 void fs_tokenizer_free(fs_tokenizer *t);
 int32_t fs_tokenizer_size(const fs_tokenizer *t);                    /* ids 0 .. size-1, added tokens included */
 int32_t fs_tokenizer_id(const fs_tokenizer *t, const char *token);   /* piece or added token -> id, -1 if none */
-int32_t fs_tokenizer_bos(const fs_tokenizer *t);
+int32_t fs_tokenizer_bos(const fs_tokenizer *t);                     /* -1 if none */
 int32_t fs_tokenizer_eos(const fs_tokenizer *t);
 
 typedef struct fs_ids { int32_t *data; size_t count, capacity; } fs_ids; /* zero-initialise */
 fs_status fs_ids_push(fs_ids *ids, int32_t id, fs_error *err);
 void fs_ids_free(fs_ids *ids);
 
-/* As tokenizer(text).input_ids: BOS in front if the config says so. Appends to *out. */
+/* As tokenizer(text).input_ids: BOS in front if the config says so. Appends to *out. Broken UTF-8 is read as U+FFFD. */
 fs_status fs_tokenizer_encode(const fs_tokenizer *t, const char *text, fs_ids *out, fs_error *err);
 /* LLaVA's tokenizer_image_token: text cut at every "<image>", each chunk tokenized on its own, FS_IMAGE_TOKEN between. */
 enum { FS_IMAGE_TOKEN = -200 };
 fs_status fs_tokenizer_encode_image(const fs_tokenizer *t, const char *text, fs_ids *out, fs_error *err);
-/* As tokenizer.decode(ids, skip_special_tokens); *text is malloc'ed UTF-8. Negative ids are an error. */
+/* As tokenizer.decode(ids, skip_special_tokens); *text is malloc'ed, valid UTF-8. Ids the tokenizer does not have, negative ones among
+ * them, are an error. U+0000 becomes U+FFFD. */
 fs_status fs_tokenizer_decode(const fs_tokenizer *t, const int32_t *ids, size_t n, bool skip_special, char **text, fs_error *err);
 
-/* Streaming decode: the text that one more id adds, held back while a UTF-8 character is incomplete. */
+/* Streaming decode: the text that one more id adds, held back while a UTF-8 character is incomplete. All pieces together, the one that
+ * FS_TEXT_STREAM_END gives included (what was held back; the stream can then start anew), are fs_tokenizer_decode's text without special
+ * tokens (before clean_up_tokenization_spaces, if the config asks for that). */
+enum { FS_TEXT_STREAM_END = -1 };
 typedef struct fs_text_stream fs_text_stream;
 fs_status fs_text_stream_create(const fs_tokenizer *t, fs_text_stream **out, fs_error *err);
 void fs_text_stream_free(fs_text_stream *s);
@@ -44,29 +52,36 @@ extern const char *const fs_prompt_localize_question[3];
 
 /* "{system} USER: {message} ASSISTANT:" (llava_v1). malloc'ed. */
 char *fs_prompt_render(const char *user_message);
-/* Stage 1: "<image>\n" + domain sentence + question (with <im_start>/<im_end> if im_start_end). malloc'ed full prompt. */
+/* Text that would be read as a token is defused: its brackets become round ones, so that "<image>" is "(image)", "[SEG]" is "(SEG)" and
+ * "</p>" is "(/p)". These are <image> <im_start> <im_end> <bbox> <point> [SEG] <p> </p> <s> </s> <unk>; all other text stays as it is.
+ * *count (may be NULL) is raised by the number of places; allow_bbox leaves <bbox> alone. malloc'ed. */
+char *fs_prompt_defuse(const char *text, bool allow_bbox, int *count);
+/* Stage 1: "<image>\n" + domain sentence + question (with <im_start>/<im_end> if im_start_end). The question is defused. malloc'ed
+ * full prompt. */
 char *fs_prompt_stage1(fs_domain domain, const char *question, bool im_start_end);
-/* Stage 2 full prompt from stage 1's text. Text that would be read as special tokens (<image>, [SEG], ...) is defused: *defused counts
- * the places (spec section 10, row 36); allow_bbox leaves <bbox> as it is. malloc'ed. */
+/* Stage 2 full prompt from stage 1's text, "&lt;" and "&gt;" in it read as brackets and the text then defused (spec section 10, row 36):
+ * *defused (may be NULL) is the number of places. question_index: 0..2, used by FS_PROMPT_TEST. malloc'ed; NULL when out of memory or for
+ * an index that is none. */
 char *fs_prompt_stage2(const char *text, fs_prompt_style style, int question_index, bool allow_bbox, int *defused);
 
 /* ---- reading stage 1's answer (spec 4.6, 4.7) ---------------------------------------------------------------------- */
 
 /* The original's rule: "has not been tampered with" anywhere, case-sensitive. */
 bool fs_answer_says_authentic(const char *text);
-/* A tolerant reading of the first item: what it says, or FS_VERDICT_UNDETERMINED. */
+/* A tolerant reading of the first item: what its first statement on the matter says, or FS_VERDICT_UNDETERMINED. */
 fs_verdict fs_answer_verdict(const char *text);
 typedef struct fs_answer { char *area; char **basis; size_t n_basis; } fs_answer; /* malloc'ed parts */
-/* Splits "1. <heading>: <area> 2. Judgment basis: <basis>" into the area text and the basis sentences or numbered/dashed points. */
+/* Splits "1. <heading>: <area> 2. Judgment basis: <basis>" into the area text and the basis's numbered or dashed points, or its sentences
+ * if it has no such points. Never fails on odd text: without a second item all of it is the area. Broken UTF-8 becomes U+FFFD. */
 fs_status fs_answer_parse(const char *text, fs_answer *out, fs_error *err);
 void fs_answer_free(fs_answer *a);
-/* Python json.dumps with default settings of {"image":..., "outputs":...}: one line, ASCII. malloc'ed. */
+/* Python json.dumps with default settings of {"image":..., "outputs":...}: one line, ASCII, broken UTF-8 as \ufffd. malloc'ed. */
 char *fs_record_json(const char *image, const char *outputs);
 
 /* ---- drawing a token (spec 5.6) ------------------------------------------------------------------------------------ */
 
 /* logits: [n] f32, changed in place. temperature 0: the first largest. Else, in this order: temperature, top-k (keep all >= the k-th
- * largest), top-p (transformers' rule), softmax, one draw. NaN logits are an error. */
+ * largest), top-p (transformers' rule), softmax, one draw. NaN and +inf logits are an error; -inf means "never". */
 fs_status fs_sample(float *logits, int32_t n, const fs_sampling *s, fs_rng *rng, int32_t *id, fs_error *err);
 
 #endif
