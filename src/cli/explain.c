@@ -10,7 +10,7 @@
 
 static const char help[] = "Usage: fakeshield explain -m DIR [options] IMAGE...\n"
                            "       fakeshield explain -m DIR [options] --questions FILE\n"
-                           "Stage 1 only: verdict and explanation, as the original's JSON Lines {\"image\": ..., \"outputs\": ...}.\n"
+                           "Stage 1 only: the explanation, as the original's JSON Lines {\"image\": ..., \"outputs\": ...}.\n"
                            "\n"
                            "  -m, --model DIR       checkpoint as downloaded (or FAKESHIELD_MODEL); needs DTE-FDM/ and DTG.pth\n"
                            "  -o, --out FILE        where the records go (default: standard output)\n"

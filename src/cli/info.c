@@ -2,8 +2,8 @@
 #include "cli.h"
 
 static const char help[] = "Usage: fakeshield info [options] PATH...\n"
-                           "What a checkpoint directory, one of its parts or one weight file holds: parts, shapes, number formats,\n"
-                           "parameters, memory needed, licence. Reads headers, not weights, so it is quick on 44 GB too.\n"
+                           "What a checkpoint directory, one of its parts or one weight file holds: parts, shapes, number\n"
+                           "formats, parameters, memory needed, licence. Reads headers, not weights, so it is quick.\n"
                            "\n"
                            "      --json       as JSON, one object per line\n"
                            "      --tensors    list every tensor\n"

@@ -9,7 +9,7 @@
 
 static const char help[] = "Usage: fakeshield localize -m DIR [options] --from FILE\n"
                            "       fakeshield localize -m DIR [options] --text TEXT [--box x0,y0,x1,y1] IMAGE\n"
-                           "Stage 2 only: a mask from stage 1's records (see: fakeshield explain) or from a description of yours.\n"
+                           "Stage 2 only: masks from stage 1's records (see: fakeshield explain) or from a description.\n"
                            "\n"
                            "  -m, --model DIR       checkpoint as downloaded (or FAKESHIELD_MODEL); needs MFLM/\n"
                            "  -o, --out DIR         where results go (default: fakeshield-out)\n"

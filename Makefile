@@ -1,0 +1,96 @@
+# A thin wrapper: every target first installs the Debian packages that are missing, then hands over to CMake (presets in
+# CMakePresets.json). `make help` lists the targets.
+
+SHELL := /bin/sh
+PREFIX ?= /usr/local
+SECONDS ?= 600
+IMAGE ?=
+MODEL ?=
+JOBS ?= $(shell nproc)
+# CMake builds for MinSizeRel etc. are reached with cmake itself.
+CONFIGURE = cmake --preset $(1) $(2) >$(if $(filter release,$(1)),build,build/$(1))/configure.log 2>&1 || \
+	{ cat $(if $(filter release,$(1)),build,build/$(1))/configure.log; exit 1; }
+# OpenMP threads that wait must sleep: several tests share the cores.
+CTEST = OMP_WAIT_POLICY=passive ctest --output-on-failure --timeout 600 -j $(JOBS)
+ASAN = ASAN_OPTIONS=abort_on_error=0:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+
+.DEFAULT_GOAL := all
+.PHONY: all help deps demo test asan tsan fuzz parity coverage bench install format lint clean
+
+all: deps ## build build/fakeshield and the libraries
+	@mkdir -p build
+	@$(call CONFIGURE,release,)
+	@cmake --build --preset release -j $(JOBS)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "  Variables: PREFIX=$(PREFIX) SECONDS=$(SECONDS) JOBS=$(JOBS) IMAGE=photo.jpg MODEL=checkpoint"
+
+deps: ## install the Debian packages that are missing (root or sudo)
+	@scripts/deps.sh build
+
+demo: all ## detect on a photograph with the tiny checkpoint; IMAGE=yours MODEL=checkpoint
+	@MODEL='$(MODEL)' scripts/demo.sh build/fakeshield '$(IMAGE)'
+
+test: all ## the whole suite, then once more under ASan and UBSan
+	@cd build && $(CTEST) -LE parity-full
+	@$(MAKE) --no-print-directory asan
+
+asan: deps ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
+	@mkdir -p build/asan
+	@$(call CONFIGURE,asan,)
+	@cmake --build --preset asan -j $(JOBS)
+	@cd build/asan && $(ASAN) $(CTEST) -LE parity-full
+
+tsan: ## the suite under ThreadSanitizer (clang)
+	@scripts/deps.sh build tsan
+	@mkdir -p build/tsan
+	@$(call CONFIGURE,tsan,)
+	@cmake --build --preset tsan -j $(JOBS)
+	@cd build/tsan && TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1" $(CTEST) -LE parity-full
+
+fuzz: ## every fuzz harness for SECONDS each (clang)
+	@scripts/deps.sh build fuzz
+	@mkdir -p build/fuzz
+	@$(call CONFIGURE,fuzz,-DFS_BUILD_TESTS=OFF)
+	@cmake --build --preset fuzz -j $(JOBS)
+	@$(ASAN) scripts/fuzz.sh build/fuzz $(SECONDS)
+
+parity: all ## recompute the goldens in Python and compare; networks at full size
+	@scripts/deps.sh reference
+	tools/reference/make_env.sh
+	tools/reference/make_goldens.sh --check
+	@cd build && $(CTEST) -j 1 --timeout 3000 -L 'parity'
+
+coverage: ## line coverage of the suite, in build/coverage/coverage.txt
+	@scripts/deps.sh build coverage
+	@mkdir -p build/coverage
+	@$(call CONFIGURE,coverage,)
+	@cmake --build --preset coverage -j $(JOBS)
+	@cd build/coverage && $(CTEST) -LE parity-full
+	@gcovr -r . --filter src/ --object-directory build/coverage build/coverage -o build/coverage/coverage.txt --print-summary
+
+bench: all ## timings
+	@found=; for b in build/bench/bench_*; do [ -x "$$b" ] || continue; found=1; echo "== $$b"; "$$b" || exit 1; done; \
+	[ -n "$$found" ] || echo "no benchmark is built"
+
+install: deps ## install under PREFIX, with a pkg-config file
+	@mkdir -p build
+	@$(call CONFIGURE,release,-DCMAKE_INSTALL_PREFIX=$(PREFIX))
+	@cmake --build --preset release -j $(JOBS)
+	@cmake --install build
+
+format: ## clang-format on all sources
+	@scripts/deps.sh lint
+	@find src include tests tools bench \( -name '*.c' -o -name '*.h' -o -name '*.cc' \) -not -path '*/corpus/*' -print0 | xargs -0 -r clang-format -i
+
+lint: all ## clang-tidy, cppcheck, shellcheck, include directions
+	@scripts/deps.sh lint
+	@scripts/check_includes.sh
+	@find scripts tests tools .ci -type f \( -name '*.sh' -o -path .ci/run \) -print0 | xargs -0 -r shellcheck -S warning
+	@cppcheck --quiet --std=c17 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+		--suppress=missingIncludeSystem -D_GNU_SOURCE -Iinclude -Isrc src
+	@find src \( -name '*.c' -o -name '*.cc' \) -print0 | xargs -0 -P $(JOBS) -n 8 clang-tidy --quiet -p build
+
+clean: ## remove build/
+	rm -rf build
