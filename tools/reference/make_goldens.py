@@ -235,7 +235,7 @@ def stage2(out, weights, tokenizer):
         embedding = net.sam_encode(sam, pixels)["neck"]
         result, texts = dict(image_rows=rows, sam_input_sum=pixels[0].double().sum((1, 2)).float(),
                              image_embedding=embedding[0]), {}
-        for style in ("demo", "test0", "test1", "test2"):
+        for style in ("demo", "test0", "test1", "test2")[:2 if name == "large" else 4]:
             body = tiny.stage2_body(told["outputs_cli" if style == "demo" else "outputs_test"], style)
             prompt = tiny.conversation(tiny.stage2_question(body))
             ids = prompt_ids = tiny.tokenize(prompt, tokenizer)

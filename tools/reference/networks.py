@@ -115,7 +115,8 @@ def llama(fields):
 def load_llama(folder, tensors):
     model = llama(read_config(folder))
     state = {k: v for k, v in tensors.items()
-             if k.startswith(("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."))}
+             if k.startswith(("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."))
+             and not k.endswith("inv_freq")}                 # the tables come from fresh frequencies, always
     missing = model.load_state_dict(state, strict=False)
     assert not missing.unexpected_keys and all("inv_freq" in k for k in missing.missing_keys), missing
     return model
@@ -177,7 +178,15 @@ def sam(image, patch, width, depth, heads, window, global_blocks, out, mlp, enco
     model.prompt_encoder = PromptEncoder(out, (grid, grid), (image, image), 16)
     model.mask_decoder = MaskDecoder(transformer_dim=out, num_multimask_outputs=3, iou_head_hidden_dim=out,
                                      transformer=TwoWayTransformer(depth=2, embedding_dim=out, mlp_dim=mlp, num_heads=8))
+    for module in model.mask_decoder.modules():      # PyTorch 1.13 has no bfloat16 transposed convolution on a CPU
+        if isinstance(module, nn.ConvTranspose2d):
+            module.forward = partial(transposed, module)
     return model.eval()
+
+
+def transposed(module, x):
+    """The transposed convolution in float32, rounded once to x's type (nothing changes for float32)."""
+    return F.conv_transpose2d(x.float(), module.weight.float(), module.bias.float(), module.stride).to(x.dtype)
 
 
 def load_sam(tensors):
