@@ -170,6 +170,8 @@ def golden_sam(out, weights):
     result, pe, masks, post = sam_golden(model)
     rounded = net.load_sam(weights).bfloat16()
     pe_bf16 = net.TextPrompt(rounded.prompt_encoder).dense_pe().float()
+    assert torch.equal(model.image_encoder(tensor("input", (1, 3, 128, 128)))[0], result["neck"])
+    assert torch.equal(model.prompt_encoder.get_dense_pe(), pe)          # ours exists for its bfloat16 variant only
     embedding, text = result["neck"][None], tensor("input.text", (1, 1, 32))
     two = net.sam_decode(model, embedding, tensor("input.text2", (2, 1, 32)), pe)[:, 0]
     save(out / "sam.safetensors", dict(
