@@ -127,7 +127,7 @@ static bool parse_u64(const char *text, uint64_t *out) {
     if (!*text || strspn(text, "0123456789") != strlen(text)) return false;
     errno = 0;
     *out = strtoull(text, NULL, 10);
-    return errno == 0;
+    return errno == 0 && *out <= INT64_MAX; /* what a JSON integer holds everywhere */
 }
 
 static bool takes_value(const cli_option *p) {
@@ -159,7 +159,7 @@ static fs_status set_value(const char *command, const cli_option *p, const char 
         break;
     case CLI_U64:
         if (!parse_u64(value, p->target))
-            return usage_error(command, "--%s: \"%s\" is not a whole number from 0 to 2^64-1", p->name, value);
+            return usage_error(command, "--%s: \"%s\" is not a whole number from 0 to 2^63-1", p->name, value);
         break;
     case CLI_REAL:
         if (!cli_parse_real(value, &real) || real < p->low || real > p->high)
