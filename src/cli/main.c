@@ -14,8 +14,8 @@ static int main_help(void) {
     printf("  %-10s %s\n  %-10s %s\n", "version", "version of the program", "help", "this text, or with a command's name that command's");
     printf("\n"
            "Exit codes: 0 done, 1 some pictures failed, 2 wrong usage, 3 not found, 4 reading or writing failed,\n"
-           "5 broken file, 6 unsupported, 7 over a limit, 8 weights do not fit, 9 out of memory, 10 not a number,\n"
-           "12 internal error, 130 interrupted.\n"
+           "5 broken file, 6 unsupported, 7 over a limit, 8 weights do not fit, 9 out of memory,\n"
+           "10 not a number, 12 internal error, 130 interrupted.\n"
            "\n"
            "Example: fakeshield detect -m weight/fakeshield-v1-22b photo.jpg\n"
            "Help on a command: fakeshield detect --help\n");

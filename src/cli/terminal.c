@@ -277,9 +277,13 @@ static void on_signal(int number) {
 void cli_catch_signals(void) {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND}; /* the second one ends the program */
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, reported as one */
+    const int stops[] = {SIGINT, SIGTERM};
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++) {
+        struct sigaction old;
+        if (sigaction(stops[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) sigaction(stops[i], &action, NULL); /* nohup stays nohup */
+    }
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe, a file over the size limit: failed writes, reported as such */
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 int cli_signal(void) {

@@ -1,0 +1,46 @@
+# Help and version: what they print, and that it fits a screen.
+. "$ROOT/tests/cli/lib.sh"
+
+fits() { # lines and columns of ./out
+    pass
+    [ "$(wc -l <out)" -le 40 ] || fail "$(wc -l <out) lines"
+    [ "$(wc -L <out)" -le 100 ] || fail "$(wc -L <out) columns"
+    expect_out '^Example: fakeshield '
+}
+
+begin "main help"
+run --help
+expect_code 0; expect_no_error; fits; expect_golden help_main
+cp out main
+for form in help -h; do
+    run $form
+    expect_code 0; expect_same out main
+done
+
+for command in detect explain localize info; do
+    begin "help of $command"
+    run $command --help
+    expect_code 0; expect_no_error; fits; expect_golden "help_$command"
+    cp out this
+    run help $command
+    expect_code 0; expect_same out this
+    run $command -h some.jpg
+    expect_code 0; expect_same out this
+    grep -q "^  $command " main || fail "main help does not name it"
+done
+
+begin "version"
+run version
+expect_code 0; expect_no_error; expect_out '^fakeshield [0-9]*\.[0-9]*\.[0-9]*$'
+cp out this
+run --version
+expect_same out this
+
+begin "help of nothing"
+run help frobnicate
+expect_code 2; expect_one_error 'unknown command "frobnicate"'
+
+begin "full standard output"
+run_as sh -c '"$FAKESHIELD" --help >/dev/full'
+expect_code 4; expect_one_error 'No space left'
+finish
