@@ -1,0 +1,18 @@
+/* A report on a checkpoint as a JSON tree, and the same as text. Private to this room.
+ *
+ * {path, kind: "checkpoint" | "part" | "file", complete, parts: [part], memory: [stage], licence: {name, file} | null, problems: [line]}
+ * part found:   {name, role, found: true, path, format, files: [{name, bytes}], tensors, parameters, bytes, dtypes: [{dtype, tensors, parameters,
+ *                bytes}], components: [{name, tensors, parameters, bytes, dtypes}], config: {...}, tensor_list: [{name, dtype, shape, file}]}
+ * part missing: {name, role, found: false, needed, get}
+ * stage:        {stage, weights, text_tokens, text_bytes, total} */
+#ifndef FS_DESCRIBE_H
+#define FS_DESCRIBE_H
+
+#include <jansson.h>
+
+#include "base/base.h"
+
+/* The report on a tree made by describe.c. malloc'ed; NULL when out of memory. */
+char *fs_describe_text(const json_t *report);
+
+#endif

@@ -1,0 +1,165 @@
+/* The report of describe.c as text for people: a table of parts, what each is made of, memory, licence, and what is missing. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "pipeline/describe.h"
+
+static int64_t number(const json_t *o, const char *key) { return json_integer_value(json_object_get(o, key)); }
+static const char *text(const json_t *o, const char *key) {
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "";
+}
+
+/* 13015864320 -> "13.02 G" with a prefix of powers of 1000. */
+static const char *scaled(int64_t n, const char *unit, char out[32]) {
+    static const char *const prefixes[] = {"", "k", "M", "G", "T"};
+    double x = (double)n;
+    int p = 0;
+    while (x >= 999.5 && p < 4) x /= 1000, p++;
+    snprintf(out, 32, p == 0 ? "%.0f %s%s" : x < 9.995 ? "%.2f %s%s" : x < 99.95 ? "%.1f %s%s" : "%.0f %s%s", x, prefixes[p], unit);
+    return out;
+}
+
+/* Names come from files: control characters are not passed on to a terminal. */
+static void add_name(fs_buffer *b, const char *s) {
+    for (; *s; s++) {
+        char c = (unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s;
+        fs_buffer_add(b, &c, 1);
+    }
+}
+
+static void add_types(fs_buffer *b, const json_t *list, const char *key) {
+    size_t i;
+    json_t *e;
+    json_array_foreach(list, i, e) fs_buffer_printf(b, "%s%s", i ? ", " : "", key ? text(e, key) : json_string_value(e));
+}
+
+static void add_table(fs_buffer *b, const json_t *parts) {
+    size_t i;
+    json_t *p;
+    char parameters[32], bytes[32];
+    fs_buffer_printf(b, "\n%-10s %-15s %5s %8s %11s %10s  %s\n", "part", "format", "files", "tensors", "parameters", "size", "types");
+    json_array_foreach(parts, i, p) {
+        if (!json_is_true(json_object_get(p, "found"))) {
+            fs_buffer_printf(b, "%-10s %s\n", text(p, "name"), json_is_true(json_object_get(p, "needed")) ? "missing" : "not there, and not needed");
+            continue;
+        }
+        if (!json_object_get(p, "format")) {
+            fs_buffer_printf(b, "%-10s cannot be read\n", text(p, "name"));
+            continue;
+        }
+        fs_buffer_printf(b, "%-10s %-15s %5zu %8" PRId64 " %11s %10s  ", text(p, "name"), text(p, "format"), json_array_size(json_object_get(p, "files")),
+                         number(p, "tensors"), scaled(number(p, "parameters"), "", parameters), scaled(number(p, "bytes"), "B", bytes));
+        add_types(b, json_object_get(p, "dtypes"), "dtype");
+        fs_buffer_puts(b, "\n");
+    }
+}
+
+static void add_config(fs_buffer *b, const json_t *config) {
+    const char *key;
+    json_t *v;
+    const char *between = "  config: ";
+    size_t line = b->size;
+    json_object_foreach((json_t *)(uintptr_t)config, key, v) {
+        if (b->size - line > 90) {
+            fs_buffer_puts(b, ",");
+            line = b->size;
+            between = "\n          ";
+        }
+        fs_buffer_printf(b, "%s%s ", between, key);
+        if (json_is_integer(v)) fs_buffer_printf(b, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
+        else if (json_is_real(v)) fs_buffer_printf(b, "%g", json_real_value(v));
+        else if (json_is_boolean(v)) fs_buffer_puts(b, json_is_true(v) ? "yes" : "no");
+        else add_name(b, json_string_value(v));
+        between = ", ";
+    }
+    fs_buffer_puts(b, "\n");
+}
+
+static void add_tensor_list(fs_buffer *b, const json_t *list) {
+    size_t i, d;
+    json_t *t, *n;
+    json_array_foreach(list, i, t) {
+        char shape[160] = "[";
+        size_t used = 1;
+        json_array_foreach(json_object_get(t, "shape"), d, n) {
+            int m = snprintf(shape + used, sizeof shape - used, "%s%" JSON_INTEGER_FORMAT, d ? "," : "", json_integer_value(n));
+            used += m > 0 ? (size_t)m : 0; /* six numbers of 20 digits fit */
+        }
+        snprintf(shape + used, sizeof shape - used, "]");
+        fs_buffer_printf(b, "    %-4s %-20s ", text(t, "dtype"), shape);
+        add_name(b, text(t, "name"));
+        fs_buffer_puts(b, "\n");
+    }
+}
+
+static void add_part(fs_buffer *b, const json_t *p) {
+    size_t i;
+    json_t *e;
+    char parameters[32], bytes[32];
+    if (!json_is_true(json_object_get(p, "found"))) return;
+    fs_buffer_printf(b, "\n%s: %s\n", text(p, "name"), text(p, "role"));
+    if (json_object_get(p, "config")) add_config(b, json_object_get(p, "config"));
+    json_array_foreach(json_object_get(p, "components"), i, e) {
+        fs_buffer_printf(b, "  %-24s %6" PRId64 " tensors %10s parameters %10s  ", text(e, "name"), number(e, "tensors"), scaled(number(e, "parameters"), "", parameters),
+                         scaled(number(e, "bytes"), "B", bytes));
+        add_types(b, json_object_get(e, "dtypes"), NULL);
+        fs_buffer_puts(b, "\n");
+    }
+    json_array_foreach(json_object_get(p, "files"), i, e) {
+        fs_buffer_puts(b, "  file ");
+        add_name(b, text(e, "name"));
+        fs_buffer_printf(b, " (%s)\n", scaled(number(e, "bytes"), "B", bytes));
+    }
+    add_tensor_list(b, json_object_get(p, "tensor_list"));
+}
+
+static void add_memory(fs_buffer *b, const json_t *memory) {
+    size_t i;
+    json_t *m;
+    char weights[32], cache[32], total[32];
+    if (json_array_size(memory) == 0) return;
+    fs_buffer_puts(b, "\nmemory, without working space\n");
+    json_array_foreach(memory, i, m)
+        fs_buffer_printf(b, "  %s: %s (weights %s, text of %" PRId64 " tokens %s)\n", text(m, "stage"), scaled(number(m, "total"), "B", total),
+                         scaled(number(m, "weights"), "B", weights), number(m, "text_tokens"), scaled(number(m, "text_bytes"), "B", cache));
+}
+
+static void add_licence(fs_buffer *b, const json_t *report) {
+    const json_t *l = json_object_get(report, "licence");
+    if (strcmp(text(report, "kind"), "file") == 0) return;
+    fs_buffer_puts(b, "\nlicence: ");
+    if (!json_is_object(l)) {
+        fs_buffer_puts(b, "none stated here; see the page the weights were downloaded from\n");
+        return;
+    }
+    add_name(b, text(l, "name"));
+    fs_buffer_puts(b, " (");
+    add_name(b, text(l, "file"));
+    fs_buffer_puts(b, ")\n");
+}
+
+char *fs_describe_text(const json_t *report) {
+    fs_buffer b = {0};
+    size_t i;
+    json_t *e;
+    const json_t *parts = json_object_get(report, "parts"), *problems = json_object_get(report, "problems");
+    const char *kind = text(report, "kind");
+    add_name(&b, text(report, "path"));
+    fs_buffer_printf(&b, ": %s%s\n", strcmp(kind, "checkpoint") == 0 ? "FakeShield checkpoint" : strcmp(kind, "part") == 0 ? "model directory" : "weight file",
+                     json_is_true(json_object_get(report, "complete")) ? "" : ", with problems");
+    add_table(&b, parts);
+    json_array_foreach(parts, i, e) add_part(&b, e);
+    add_memory(&b, json_object_get(report, "memory"));
+    add_licence(&b, report);
+    json_array_foreach(problems, i, e) {
+        fs_buffer_puts(&b, i == 0 ? "\nproblems\n  " : "  ");
+        add_name(&b, json_string_value(e));
+        fs_buffer_puts(&b, "\n");
+    }
+    if (b.failed) {
+        fs_buffer_free(&b);
+        return NULL;
+    }
+    return b.data;
+}
