@@ -14,8 +14,12 @@ typedef struct bitmap {
     uint8_t palette[256][3];
 } bitmap;
 
-static uint32_t le16(const uint8_t *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8; }
-static uint32_t le32(const uint8_t *p) { return le16(p) | le16(p + 2) << 16; }
+static uint32_t le16(const uint8_t *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8;
+}
+static uint32_t le32(const uint8_t *p) {
+    return le16(p) | le16(p + 2) << 16;
+}
 
 static fs_status fail_broken(const fs_codec_job *job, const char *what) {
     return fs_fail(job->err, FS_E_FORMAT, "%s: the BMP file is broken or cut off (%s); get the file again", job->name, what);
@@ -55,8 +59,10 @@ static fs_status check_coding(const fs_codec_job *job, bitmap *b) {
     if (b->compression != RGB && !fields)
         return fs_fail(job->err, FS_E_UNSUPPORTED, "%s: a BMP with %s (compression %u) is not supported; save it as PNG", job->name,
                        b->compression < 6 && names[b->compression][0] ? names[b->compression] : "an unknown coding", b->compression);
-    if (b->bits == 16) memcpy(b->mask, (uint32_t[3]){0x7C00, 0x03E0, 0x001F}, sizeof b->mask);
-    else memcpy(b->mask, (uint32_t[3]){0xFF0000, 0xFF00, 0xFF}, sizeof b->mask);
+    if (b->bits == 16)
+        memcpy(b->mask, (uint32_t[3]){0x7C00, 0x03E0, 0x001F}, sizeof b->mask);
+    else
+        memcpy(b->mask, (uint32_t[3]){0xFF0000, 0xFF00, 0xFF}, sizeof b->mask);
     if (!fields || b->bits <= 8) return FS_OK;
     if (job->size < 14 + 40 + 12) return fail_broken(job, "no room for its colour masks");
     uint32_t mask[3];

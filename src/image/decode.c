@@ -11,8 +11,8 @@
 #include <strings.h>
 
 fs_decode_options fs_decode_options_defaults(fs_decode_style style) {
-    return (fs_decode_options){.style = style, .apply_exif = style == FS_DECODE_CV2, .max_pixels = 178956970,
-                               .max_file_bytes = (size_t)1 << 30};
+    return (fs_decode_options){
+        .style = style, .apply_exif = style == FS_DECODE_CV2, .max_pixels = 178956970, .max_file_bytes = (size_t)1 << 30};
 }
 
 fs_status fs_codec_check_size(const fs_codec_job *job, const char *format, const char *mode, int64_t width, int64_t height) {
@@ -57,7 +57,10 @@ static bool is_heif(const fs_codec_job *job) {
 }
 
 static fs_status fail_unknown(const fs_codec_job *job) {
-    static const struct { size_t at, n; const char *magic, *what; } others[] = {
+    static const struct {
+        size_t at, n;
+        const char *magic, *what;
+    } others[] = {
         {0, 4, "GIF8", "a GIF"},
         {0, 4, "%PDF", "a PDF"},
         {0, 4, "8BPS", "a Photoshop document"},
@@ -92,13 +95,20 @@ fs_status fs_image_decode(const char *name, const uint8_t *data, size_t size, co
         return fs_fail(err, FS_E_LIMIT, "%s: %zu bytes, the limit for a picture file is %zu", name, size, job.opt->max_file_bytes);
     fs_image *im = NULL;
     fs_status status;
-    if (starts(&job, 0, "\xff\xd8\xff", 3)) status = fs_codec_jpeg(&job, &im);
-    else if (starts(&job, 0, "\x89PNG\r\n\x1a\n", 8)) status = fs_codec_png(&job, &im);
-    else if (starts(&job, 0, "RIFF", 4) && starts(&job, 8, "WEBP", 4)) status = fs_codec_webp(&job, &im);
-    else if (is_tiff(&job)) status = fs_codec_tiff(&job, &im);
-    else if (starts(&job, 0, "BM", 2)) status = fs_codec_bmp(&job, &im);
-    else if (is_heif(&job)) status = fs_codec_heif(&job, &im);
-    else status = fail_unknown(&job);
+    if (starts(&job, 0, "\xff\xd8\xff", 3))
+        status = fs_codec_jpeg(&job, &im);
+    else if (starts(&job, 0, "\x89PNG\r\n\x1a\n", 8))
+        status = fs_codec_png(&job, &im);
+    else if (starts(&job, 0, "RIFF", 4) && starts(&job, 8, "WEBP", 4))
+        status = fs_codec_webp(&job, &im);
+    else if (is_tiff(&job))
+        status = fs_codec_tiff(&job, &im);
+    else if (starts(&job, 0, "BM", 2))
+        status = fs_codec_bmp(&job, &im);
+    else if (is_heif(&job))
+        status = fs_codec_heif(&job, &im);
+    else
+        status = fail_unknown(&job);
     bool jpeg_or_png = strcmp(info->format, "JPEG") == 0 || strcmp(info->format, "PNG") == 0;
     bool turn = strcmp(info->format, "TIFF") == 0 || (job.opt->apply_exif && jpeg_or_png);
     if (!status && turn && info->orientation != 1) {
@@ -128,9 +138,10 @@ fs_status fs_image_load(const char *path, const fs_decode_options *opt, fs_image
 }
 
 bool fs_image_name_is_picture(const char *name) {
-    static const char *const endings[] = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "dib",
+    static const char *const endings[] = {
+        "jpg",  "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "dib",
 #ifdef FS_HAVE_HEIF
-                                          "heic", "heif", "hif", "avif",
+        "heic", "heif", "hif", "avif",
 #endif
     };
     const char *dot = strrchr(fs_path_base(name), '.');

@@ -34,8 +34,10 @@ int fs_exif_orientation(const uint8_t *data, size_t size) {
     reader r = {data, size, false};
     uint32_t magic, offset, count;
     if (size < 8) return 1;
-    if (memcmp(data, "MM", 2) == 0) r.big = true;
-    else if (memcmp(data, "II", 2) != 0) return 1;
+    if (memcmp(data, "MM", 2) == 0)
+        r.big = true;
+    else if (memcmp(data, "II", 2) != 0)
+        return 1;
     if (!read_u16(&r, 2, &magic) || magic != 42 || !read_u32(&r, 4, &offset) || !read_u16(&r, offset, &count)) return 1;
     for (uint32_t i = 0; i < count; i++) {
         size_t at = (size_t)offset + 2 + 12 * (size_t)i;

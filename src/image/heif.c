@@ -75,8 +75,10 @@ done:
 
 fs_status fs_codec_heif(const fs_codec_job *job, fs_image **out) {
     (void)out;
-    return fs_fail(job->err, FS_E_UNSUPPORTED, "%s: a HEIF or AVIF picture, and this build has no libheif; install libheif-dev and build "
-                   "again, or save it as JPEG or PNG", job->name);
+    return fs_fail(job->err, FS_E_UNSUPPORTED,
+                   "%s: a HEIF or AVIF picture, and this build has no libheif; install libheif-dev and build "
+                   "again, or save it as JPEG or PNG",
+                   job->name);
 }
 
 #endif

@@ -8,8 +8,8 @@ fs_status fs_image_create(int64_t width, int64_t height, fs_image **out, fs_erro
     size_t bytes;
     *out = NULL;
     if (width <= 0 || height <= 0)
-        return fs_fail(err, FS_E_USAGE, "a picture of %lld x %lld pixels cannot be made: both sides must be at least 1",
-                       (long long)width, (long long)height);
+        return fs_fail(err, FS_E_USAGE, "a picture of %lld x %lld pixels cannot be made: both sides must be at least 1", (long long)width,
+                       (long long)height);
     if (!fs_mul_size((size_t)width, 3, &bytes) || !fs_mul_size(bytes, (size_t)height, &bytes) || bytes > PTRDIFF_MAX)
         return fs_fail(err, FS_E_LIMIT, "a picture of %lld x %lld pixels does not fit into memory", (long long)width, (long long)height);
     fs_image *im = malloc(sizeof *im);

@@ -11,7 +11,8 @@
 #include <string.h>
 
 #include <jpeglib.h>
-#include <jerror.h>
+
+#include <jerror.h> /* wants jpeglib.h before it */
 
 /* A progressive file may repeat scans without end at no cost to its author; real encoders write about ten. */
 enum { MAX_SCANS = 200 };
@@ -43,14 +44,20 @@ static _Noreturn void on_error(j_common_ptr info) {
 static void on_message(j_common_ptr info, int level) {
     if (level >= 0) return; /* tracing */
     switch (info->err->msg_code) {
-    case JWRN_JPEG_EOF: case JWRN_HIT_MARKER: case JWRN_HUFF_BAD_CODE: case JWRN_ARITH_BAD_CODE: case JWRN_MUST_RESYNC:
+    case JWRN_JPEG_EOF:
+    case JWRN_HIT_MARKER:
+    case JWRN_HUFF_BAD_CODE:
+    case JWRN_ARITH_BAD_CODE:
+    case JWRN_MUST_RESYNC:
         on_error(info);
     default:
         return;
     }
 }
 
-static void no_output(j_common_ptr info) { (void)info; }
+static void no_output(j_common_ptr info) {
+    (void)info;
+}
 
 static void on_progress(j_common_ptr info) {
     session *s = (session *)info->err;
@@ -58,7 +65,9 @@ static void on_progress(j_common_ptr info) {
 }
 
 /* The whole file is in memory: being asked for more means it ends early. */
-static void source_init(j_decompress_ptr dec) { (void)dec; }
+static void source_init(j_decompress_ptr dec) {
+    (void)dec;
+}
 static boolean source_fill(j_decompress_ptr dec) {
     dec->err->msg_code = JWRN_JPEG_EOF;
     on_error((j_common_ptr)dec);
@@ -69,7 +78,9 @@ static void source_skip(j_decompress_ptr dec, long n) {
     dec->src->next_input_byte += n;
     dec->src->bytes_in_buffer -= (size_t)n;
 }
-static void source_term(j_decompress_ptr dec) { (void)dec; }
+static void source_term(j_decompress_ptr dec) {
+    (void)dec;
+}
 
 static int orientation_of(const struct jpeg_decompress_struct *dec) {
     for (jpeg_saved_marker_ptr m = dec->marker_list; m; m = m->next)
@@ -123,9 +134,13 @@ static fs_status decode_guarded(session *s, const fs_codec_job *job, struct jpeg
 fs_status fs_codec_jpeg(const fs_codec_job *job, fs_image **out) {
     session *s = calloc(1, sizeof *s);
     if (!s) return fs_fail(job->err, FS_E_NO_MEMORY, "%s: no memory for the JPEG decoder", job->name);
-    struct jpeg_source_mgr src = {.next_input_byte = job->data, .bytes_in_buffer = job->size, .init_source = source_init,
-                                  .fill_input_buffer = source_fill, .skip_input_data = source_skip,
-                                  .resync_to_restart = jpeg_resync_to_restart, .term_source = source_term};
+    struct jpeg_source_mgr src = {.next_input_byte = job->data,
+                                  .bytes_in_buffer = job->size,
+                                  .init_source = source_init,
+                                  .fill_input_buffer = source_fill,
+                                  .skip_input_data = source_skip,
+                                  .resync_to_restart = jpeg_resync_to_restart,
+                                  .term_source = source_term};
     s->dec.err = jpeg_std_error(&s->mgr);
     s->mgr.error_exit = on_error;
     s->mgr.emit_message = on_message;
@@ -134,8 +149,10 @@ fs_status fs_codec_jpeg(const fs_codec_job *job, fs_image **out) {
     fs_status status = decode_guarded(s, job, &src);
     jpeg_destroy_decompress(&s->dec);
     free(s->row);
-    if (status) fs_image_free(s->im);
-    else *out = s->im;
+    if (status)
+        fs_image_free(s->im);
+    else
+        *out = s->im;
     free(s);
     return status;
 }

@@ -36,21 +36,22 @@ static void edge_distance(const uint8_t *mask, int64_t w, int64_t h, uint16_t *d
     }
 }
 
-/* Of a few strong colours, the one farthest on average from the picture around the edge. */
+/* Of a few strong colours, the one that the pixels around the edge come near least: red unless another is clearly better. */
 static const uint8_t *choose_color(const fs_image *im, const uint16_t *d, unsigned reach) {
-    static const uint8_t colors[][3] = {{255, 40, 80}, {255, 220, 0}, {0, 230, 255}, {255, 60, 255}, {60, 255, 80}};
+    static const uint8_t colors[][3] = {{255, 40, 80}, {255, 50, 240}, {0, 225, 255}, {255, 225, 0}, {70, 255, 80}};
     enum { N = sizeof colors / sizeof *colors };
-    double away[N] = {0};
+    double near[N] = {0};
     for (int64_t i = 0; i < im->width * im->height; i++) {
         if (d[i] > reach) continue;
         for (size_t k = 0; k < N; k++) {
             double r = colors[k][0] - im->data[i * 3], g = colors[k][1] - im->data[i * 3 + 1], b = colors[k][2] - im->data[i * 3 + 2];
-            away[k] += sqrt(2 * r * r + 4 * g * g + 3 * b * b); /* the eye weighs green most */
+            double red_green = r - g, yellow_blue = 0.5 * (r + g) - b, light = 0.3 * r + 0.6 * g + 0.1 * b;
+            near[k] += 1 / (20 + sqrt(red_green * red_green + yellow_blue * yellow_blue + 0.25 * light * light)); /* hue tells most */
         }
     }
     size_t best = 0;
     for (size_t k = 1; k < N; k++)
-        if (away[k] > away[best] * 1.05) best = k; /* red unless another is clearly better */
+        if (near[k] < near[best] * 0.75) best = k;
     return colors[best];
 }
 

@@ -19,7 +19,9 @@ static _Noreturn void on_error(png_structp png, png_const_charp text) {
     longjmp(png_jmpbuf(png), 1);
 }
 
-static void on_warning(png_structp png, png_const_charp text) { (void)png, (void)text; }
+static void on_warning(png_structp png, png_const_charp text) {
+    (void)png, (void)text;
+}
 
 static void write_bytes(png_structp png, png_bytep data, size_t n) {
     sink *s = png_get_io_ptr(png);
@@ -27,7 +29,9 @@ static void write_bytes(png_structp png, png_bytep data, size_t n) {
     if (s->bytes.failed) png_error(png, "out of memory");
 }
 
-static void flush_bytes(png_structp png) { (void)png; }
+static void flush_bytes(png_structp png) {
+    (void)png;
+}
 
 static bool encode_guarded(sink *s, png_structp png, png_infop info, const uint8_t *pixels, int64_t w, int64_t h, int channels) {
     if (setjmp(png_jmpbuf(png))) return false;
@@ -50,8 +54,10 @@ fs_status fs_png_encode(const uint8_t *pixels, int64_t w, int64_t h, int channel
     *out = NULL;
     *size = 0;
     if ((channels != 1 && channels != 3) || w < 1 || h < 1 || w > 0x7fffffff || h > 0x7fffffff)
-        return fs_fail(err, FS_E_USAGE, "a PNG of %lld x %lld pixels with %d channels cannot be written: sides of 1 to 2147483647 and 1 or 3 "
-                       "channels are possible", (long long)w, (long long)h, channels);
+        return fs_fail(err, FS_E_USAGE,
+                       "a PNG of %lld x %lld pixels with %d channels cannot be written: sides of 1 to 2147483647 and 1 or 3 "
+                       "channels are possible",
+                       (long long)w, (long long)h, channels);
     sink s = {0};
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &s, on_error, on_warning);
     png_infop info = png ? png_create_info_struct(png) : NULL;

@@ -11,7 +11,9 @@
 
 #include <string.h>
 
-typedef struct value_table { float of[3][256]; } value_table;
+typedef struct value_table {
+    float of[3][256];
+} value_table;
 
 /* torchvision: byte / 255 in float32, then (v - mean) / deviation in float32. */
 static void table_imagenet(value_table *t) {
@@ -81,9 +83,13 @@ static int64_t long_side(int64_t target, int64_t longer, int64_t shorter) {
     return (int64_t)((double)(target * longer) / (double)shorter);
 }
 
-static fs_canvas bare(const fs_image *im) { return (fs_canvas){.im = im, .width = im->width, .height = im->height}; }
+static fs_canvas bare(const fs_image *im) {
+    return (fs_canvas){.im = im, .width = im->width, .height = im->height};
+}
 
-static int64_t half_even(int64_t n) { return n / 2 + (n % 2 && n / 2 % 2); } /* n >= 0 */
+static int64_t half_even(int64_t n) {
+    return n / 2 + (n % 2 && n / 2 % 2);
+} /* n >= 0 */
 
 fs_status fs_preprocess_dtg(const fs_image *im, float **out, fs_error *err) {
     enum { SHORT = 256, CROP = 224 };
@@ -107,7 +113,11 @@ fs_status fs_preprocess_clip_padded(const fs_image *im, int64_t size, float **ou
     fs_status status = check(im, size, err);
     if (status) return status;
     int64_t side = fs_max_i64(im->width, im->height);
-    fs_canvas canvas = {.im = im, .left = (side - im->width) / 2, .top = (side - im->height) / 2, .width = side, .height = side,
+    fs_canvas canvas = {.im = im,
+                        .left = (side - im->width) / 2,
+                        .top = (side - im->height) / 2,
+                        .width = side,
+                        .height = side,
                         .fill = {122, 116, 104}}; /* 255 times CLIP's mean, cut off */
     fs_image *small = NULL;
     status = fs_resample(&canvas, size, size, FS_FILTER_BICUBIC, (fs_window){0, 0, size, size}, &small, err);

@@ -44,8 +44,10 @@ static size_t root_of(run *runs, size_t i) {
 static void join(run *runs, size_t a, size_t b) {
     a = root_of(runs, a);
     b = root_of(runs, b);
-    if (a < b) runs[b].parent = a;
-    else runs[a].parent = b;
+    if (a < b)
+        runs[b].parent = a;
+    else
+        runs[a].parent = b;
 }
 
 static bool find_runs(const uint8_t *mask, int64_t w, int64_t h, run_list *l) {

@@ -12,7 +12,9 @@ typedef struct fs_canvas {
     uint8_t fill[3];
 } fs_canvas;
 
-typedef struct fs_window { int64_t x, y, width, height; } fs_window;
+typedef struct fs_window {
+    int64_t x, y, width, height;
+} fs_window;
 
 /* The pixels of `window` of the canvas resized to width x height. Same bytes as resizing the whole canvas and cutting the window out. */
 fs_status fs_resample(const fs_canvas *in, int64_t width, int64_t height, fs_filter filter, fs_window window, fs_image **out,

@@ -94,8 +94,10 @@ static void weights_fill(weights *w, const axis *a, int64_t first, int64_t count
             double v = sum != 0.0 ? w->scratch[j - lo] / sum : w->scratch[j - lo];
             v *= 1 << FRACTION_BITS;
             int32_t fixed = (int32_t)(v < 0 ? v - 0.5 : v + 0.5);
-            if (j >= keep_lo && j < keep_hi) k[j - keep_lo] = fixed;
-            else rest += (uint32_t)fixed;
+            if (j >= keep_lo && j < keep_hi)
+                k[j - keep_lo] = fixed;
+            else
+                rest += (uint32_t)fixed;
         }
         w->lo[i] = keep_lo;
         w->hi[i] = keep_hi;
@@ -109,10 +111,12 @@ static uint8_t clip8(uint32_t sum) {
 }
 
 /* How many outputs' weights are held at once: all of a sane picture's, few of one that is a million wide. */
-static int64_t block_of(const axis *a, int64_t count) { return fs_min_i64(count, fs_max_i64(MAX_BLOCK_WEIGHTS / a->room, 1)); }
+static int64_t block_of(const axis *a, int64_t count) {
+    return fs_min_i64(count, fs_max_i64(MAX_BLOCK_WEIGHTS / a->room, 1));
+}
 
-/* The horizontal pass over canvas rows [row0, row1) of the picture (canvas coordinates), columns of `window`, into out[row1-row0][w][3]; and
- * what a row of pure fill becomes, into fill_row[w][3]. */
+/* The horizontal pass over canvas rows [row0, row1) of the picture (canvas coordinates), columns of `window`, into out[row1-row0][w][3];
+ * and what a row of pure fill becomes, into fill_row[w][3]. */
 static bool pass_horizontal(const fs_canvas *in, int64_t width, fs_filter filter, fs_window window, int64_t row0, int64_t row1,
                             uint8_t *out, uint8_t *fill_row) {
     axis a = axis_of(in->width, width, filter);
@@ -228,8 +232,10 @@ fs_status fs_resample(const fs_canvas *in, int64_t width, int64_t height, fs_fil
         ok = false;
         goto done;
     }
-    if (width != in->width) ok = pass_horizontal(in, width, filter, window, row0, row1, rows, fill_row);
-    else copy_rows(in, window, row0, row1, rows, fill_row);
+    if (width != in->width)
+        ok = pass_horizontal(in, width, filter, window, row0, row1, rows, fill_row);
+    else
+        copy_rows(in, window, row0, row1, rows, fill_row);
     size_t line = (size_t)window.width * 3;
     if (ok && vertical) {
         ok = pass_vertical(in, height, filter, window, row0, row1, rows, fill_row, result->data);

@@ -1,6 +1,6 @@
-/* TIFF and BigTIFF, first picture only, through libtiff. OpenCV takes every file through libtiff's own RGBA conversion, so its style is that
- * conversion. Pillow unpacks by itself; where that differs (16-bit samples, alpha, CMYK) `read_direct` follows it: grey clipped at 255,
- * the high byte of 16-bit colours, alpha dropped (undone first where the colours were multiplied with it), CMYK by Pillow's formula.
+/* TIFF and BigTIFF, first picture only, through libtiff. OpenCV takes every file through libtiff's own RGBA conversion, so its style is
+ * that conversion. Pillow unpacks by itself; where that differs (16-bit samples, alpha, CMYK) `read_direct` follows it: grey clipped at
+ * 255, the high byte of 16-bit colours, alpha dropped (undone first where the colours were multiplied with it), CMYK by Pillow's formula.
  * Everything else (palette, bilevel, YCbCr, Lab, ...) goes the RGBA way in both styles.
  * Errors come through handlers of this one handle; libtiff's global ones are not touched. */
 #include "image/codec.h"
@@ -51,7 +51,10 @@ static tmsize_t on_read(thandle_t user, void *out, tmsize_t n) {
     return (tmsize_t)take;
 }
 
-static tmsize_t on_write(thandle_t user, void *data, tmsize_t n) { (void)user, (void)data, (void)n; return 0; }
+static tmsize_t on_write(thandle_t user, void *data, tmsize_t n) {
+    (void)user, (void)data, (void)n;
+    return 0;
+}
 
 static toff_t on_seek(thandle_t user, toff_t offset, int whence) {
     session *s = user;
@@ -59,8 +62,13 @@ static toff_t on_seek(thandle_t user, toff_t offset, int whence) {
     return s->at;
 }
 
-static int on_close(thandle_t user) { (void)user; return 0; }
-static toff_t on_size(thandle_t user) { return ((session *)user)->job->size; }
+static int on_close(thandle_t user) {
+    (void)user;
+    return 0;
+}
+static toff_t on_size(thandle_t user) {
+    return ((session *)user)->job->size;
+}
 
 static fs_status fail_data(const session *s) {
     return fs_fail(s->job->err, FS_E_FORMAT, "%s: the TIFF data is broken or cut off (%s); get the file again", s->job->name,
@@ -76,7 +84,9 @@ static int on_map(thandle_t user, void **base, toff_t *size) {
     return 1;
 }
 
-static void on_unmap(thandle_t user, void *base, toff_t size) { (void)user, (void)base, (void)size; }
+static void on_unmap(thandle_t user, void *base, toff_t size) {
+    (void)user, (void)base, (void)size;
+}
 
 static bool open_tiff(session *s) {
     TIFFOpenOptions *opts = TIFFOpenOptionsAlloc();
@@ -92,14 +102,20 @@ static bool open_tiff(session *s) {
 
 static const char *mode_name(const session *s) {
     switch (s->photometric) {
-    case PHOTOMETRIC_MINISWHITE: case PHOTOMETRIC_MINISBLACK:
+    case PHOTOMETRIC_MINISWHITE:
+    case PHOTOMETRIC_MINISBLACK:
         if (s->bits == 16) return TIFFIsBigEndian(s->tif) ? "I;16B" : "I;16";
         return s->bits == 1 ? "1" : s->bits == 32 ? "F" : s->samples == 2 ? "LA" : "L";
-    case PHOTOMETRIC_PALETTE: return "P";
-    case PHOTOMETRIC_SEPARATED: return "CMYK";
-    case PHOTOMETRIC_CIELAB: return "LAB";
-    case PHOTOMETRIC_RGB: return s->samples == 3 ? "RGB" : s->extra == EXTRASAMPLE_UNSPECIFIED ? "RGBX" : "RGBA";
-    default: return "RGB";
+    case PHOTOMETRIC_PALETTE:
+        return "P";
+    case PHOTOMETRIC_SEPARATED:
+        return "CMYK";
+    case PHOTOMETRIC_CIELAB:
+        return "LAB";
+    case PHOTOMETRIC_RGB:
+        return s->samples == 3 ? "RGB" : s->extra == EXTRASAMPLE_UNSPECIFIED ? "RGBX" : "RGBA";
+    default:
+        return "RGB";
     }
 }
 
@@ -124,10 +140,15 @@ static fs_status read_fields(session *s) {
 static bool wants_direct(const session *s) {
     if (s->job->opt->style != FS_DECODE_PIL || s->format != SAMPLEFORMAT_UINT || (s->bits != 8 && s->bits != 16)) return false;
     switch (s->photometric) {
-    case PHOTOMETRIC_MINISWHITE: case PHOTOMETRIC_MINISBLACK: return s->bits == 16;
-    case PHOTOMETRIC_RGB: return s->samples >= 3;
-    case PHOTOMETRIC_SEPARATED: return s->samples >= 4;
-    default: return false;
+    case PHOTOMETRIC_MINISWHITE:
+    case PHOTOMETRIC_MINISBLACK:
+        return s->bits == 16;
+    case PHOTOMETRIC_RGB:
+        return s->samples >= 3;
+    case PHOTOMETRIC_SEPARATED:
+        return s->samples >= 4;
+    default:
+        return false;
     }
 }
 
@@ -165,8 +186,10 @@ static bool read_block(session *s, uint32_t x, uint32_t y, int planes, size_t bl
     for (int p = 0; p < planes; p++) {
         uint8_t *to = block + (size_t)p * block_bytes;
         tmsize_t got;
-        if (TIFFIsTiled(s->tif)) got = TIFFReadEncodedTile(s->tif, TIFFComputeTile(s->tif, x, y, 0, (uint16_t)p), to, (tmsize_t)block_bytes);
-        else got = TIFFReadEncodedStrip(s->tif, TIFFComputeStrip(s->tif, y, (uint16_t)p), to, (tmsize_t)block_bytes);
+        if (TIFFIsTiled(s->tif))
+            got = TIFFReadEncodedTile(s->tif, TIFFComputeTile(s->tif, x, y, 0, (uint16_t)p), to, (tmsize_t)block_bytes);
+        else
+            got = TIFFReadEncodedStrip(s->tif, TIFFComputeStrip(s->tif, y, (uint16_t)p), to, (tmsize_t)block_bytes);
         if (got < 0 || (size_t)got < needed) return false;
     }
     return true;
@@ -191,8 +214,10 @@ static fs_status read_direct(session *s) {
         (size_t)size != expected)
         return fail_data(s);
     if (size / 64 > fs_max_i64(job->opt->max_pixels, 1 << 20))
-        return fs_fail(job->err, FS_E_LIMIT, "%s: TIFF strips or tiles of %lld bytes are larger than any picture within the limit of %lld "
-                       "pixels", job->name, (long long)size, (long long)job->opt->max_pixels);
+        return fs_fail(job->err, FS_E_LIMIT,
+                       "%s: TIFF strips or tiles of %lld bytes are larger than any picture within the limit of %lld "
+                       "pixels",
+                       job->name, (long long)size, (long long)job->opt->max_pixels);
     uint8_t *block = fs_alloc((size_t)size, (size_t)planes);
     if (!block) return fs_fail(job->err, FS_E_NO_MEMORY, "%s: no memory for a TIFF strip of %lld bytes", job->name, (long long)size);
     fs_status status = FS_OK;
@@ -230,8 +255,10 @@ static fs_status read_rgba(session *s) {
     conv.req_orientation = conv.orientation; /* as stored; turning is done once, in decode.c */
     fs_status status = FS_OK;
     uint32_t unit = s->height;
-    if (TIFFIsTiled(s->tif)) TIFFGetField(s->tif, TIFFTAG_TILELENGTH, &unit);
-    else TIFFGetFieldDefaulted(s->tif, TIFFTAG_ROWSPERSTRIP, &unit);
+    if (TIFFIsTiled(s->tif))
+        TIFFGetField(s->tif, TIFFTAG_TILELENGTH, &unit);
+    else
+        TIFFGetFieldDefaulted(s->tif, TIFFTAG_ROWSPERSTRIP, &unit);
     if (unit == 0 || unit > s->height) unit = s->height;
     uint32_t step = unit >= 64 ? unit : unit * (64 / unit); /* whole strips, at least about 64 rows */
     if (step > s->height) step = s->height;
@@ -277,7 +304,9 @@ fs_status fs_codec_tiff(const fs_codec_job *job, fs_image **out) {
     if (!status && s.damaged) status = fail_data(&s);
 done:
     TIFFClose(s.tif);
-    if (status) fs_image_free(s.im);
-    else *out = s.im;
+    if (status)
+        fs_image_free(s.im);
+    else
+        *out = s.im;
     return status;
 }

@@ -7,7 +7,9 @@
 
 #include <webp/decode.h>
 
-static uint32_t read_le32(const uint8_t *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24; }
+static uint32_t read_le32(const uint8_t *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
 
 static int orientation_of(const uint8_t *data, size_t size) {
     size_t at = 12;
@@ -23,16 +25,22 @@ static int orientation_of(const uint8_t *data, size_t size) {
 
 static const char *reason(VP8StatusCode code) {
     switch (code) {
-    case VP8_STATUS_NOT_ENOUGH_DATA: case VP8_STATUS_SUSPENDED: return "it ends early";
-    case VP8_STATUS_BITSTREAM_ERROR: return "bad bit stream";
-    case VP8_STATUS_UNSUPPORTED_FEATURE: return "a feature libwebp does not know";
-    default: return "libwebp refuses it";
+    case VP8_STATUS_NOT_ENOUGH_DATA:
+    case VP8_STATUS_SUSPENDED:
+        return "it ends early";
+    case VP8_STATUS_BITSTREAM_ERROR:
+        return "bad bit stream";
+    case VP8_STATUS_UNSUPPORTED_FEATURE:
+        return "a feature libwebp does not know";
+    default:
+        return "libwebp refuses it";
     }
 }
 
 fs_status fs_codec_webp(const fs_codec_job *job, fs_image **out) {
     WebPDecoderConfig config;
-    if (!WebPInitDecoderConfig(&config)) return fs_fail(job->err, FS_E_INTERNAL, "%s: libwebp has another version than at build", job->name);
+    if (!WebPInitDecoderConfig(&config))
+        return fs_fail(job->err, FS_E_INTERNAL, "%s: libwebp has another version than at build", job->name);
     VP8StatusCode code = WebPGetFeatures(job->data, job->size, &config.input);
     if (code != VP8_STATUS_OK)
         return fs_fail(job->err, FS_E_FORMAT, "%s: the WebP header is broken or cut off (%s); get the file again", job->name, reason(code));
@@ -56,7 +64,6 @@ fs_status fs_codec_webp(const fs_codec_job *job, fs_image **out) {
         return FS_OK;
     }
     fs_image_free(im);
-    if (code == VP8_STATUS_OUT_OF_MEMORY)
-        return fs_fail(job->err, FS_E_NO_MEMORY, "%s: no memory to decode the WebP picture", job->name);
+    if (code == VP8_STATUS_OUT_OF_MEMORY) return fs_fail(job->err, FS_E_NO_MEMORY, "%s: no memory to decode the WebP picture", job->name);
     return fs_fail(job->err, FS_E_FORMAT, "%s: the WebP data is broken or cut off (%s); get the file again", job->name, reason(code));
 }

@@ -51,8 +51,8 @@ static void test_goldens(void **state) {
         char name[64], mode[16], pil[80], cv[80];
         long w, h, pw, ph, cw, ch;
         int o;
-        assert_int_equal(sscanf(line, "%63s %15s %ld %ld %d %ld %ld %79s %ld %ld %79s", name, mode, &w, &h, &o, &pw, &ph, pil, &cw, &ch, cv),
-                         11);
+        assert_int_equal(
+            sscanf(line, "%63s %15s %ld %ld %d %ld %ld %79s %ld %ld %79s", name, mode, &w, &h, &o, &pw, &ph, pil, &cw, &ch, cv), 11);
         check_style(name, FS_DECODE_PIL, mode, w, h, o, pw, ph, pil);
         check_style(name, FS_DECODE_CV2, mode, w, h, o, cw, ch, cv);
         cases++;
@@ -126,7 +126,7 @@ static void check_beginnings(const char *name, bool all_refused) {
     fs_error err = {0};
     assert_int_equal(fs_image_decode(name, data, size, &opt, &whole, NULL, &err), FS_OK);
     size_t step = size / 150 + 1;
-    for (size_t n = 0; n < size; n += n + 40 > size ? 1 : step) {
+    for (size_t n = 0; n<size; n += n + 40> size ? 1 : step) {
         uint8_t *part = malloc(n ? n : 1);
         assert_non_null(part);
         memcpy(part, data, n);
@@ -151,11 +151,11 @@ static void check_beginnings(const char *name, bool all_refused) {
 
 static void test_cut_off(void **state) {
     (void)state;
-    static const char *const refused[] = {"420.jpg", "progressive.jpg", "cmyk.jpg", "restart.jpg", "gray.jpg", "exif6.jpg", "rgb8.png",
-                                          "pal4.png", "gray16_i.png", "rgba8_i.png", "exif_late.png"};
-    static const char *const others[] = {"rgb24.bmp", "pal8.bmp", "rgb565.bmp", "lossy.webp", "lossless.webp", "lossy_alpha.webp", "exif.webp", "rgb8.tif", "rgb8_tiled.tif",
-                                         "lzw.tif", "deflate.tif", "packbits.tif", "jpeg.tif", "group4.tif", "rgb16.tif", "pal8.tif",
-                                         "rgb8_big.tif", "bilevel.tif"};
+    static const char *const refused[] = {"420.jpg",  "progressive.jpg", "cmyk.jpg",     "restart.jpg", "gray.jpg",     "exif6.jpg",
+                                          "rgb8.png", "pal4.png",        "gray16_i.png", "rgba8_i.png", "exif_late.png"};
+    static const char *const others[] = {"rgb24.bmp", "pal8.bmp",   "rgb565.bmp",     "lossy.webp", "lossless.webp", "lossy_alpha.webp",
+                                         "exif.webp", "rgb8.tif",   "rgb8_tiled.tif", "lzw.tif",    "deflate.tif",   "packbits.tif",
+                                         "jpeg.tif",  "group4.tif", "rgb16.tif",      "pal8.tif",   "rgb8_big.tif",  "bilevel.tif"};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) check_beginnings(refused[i], true);
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) check_beginnings(others[i], false);
 }
@@ -163,8 +163,9 @@ static void test_cut_off(void **state) {
 /* Single bytes changed all over: any answer is fine but a crash; the sanitizers watch. */
 static void test_damaged(void **state) {
     (void)state;
-    static const char *const names[] = {"420.jpg", "progressive.jpg", "ycck.jpg", "pal8_trns.png", "gray16_i.png", "lossy_alpha.webp",
-                                        "lzw.tif", "rgb8_tiled_planar.tif", "rgba16.tif", "pal4_short.bmp", "rgba32_swap.bmp", "exif8.jpg"};
+    static const char *const names[] = {"420.jpg",      "progressive.jpg",  "ycck.jpg",        "pal8_trns.png",
+                                        "gray16_i.png", "lossy_alpha.webp", "lzw.tif",         "rgb8_tiled_planar.tif",
+                                        "rgba16.tif",   "pal4_short.bmp",   "rgba32_swap.bmp", "exif8.jpg"};
     fs_rng r = fs_rng_seed(11);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         size_t size;
@@ -296,8 +297,10 @@ static void test_heif(void **state) {
         fs_image_free(im);
         for (size_t n = 12; n < size; n += size / 60 + 1) { /* a beginning may decode only if nothing of the picture is missing */
             im = NULL;
-            if (fs_image_decode(names[i], data, n, NULL, &im, NULL, &err) == FS_OK) assert_non_null(im);
-            else assert_null(im);
+            if (fs_image_decode(names[i], data, n, NULL, &im, NULL, &err) == FS_OK)
+                assert_non_null(im);
+            else
+                assert_null(im);
             fs_image_free(im);
         }
         fs_decode_options opt = fs_decode_options_defaults(FS_DECODE_PIL);

@@ -23,8 +23,7 @@ static void test_png_round_trip(void **state) {
             assert_int_equal(back->width, w);
             assert_int_equal(back->height, h);
             for (int64_t p = 0; p < w * h; p++)
-                for (int64_t c = 0; c < 3; c++)
-                    assert_int_equal(back->data[p * 3 + c], im->data[channels == 1 ? p : p * 3 + c]);
+                for (int64_t c = 0; c < 3; c++) assert_int_equal(back->data[p * 3 + c], im->data[channels == 1 ? p : p * 3 + c]);
             free(a);
             free(b);
             fs_image_free(im);
@@ -83,10 +82,10 @@ static void test_overlay(void **state) {
         assert_int_equal(fs_draw_overlay(im, mask, &out, &err), FS_OK);
         assert_int_equal(out->width, w);
         assert_int_equal(out->height, h);
-        assert_true(changed(im, out, 100, 70) > 20);  /* tinted inside */
-        assert_true(changed(im, out, 59, 70) > 120);  /* the line, just outside, on any ground */
+        assert_true(changed(im, out, 100, 70) > 20); /* tinted inside */
+        assert_true(changed(im, out, 59, 70) > 120); /* the line, just outside, on any ground */
         assert_true(changed(im, out, 100, 39) > 120);
-        assert_int_equal(changed(im, out, 5, 5), 0);  /* untouched far away */
+        assert_int_equal(changed(im, out, 5, 5), 0); /* untouched far away */
         assert_int_equal(changed(im, out, 40, 70), 0);
         fs_image_free(im);
         fs_image_free(out);
@@ -194,8 +193,11 @@ static void test_regions_large(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_png_round_trip), cmocka_unit_test(test_png_refusals), cmocka_unit_test(test_png_file),
-        cmocka_unit_test(test_overlay),        cmocka_unit_test(test_regions_against_brute_force),
+        cmocka_unit_test(test_png_round_trip),
+        cmocka_unit_test(test_png_refusals),
+        cmocka_unit_test(test_png_file),
+        cmocka_unit_test(test_overlay),
+        cmocka_unit_test(test_regions_against_brute_force),
         cmocka_unit_test(test_regions_large),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,7 +33,9 @@ static inline fs_image *test_picture(int kind, int64_t w, int64_t h) {
 }
 
 /* Pseudo-random numbers for made-up cases. */
-static inline int64_t test_random(fs_rng *r, int64_t below) { return (int64_t)(fs_rng_next(r) % (uint64_t)below); }
+static inline int64_t test_random(fs_rng *r, int64_t below) {
+    return (int64_t)(fs_rng_next(r) % (uint64_t)below);
+}
 
 static inline void test_hash(const fs_image *im, char out[65]) {
     fs_sha256_hex(im->data, (size_t)(im->width * im->height * 3), out);

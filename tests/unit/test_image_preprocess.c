@@ -15,10 +15,14 @@ static void check(const golden *g, const char *line) {
     int64_t in_h = 0, in_w = 0;
     char got[65];
     fs_status status = FS_E_INTERNAL;
-    if (strcmp(g->consumer, "dtg") == 0) status = fs_preprocess_dtg(im, &v, &err);
-    else if (strcmp(g->consumer, "padded") == 0) status = fs_preprocess_clip_padded(im, g->size, &v, &err);
-    else if (strcmp(g->consumer, "cropped") == 0) status = fs_preprocess_clip_cropped(im, g->size, &v, &err);
-    else if (strcmp(g->consumer, "sam") == 0) status = fs_preprocess_sam(im, g->size, &v, &in_h, &in_w, &err);
+    if (strcmp(g->consumer, "dtg") == 0)
+        status = fs_preprocess_dtg(im, &v, &err);
+    else if (strcmp(g->consumer, "padded") == 0)
+        status = fs_preprocess_clip_padded(im, g->size, &v, &err);
+    else if (strcmp(g->consumer, "cropped") == 0)
+        status = fs_preprocess_clip_cropped(im, g->size, &v, &err);
+    else if (strcmp(g->consumer, "sam") == 0)
+        status = fs_preprocess_sam(im, g->size, &v, &in_h, &in_w, &err);
     assert_int_equal(status, FS_OK);
     size_t n = (size_t)(3 * g->size * g->size);
     const size_t pick[4] = {0, n / 3, n / 2, n - 1};

@@ -87,17 +87,34 @@ static void test_window_and_canvas(void **state) {
     }
 }
 
-/* Where pixel (x, y) of the stored picture lies after turning by `o`, from the EXIF text: 6 = "row 0 is the right side, column 0 the top". */
+/* Where pixel (x, y) of the stored picture lies after turning by `o`, from the EXIF text: 6 = "row 0 is the right side, column 0 the top".
+ */
 static void place(int o, int64_t w, int64_t h, int64_t x, int64_t y, int64_t *px, int64_t *py) {
     switch (o) {
-    case 1: *px = x, *py = y; break;
-    case 2: *px = w - 1 - x, *py = y; break;
-    case 3: *px = w - 1 - x, *py = h - 1 - y; break;
-    case 4: *px = x, *py = h - 1 - y; break;
-    case 5: *px = y, *py = x; break;
-    case 6: *px = h - 1 - y, *py = x; break;
-    case 7: *px = h - 1 - y, *py = w - 1 - x; break;
-    default: *px = y, *py = w - 1 - x; break;
+    case 1:
+        *px = x, *py = y;
+        break;
+    case 2:
+        *px = w - 1 - x, *py = y;
+        break;
+    case 3:
+        *px = w - 1 - x, *py = h - 1 - y;
+        break;
+    case 4:
+        *px = x, *py = h - 1 - y;
+        break;
+    case 5:
+        *px = y, *py = x;
+        break;
+    case 6:
+        *px = h - 1 - y, *py = x;
+        break;
+    case 7:
+        *px = h - 1 - y, *py = w - 1 - x;
+        break;
+    default:
+        *px = y, *py = w - 1 - x;
+        break;
     }
 }
 
@@ -158,8 +175,11 @@ static void test_crop(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_goldens), cmocka_unit_test(test_threads_and_errors), cmocka_unit_test(test_window_and_canvas),
-        cmocka_unit_test(test_orient),  cmocka_unit_test(test_crop),
+        cmocka_unit_test(test_goldens),
+        cmocka_unit_test(test_threads_and_errors),
+        cmocka_unit_test(test_window_and_canvas),
+        cmocka_unit_test(test_orient),
+        cmocka_unit_test(test_crop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
