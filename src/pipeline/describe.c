@@ -104,7 +104,26 @@ static void note_file(json_t *files, const char *path, const char **last) {
     *last = path;
     json_array_foreach(files, i, e)
         if (strcmp(json_string_value(json_object_get(e, "name")), fs_path_base(path)) == 0) return;
+    /* a name that is no UTF-8 is left out */
     json_array_append_new(files, json_pack("{s:s, s:I}", "name", fs_path_base(path), "bytes", (json_int_t)file_bytes(path)));
+}
+
+static int by_name(const void *x, const void *y) {
+    const char *a = json_string_value(json_object_get(*(json_t *const *)x, "name")), *b = json_string_value(json_object_get(*(json_t *const *)y, "name"));
+    return strcmp(a ? a : "", b ? b : "");
+}
+
+/* Takes the list and gives back one in order of names (tensors are sorted by theirs, so shards come in any order). */
+static json_t *sorted_files(json_t *files) {
+    size_t n = json_array_size(files), i;
+    json_t **order = fs_alloc(n + 1, sizeof *order), *e, *out = json_array();
+    if (!order) return json_decref(out), files;
+    json_array_foreach(files, i, e) order[i] = e;
+    qsort(order, n, sizeof *order, by_name);
+    for (i = 0; i < n; i++) json_array_append(out, order[i]);
+    free(order);
+    json_decref(files);
+    return out;
 }
 
 static json_t *shape_list(const fs_tensor *t) {
@@ -136,7 +155,7 @@ static size_t describe_tensors(json_t *part, const fs_archive *a, bool list_tens
             json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:s}", "name", e.name, "dtype", dtype, "shape", shape_list(e.tensor), "file",
                                                   fs_path_base(e.file)));
     }
-    json_object_set_new(part, "files", files);
+    json_object_set_new(part, "files", sorted_files(files));
     json_object_set_new(part, "dtypes", dtypes);
     json_object_set_new(part, "components", components);
     if (list) json_object_set_new(part, "tensor_list", list);
@@ -250,19 +269,27 @@ static const char *licence_of(const char *text) {
     return NULL;
 }
 
-/* The first line of the text, from `text`, that says something; trimmed. */
+/* The first line, or sentence of it, that says something; trimmed. */
 static json_t *first_line(const char *text) {
     text += strspn(text, " \t\r\n#*-");
-    size_t n = strcspn(text, "\r\n");
+    size_t n = strcspn(text, "\r\n;");
+    for (size_t i = 0; i + 1 < n; i++)
+        if (text[i] == '.' && text[i + 1] == ' ') n = i;
     json_t *line = json_stringn(text, n < 200 ? n : 200);
     return line ? line : json_string("(not UTF-8 text)");
 }
 
+/* Where a README states its licence: behind "license:" if it has that, else the first line with the word. */
 static const char *find_word(const char *text) {
-    const char *a = strcasestr(text, "license"), *b = strcasestr(text, "licence");
-    const char *at = !a || (b && b < a) ? b : a;
-    while (at && at > text && at[-1] != '\n') at--;
-    return at;
+    static const char *const words[] = {"license:", "licence:", "license", "licence"};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        const char *at = strcasestr(text, words[i]);
+        if (!at) continue;
+        if (i < 2) return at + strlen(words[i]);
+        while (at > text && at[-1] != '\n') at--;
+        return at;
+    }
+    return NULL;
 }
 
 /* {name, file} from a LICENSE file, or from the line of a README that speaks of one; NULL if neither is there. */

@@ -38,17 +38,22 @@ static void add_table(fs_buffer *b, const json_t *parts) {
     size_t i;
     json_t *p;
     char parameters[32], bytes[32];
-    fs_buffer_printf(b, "\n%-10s %-15s %5s %8s %11s %10s  %s\n", "part", "format", "files", "tensors", "parameters", "size", "types");
+    int width = 8;
+    json_array_foreach(parts, i, p) {
+        size_t n = strlen(text(p, "name"));
+        if ((int)n > width) width = n < 40 ? (int)n : 40;
+    }
+    fs_buffer_printf(b, "\n%-*s %-15s %5s %8s %11s %10s  %s\n", width, "part", "format", "files", "tensors", "parameters", "size", "types");
     json_array_foreach(parts, i, p) {
         if (!json_is_true(json_object_get(p, "found"))) {
-            fs_buffer_printf(b, "%-10s %s\n", text(p, "name"), json_is_true(json_object_get(p, "needed")) ? "missing" : "not there, and not needed");
+            fs_buffer_printf(b, "%-*s %s\n", width, text(p, "name"), json_is_true(json_object_get(p, "needed")) ? "missing" : "not there, and not needed");
             continue;
         }
         if (!json_object_get(p, "format")) {
-            fs_buffer_printf(b, "%-10s cannot be read\n", text(p, "name"));
+            fs_buffer_printf(b, "%-*s cannot be read\n", width, text(p, "name"));
             continue;
         }
-        fs_buffer_printf(b, "%-10s %-15s %5zu %8" PRId64 " %11s %10s  ", text(p, "name"), text(p, "format"), json_array_size(json_object_get(p, "files")),
+        fs_buffer_printf(b, "%-*s %-15s %5zu %8" PRId64 " %11s %10s  ", width, text(p, "name"), text(p, "format"), json_array_size(json_object_get(p, "files")),
                          number(p, "tensors"), scaled(number(p, "parameters"), "", parameters), scaled(number(p, "bytes"), "B", bytes));
         add_types(b, json_object_get(p, "dtypes"), "dtype");
         fs_buffer_puts(b, "\n");

@@ -36,6 +36,7 @@ static void test_checkpoint(void **state) {
     const json_t *dte = named(parts, "name", "DTE-FDM"), *config = json_object_get(dte, "config");
     assert_string_equal(string_of(dte, "format"), "safetensors");
     assert_int_equal(json_array_size(json_object_get(dte, "files")), 2);
+    assert_string_equal(string_of(json_array_get(json_object_get(dte, "files"), 0), "name"), "model-00001-of-00002.safetensors");
     assert_int_equal(number_of(config, "hidden_size"), 64);
     assert_int_equal(number_of(config, "layers"), 3);
     assert_int_equal(number_of(config, "vocab_size"), 640);
@@ -60,6 +61,7 @@ static void test_checkpoint(void **state) {
     assert_int_equal(number_of(stage, "text_bytes"), 2 * 3 * 64 * 4 * 2048); /* keys and values, F32 */
     assert_int_equal(number_of(stage, "total"), number_of(stage, "weights") + number_of(stage, "text_bytes"));
     assert_string_equal(string_of(json_object_get(j, "licence"), "file"), "README.md");
+    assert_string_equal(string_of(json_object_get(j, "licence"), "name"), "Apache-2.0, like the rest of this project");
     json_decref(j);
 }
 
