@@ -1,0 +1,94 @@
+/* The table of kernels operators call, and the blocked matrix product built on it.
+ *
+ * One table per instruction set; all entries work on plain pointers, know no tensor and no thread. Pointers may be unaligned. Results
+ * of a kernel depend on the values alone, never on alignment, on where in a row a value stands or on how many rows are done at once;
+ * so operators may cut work between threads anywhere and still give the same bits. Tables differ among each other in the last bits. */
+#ifndef FS_BACKEND_H
+#define FS_BACKEND_H
+
+#include "tensor/tensor.h"
+
+enum {
+    FS_GEMM_KC = 256,      /* terms summed before the sum is added to the result; also the row stride of a tile's left operand */
+    FS_GEMM_MAX_COLS = 32, /* no table's tile is wider */
+    FS_DOT_MAX_ROWS = 4    /* left rows that dot_rows takes at once */
+};
+
+typedef struct fs_backend {
+    const char *name;
+    int tile_rows, tile_cols; /* largest tile of gemm_tile */
+
+    /* c[rows, cols] = or += a b, summed over k in order, one fused or separate multiply-add a step. a: [rows] at stride FS_GEMM_KC,
+     * k <= FS_GEMM_KC of each used; b: [k][tile_cols]. Columns from `cols` on are neither written nor used. */
+    void (*gemm_tile)(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add);
+    /* out: [k][tile_cols] from w: n <= tile_cols rows of k values at stride ld (in elements); columns from n on become 0. Values are
+     * rounded to `round` on the way. */
+    void (*pack_rows)(const void *w, fs_dtype type, int64_t ld, int64_t n, int64_t k, fs_dtype round, float *out);
+    /* y[i*ldy + j] = x_i . w_j for m <= FS_DOT_MAX_ROWS rows of x and n rows of w (F32, F16 or BF16), k terms each. */
+    void (*dot_rows)(const float *x, int64_t ldx, int64_t m, const void *w, fs_dtype type, int64_t ldw, int64_t n, int64_t k, float *y,
+                     int64_t ldy);
+    /* y[0..d) = sum over j < n of p[j] v[j*ldv ..] */
+    void (*weighted_rows)(const float *p, const float *v, int64_t ldv, int64_t n, int64_t d, float *y);
+
+    void (*to_f32)(const void *x, fs_dtype type, float *y, int64_t n); /* from F32, F16 or BF16, exact */
+    void (*round)(float *x, int64_t n, fs_dtype precision);            /* in place, to nearest even; F32 changes nothing */
+
+    /* Elementwise; y may be an input. */
+    void (*add)(const float *a, const float *b, float *y, int64_t n);
+    void (*mul)(const float *a, const float *b, float *y, int64_t n);
+    void (*scale)(const float *x, float f, float *y, int64_t n);
+    void (*affine)(const float *x, float a, float b, float *y, int64_t n);                  /* x a + b */
+    void (*normalize)(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n); /* (x - mean) rstd w + b */
+    void (*gelu)(const float *x, float *y, int64_t n);                                      /* x * normal cdf of x */
+    void (*silu)(const float *x, float *y, int64_t n);                                      /* x / (1 + exp -x) */
+    void (*sigmoid)(const float *x, float *y, int64_t n);
+
+    /* Reductions of one row. */
+    double (*sum)(const float *x, int64_t n);
+    double (*sum_squares)(const float *x, float mean, int64_t n); /* of x - mean */
+    float (*max)(const float *x, int64_t n);                      /* -inf for n = 0; NaN is passed over (exp_sum shows it) */
+    double (*exp_sum)(const float *x, float max, float *y, int64_t n); /* y = exp(x - max), returns its sum; y may be x */
+} fs_backend;
+
+/* The fastest table this processor runs. */
+const fs_backend *fs_backend_best(void);
+/* "ref", "avx2" or "avx512"; NULL if there is none of that name or the processor cannot run it. */
+const fs_backend *fs_backend_by_name(const char *name);
+
+/* ---- matrix product: c[m, n] = a[m, k] b + bias, rounded --------------------------------------------------------------------------- */
+
+typedef struct fs_gemm fs_gemm;
+/* Writes the panel [terms][tile_cols] of b that holds terms [k0, k0 + terms) of columns [n0, n0 + cols); other columns become 0. */
+typedef void (*fs_gemm_pack)(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out);
+
+struct fs_gemm {
+    int64_t m, n, k;
+    /* a(i, p) = a[i*a_row + p*a_col], strides in elements; F32, F16 or BF16 */
+    const void *a;
+    fs_dtype a_type, a_round;
+    int64_t a_row, a_col;
+    /* b through one of the packers below, or the caller's own with `user` */
+    fs_gemm_pack pack;
+    const void *b;
+    fs_dtype b_type, b_round;
+    int64_t b_ld;
+    const void *user;
+    /* result */
+    float *c;
+    int64_t ldc;
+    const float *bias; /* [n], or [m] if bias_by_row; NULL for none */
+    bool bias_by_row;
+    fs_dtype round;    /* of the result, once, after the bias */
+};
+void fs_gemm_pack_nk(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out); /* b: [n, k] */
+void fs_gemm_pack_kn(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out); /* b: [k, n], F32 */
+
+/* False when there is no memory for the packed blocks. Each result is a sum over blocks of FS_GEMM_KC terms in order, whatever m, n and
+ * the number of threads are: a row has the same bits alone or among others. */
+bool fs_gemm_run(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *arena);
+
+/* The same for few rows (m <= FS_DOT_MAX_ROWS), b: [n, k] read once as it streams by, a F32 with a_col 1. The bits of a row do not depend
+ * on m, n or the threads either, but differ from fs_gemm_run's (other order of summation). */
+bool fs_gemm_few_rows(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *arena);
+
+#endif

@@ -1,0 +1,42 @@
+/* The kernels of each instruction set, by the family and suffix their source file has; backend.c makes tables of them.
+ * What each does is said at fs_backend. */
+#ifndef FS_CPU_KERNELS_H
+#define FS_CPU_KERNELS_H
+
+#include "backend/backend.h"
+
+#if defined(__x86_64__) && defined(FS_CPU_FAST)
+#define FS_CPU_X86 1
+#endif
+
+#define FS_CPU_DECLARE(isa)                                                                                                                \
+    void fs_gemm_tile_##isa(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add);       \
+    void fs_pack_rows_##isa(const void *w, fs_dtype type, int64_t ld, int64_t n, int64_t k, fs_dtype round, float *out);                   \
+    void fs_dot_rows_##isa(const float *x, int64_t ldx, int64_t m, const void *w, fs_dtype type, int64_t ldw, int64_t n, int64_t k,        \
+                           float *y, int64_t ldy);                                                                                         \
+    void fs_weighted_rows_##isa(const float *p, const float *v, int64_t ldv, int64_t n, int64_t d, float *y);                              \
+    void fs_to_f32_##isa(const void *x, fs_dtype type, float *y, int64_t n);                                                               \
+    void fs_round_##isa(float *x, int64_t n, fs_dtype precision);                                                                          \
+    void fs_add_##isa(const float *a, const float *b, float *y, int64_t n);                                                                \
+    void fs_mul_##isa(const float *a, const float *b, float *y, int64_t n);                                                                \
+    void fs_scale_##isa(const float *x, float f, float *y, int64_t n);                                                                     \
+    void fs_affine_##isa(const float *x, float a, float b, float *y, int64_t n);                                                           \
+    void fs_normalize_##isa(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n);                  \
+    void fs_gelu_##isa(const float *x, float *y, int64_t n);                                                                               \
+    void fs_silu_##isa(const float *x, float *y, int64_t n);                                                                               \
+    void fs_sigmoid_##isa(const float *x, float *y, int64_t n);                                                                            \
+    double fs_sum_##isa(const float *x, int64_t n);                                                                                        \
+    double fs_sum_squares_##isa(const float *x, float mean, int64_t n);                                                                    \
+    float fs_max_##isa(const float *x, int64_t n);                                                                                         \
+    double fs_exp_sum_##isa(const float *x, float max, float *y, int64_t n);
+
+FS_CPU_DECLARE(ref)
+#ifdef FS_CPU_X86
+FS_CPU_DECLARE(avx2)
+FS_CPU_DECLARE(avx512)
+#endif
+
+enum { FS_REF_TILE_ROWS = 4, FS_REF_TILE_COLS = 8, FS_AVX2_TILE_ROWS = 6, FS_AVX2_TILE_COLS = 16, FS_AVX512_TILE_ROWS = 14,
+       FS_AVX512_TILE_COLS = 32 };
+
+#endif

@@ -1,0 +1,91 @@
+/* Plain C kernels on vectors: conversion and rounding of element types, elementwise functions, reductions of a row. Functions of the C
+ * library stand for exp and erf; sums are taken in f64. */
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/kernels.h"
+
+void fs_to_f32_ref(const void *x, fs_dtype type, float *y, int64_t n) {
+    const uint16_t *h = x;
+    switch (type) {
+    case FS_DTYPE_F16:
+        for (int64_t i = 0; i < n; i++) y[i] = fs_f16_to_f32(h[i]);
+        break;
+    case FS_DTYPE_BF16:
+        for (int64_t i = 0; i < n; i++) y[i] = fs_bf16_to_f32(h[i]);
+        break;
+    default: /* F32; the operators let no other type through */
+        memmove(y, x, (size_t)n * sizeof *y);
+    }
+}
+
+void fs_round_ref(float *x, int64_t n, fs_dtype precision) {
+    if (precision == FS_DTYPE_BF16)
+        for (int64_t i = 0; i < n; i++) x[i] = fs_bf16_to_f32(fs_f32_to_bf16(x[i]));
+    else if (precision == FS_DTYPE_F16)
+        for (int64_t i = 0; i < n; i++) x[i] = fs_f16_to_f32(fs_f32_to_f16(x[i]));
+}
+
+void fs_add_ref(const float *a, const float *b, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
+}
+
+void fs_mul_ref(const float *a, const float *b, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = a[i] * b[i];
+}
+
+void fs_scale_ref(const float *x, float f, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] * f;
+}
+
+void fs_affine_ref(const float *x, float a, float b, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] * a + b;
+}
+
+void fs_normalize_ref(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * rstd * w[i] + b[i];
+}
+
+/* erfc instead of 1 + erf keeps the small values of the left tail. */
+void fs_gelu_ref(const float *x, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = 0.5f * x[i] * erfcf(x[i] * -0.70710678118654752f);
+}
+
+void fs_silu_ref(const float *x, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] / (1.0f + expf(-x[i]));
+}
+
+void fs_sigmoid_ref(const float *x, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = 1.0f / (1.0f + expf(-x[i]));
+}
+
+double fs_sum_ref(const float *x, int64_t n) {
+    double s = 0;
+    for (int64_t i = 0; i < n; i++) s += (double)x[i];
+    return s;
+}
+
+double fs_sum_squares_ref(const float *x, float mean, int64_t n) {
+    double s = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const double d = (double)(x[i] - mean);
+        s += d * d;
+    }
+    return s;
+}
+
+float fs_max_ref(const float *x, int64_t n) {
+    float m = -INFINITY;
+    for (int64_t i = 0; i < n; i++)
+        if (x[i] > m) m = x[i];
+    return m;
+}
+
+double fs_exp_sum_ref(const float *x, float max, float *y, int64_t n) {
+    double s = 0;
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = expf(x[i] - max);
+        s += (double)y[i];
+    }
+    return s;
+}

@@ -1,0 +1,157 @@
+/* The blocked matrix product: how the tile kernel of a table is fed. After Goto and van de Geijn, "Anatomy of high-performance matrix
+ * multiplication" (2008), and BLIS (Van Zee, van de Geijn 2015), with these differences: the left operand is only copied into rows of
+ * FS_GEMM_KC terms (the kernel broadcasts single values, so it needs no interleaving), the right one is packed by each thread for its own
+ * columns, where 16-bit weights are widened; and a block of the result stays in cache while all blocks of k are added to it.
+ *
+ *     left panel   [k blocks][m][KC]                  shared, in last-level cache
+ *     right panel  [group of columns / tile][KC][tile]  one a thread, in its level-2 cache
+ *
+ * Threads take (group of columns, group of rows) pairs in any order; k is never divided, so the bits do not depend on their number. */
+#include <omp.h>
+#include <string.h>
+
+#include "backend/backend.h"
+
+enum {
+    GROUP_COLS = 256,     /* columns a thread packs at once: 256 x KC floats are 256 KiB */
+    LEFT_BYTES = 48 << 20 /* largest left panel; longer products are cut by rows */
+};
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+void fs_gemm_pack_nk(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out) {
+    const size_t at = (size_t)(n0 * g->b_ld + k0) * fs_dtype_size(g->b_type);
+    be->pack_rows((const char *)g->b + at, g->b_type, g->b_ld, cols, terms, g->b_round, out);
+}
+
+void fs_gemm_pack_kn(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out) {
+    const float *b = (const float *)g->b + k0 * g->b_ld + n0;
+    for (int64_t p = 0; p < terms; p++) {
+        float *row = out + p * be->tile_cols;
+        memcpy(row, b + p * g->b_ld, (size_t)cols * sizeof *row);
+        if (cols < be->tile_cols) memset(row + cols, 0, (size_t)(be->tile_cols - cols) * sizeof *row);
+    }
+}
+
+/* Row i of the left operand, all blocks of k. left: [k blocks][rows][KC] */
+static void pack_left(const fs_gemm *g, const fs_backend *be, int64_t i, int64_t row, int64_t rows, float *left) {
+    const size_t size = fs_dtype_size(g->a_type);
+    for (int64_t k0 = 0, block = 0; k0 < g->k; k0 += FS_GEMM_KC, block++) {
+        float *out = left + (block * rows + row) * FS_GEMM_KC;
+        const int64_t terms = fs_min_i64(FS_GEMM_KC, g->k - k0);
+        const char *from = (const char *)g->a + (size_t)(i * g->a_row + k0 * g->a_col) * size;
+        if (g->a_col == 1)
+            be->to_f32(from, g->a_type, out, terms);
+        else
+            for (int64_t p = 0; p < terms; p++) be->to_f32(from + (size_t)(p * g->a_col) * size, g->a_type, out + p, 1);
+        if (g->a_round != g->a_type) be->round(out, terms, g->a_round);
+    }
+}
+
+/* Bias and rounding of columns [n0, n0 + cols) of row i. */
+static void finish_row(const fs_gemm *g, const fs_backend *be, int64_t i, int64_t n0, int64_t cols) {
+    float *c = g->c + i * g->ldc + n0;
+    if (g->bias && g->bias_by_row)
+        be->affine(c, 1.0f, g->bias[i], c, cols);
+    else if (g->bias)
+        be->add(c, g->bias + n0, c, cols);
+    be->round(c, cols, g->round);
+}
+
+/* One block of the result: rows [i0, i1) (of the chunk that starts at m0), columns [n0, n1), all of k. */
+static void run_block(const fs_gemm *g, const fs_backend *be, const float *left, int64_t m0, int64_t chunk, int64_t i0, int64_t i1, int64_t n0,
+                      int64_t n1, float *right) {
+    const int64_t tr = be->tile_rows, tc = be->tile_cols;
+    for (int64_t k0 = 0, block = 0; k0 < g->k; k0 += FS_GEMM_KC, block++) {
+        const int64_t terms = fs_min_i64(FS_GEMM_KC, g->k - k0);
+        for (int64_t n = n0; n < n1; n += tc) g->pack(g, be, k0, terms, n, fs_min_i64(tc, n1 - n), right + (n - n0) * FS_GEMM_KC);
+        for (int64_t i = i0; i < i1; i += tr) {
+            const float *a = left + (block * chunk + i) * FS_GEMM_KC;
+            for (int64_t n = n0; n < n1; n += tc)
+                be->gemm_tile(fs_min_i64(tr, i1 - i), fs_min_i64(tc, n1 - n), terms, a, right + (n - n0) * FS_GEMM_KC,
+                              g->c + (m0 + i) * g->ldc + n, g->ldc, block > 0);
+        }
+    }
+    for (int64_t i = i0; i < i1; i++) finish_row(g, be, m0 + i, n0, n1 - n0);
+}
+
+/* How many columns and rows one task takes: whole groups while there are enough of them for all threads, else smaller ones, columns
+ * first (cutting rows means packing the same columns again). */
+static void choose_tasks(const fs_backend *be, int64_t rows, int64_t n, int threads, int64_t *cols_a_task, int64_t *rows_a_task) {
+    const int64_t tc = be->tile_cols, tr = be->tile_rows, want = threads == 1 ? 1 : 4 * threads;
+    int64_t panels = GROUP_COLS / tc;
+    panels = fs_min_i64(panels, fs_max_i64(1, ceil_div(ceil_div(n, tc), want)));
+    if (threads > 1) panels = fs_max_i64(panels, fs_min_i64(4, ceil_div(ceil_div(n, tc), threads)));
+    else panels = GROUP_COLS / tc;
+    *cols_a_task = panels * tc;
+    const int64_t groups = ceil_div(n, *cols_a_task);
+    int64_t cuts = groups >= want ? 1 : ceil_div(want, groups);
+    cuts = fs_max_i64(1, fs_min_i64(cuts, rows / (8 * tr)));
+    *rows_a_task = ceil_div(ceil_div(rows, cuts), tr) * tr;
+}
+
+bool fs_gemm_run(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *arena) {
+    if (g->m == 0 || g->n == 0) return true;
+    const int64_t blocks = ceil_div(g->k, FS_GEMM_KC);
+    int64_t chunk = LEFT_BYTES / (blocks * FS_GEMM_KC * (int64_t)sizeof(float)) / be->tile_rows * be->tile_rows;
+    chunk = fs_min_i64(g->m, fs_max_i64(chunk, be->tile_rows));
+    int64_t cols_a_task, rows_a_task;
+    choose_tasks(be, chunk, g->n, threads, &cols_a_task, &rows_a_task);
+    const int64_t right_floats = cols_a_task * FS_GEMM_KC;
+
+    const fs_arena_mark mark = fs_arena_get_mark(arena);
+    float *left = fs_arena_alloc(arena, (size_t)(blocks * chunk * FS_GEMM_KC) * sizeof *left);
+    float *right = fs_arena_alloc(arena, (size_t)(right_floats * threads) * sizeof *right);
+    if (left && right) {
+#pragma omp parallel num_threads(threads)
+        for (int64_t m0 = 0; m0 < g->m; m0 += chunk) {
+            const int64_t rows = fs_min_i64(chunk, g->m - m0);
+            const int64_t row_tasks = ceil_div(rows, rows_a_task), tasks = row_tasks * ceil_div(g->n, cols_a_task);
+#pragma omp for schedule(static)
+            for (int64_t i = 0; i < rows; i++) pack_left(g, be, m0 + i, i, chunk, left);
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t t = 0; t < tasks; t++) {
+                const int64_t i0 = t % row_tasks * rows_a_task, n0 = t / row_tasks * cols_a_task;
+                run_block(g, be, left, m0, chunk, i0, fs_min_i64(rows, i0 + rows_a_task), n0, fs_min_i64(g->n, n0 + cols_a_task),
+                          right + right_floats * omp_get_thread_num());
+            }
+        }
+    }
+    fs_arena_release(arena, mark);
+    return left && right;
+}
+
+enum { STREAM_ROWS = 16 }; /* weight rows of one task; a multiple of what any dot kernel takes at once */
+
+/* Rows [n0, n0 + rows) of b against all rows of a. wide: room for STREAM_ROWS rounded rows, if they must be rounded. */
+static void stream_rows(const fs_gemm *g, const fs_backend *be, int64_t n0, int64_t rows, float *wide) {
+    const size_t size = fs_dtype_size(g->b_type);
+    const char *b = (const char *)g->b + (size_t)(n0 * g->b_ld) * size;
+    if (wide) {
+        for (int64_t j = 0; j < rows; j++) {
+            be->to_f32(b + (size_t)(j * g->b_ld) * size, g->b_type, wide + j * g->k, g->k);
+            be->round(wide + j * g->k, g->k, g->b_round);
+        }
+        be->dot_rows(g->a, g->a_row, g->m, wide, FS_DTYPE_F32, g->k, rows, g->k, g->c + n0, g->ldc);
+    } else {
+        be->dot_rows(g->a, g->a_row, g->m, b, g->b_type, g->b_ld, rows, g->k, g->c + n0, g->ldc);
+    }
+    for (int64_t i = 0; i < g->m; i++) finish_row(g, be, i, n0, rows);
+}
+
+bool fs_gemm_few_rows(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *arena) {
+    if (g->m == 0 || g->n == 0) return true;
+    const fs_arena_mark mark = fs_arena_get_mark(arena);
+    const bool must_round = g->b_round != FS_DTYPE_F32 && g->b_round != g->b_type;
+    const int64_t wide_floats = STREAM_ROWS * g->k, tasks = ceil_div(g->n, STREAM_ROWS);
+    float *wide = must_round ? fs_arena_alloc(arena, (size_t)(wide_floats * threads) * sizeof *wide) : NULL;
+    if (!must_round || wide) {
+        /* One contiguous run of rows a thread: each streams from its own part of memory. */
+#pragma omp parallel for schedule(static) num_threads(threads)
+        for (int64_t t = 0; t < tasks; t++)
+            stream_rows(g, be, t * STREAM_ROWS, fs_min_i64(STREAM_ROWS, g->n - t * STREAM_ROWS),
+                        wide ? wide + wide_floats * omp_get_thread_num() : NULL);
+    }
+    fs_arena_release(arena, mark);
+    return !must_round || wide;
+}

@@ -1,0 +1,158 @@
+/* Elementwise operators. Work goes in chunks that stay in the first-level cache, so an operator made of several steps (each rounded to
+ * the precision where the original rounds, as quick GELU and SiLU * up are) costs one pass over memory. */
+#include <inttypes.h>
+
+#include "tensor/op.h"
+
+enum { CHUNK = 2048 };
+
+typedef struct job {
+    const fs_backend *be;
+    fs_dtype precision;
+    const float *a, *b; /* b repeats after b_count values */
+    int64_t b_count;
+    float factor;
+    float *y;
+} job;
+
+typedef void (*chunk_fn)(const job *j, int64_t at, int64_t n);
+
+static void for_chunks(const fs_op *op, const job *j, int64_t count, chunk_fn fn) {
+    const int64_t chunks = (count + CHUNK - 1) / CHUNK;
+    const int threads = fs_op_threads(op, count);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < chunks; i++) fn(j, i * CHUNK, fs_min_i64(CHUNK, count - i * CHUNK));
+}
+
+static fs_tensor *unary(const fs_op *op, float factor, chunk_fn fn) {
+    if (!fs_op_ready(op, 1) || !fs_op_needs_f32(op, 0)) return NULL;
+    const fs_tensor *x = op->in[0];
+    fs_tensor *y = fs_op_result(op, x->ndim, x->shape);
+    if (!y) return NULL;
+    const job j = {.be = op->c->backend, .precision = op->c->precision, .a = fs_f32(x), .factor = factor, .y = fs_f32(y)};
+    for_chunks(op, &j, fs_tensor_count(x), fn);
+    return y;
+}
+
+/* Is b's shape, leading ones aside, the end of a's? */
+static bool broadcasts(const fs_tensor *a, const fs_tensor *b) {
+    int skip = 0;
+    while (skip < b->ndim && b->shape[skip] == 1) skip++;
+    const int dims = b->ndim - skip;
+    if (dims > a->ndim) return false;
+    for (int d = 0; d < dims; d++)
+        if (b->shape[skip + d] != a->shape[a->ndim - dims + d]) return false;
+    return true;
+}
+
+static fs_tensor *binary(const fs_op *op, chunk_fn fn) {
+    if (!fs_op_ready(op, 2) || !fs_op_needs_f32(op, 0)) return NULL;
+    const fs_tensor *a = op->in[0], *b = op->in[1];
+    if (!fs_is_float(b->dtype) || !broadcasts(a, b))
+        return fs_op_misuse(op, "%s does not fit the end of %s", fs_op_describe(b).text, fs_op_describe(a).text);
+    fs_tensor *y = fs_op_result(op, a->ndim, a->shape);
+    if (!y) return NULL;
+    const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
+    const float *values = fs_op_values(op, b);
+    const job j = {.be = op->c->backend, .precision = op->c->precision, .a = fs_f32(a), .b = values, .b_count = fs_tensor_count(b),
+                   .y = fs_f32(y)};
+    if (values) for_chunks(op, &j, fs_tensor_count(a), fn);
+    fs_arena_release(op->c->arena, mark);
+    return values ? y : NULL;
+}
+
+/* b's values for [at, at + n), piece by piece where b repeats. */
+static void with_b(const job *j, int64_t at, int64_t n, void (*kernel)(const float *a, const float *b, float *y, int64_t n)) {
+    for (int64_t done = 0; done < n;) {
+        const int64_t from = (at + done) % j->b_count, piece = fs_min_i64(n - done, j->b_count - from);
+        kernel(j->a + at + done, j->b + from, j->y + at + done, piece);
+        done += piece;
+    }
+    j->be->round(j->y + at, n, j->precision);
+}
+
+static void add_chunk(const job *j, int64_t at, int64_t n) { with_b(j, at, n, j->be->add); }
+static void mul_chunk(const job *j, int64_t at, int64_t n) { with_b(j, at, n, j->be->mul); }
+
+static void scale_chunk(const job *j, int64_t at, int64_t n) {
+    j->be->scale(j->a + at, j->factor, j->y + at, n);
+    j->be->round(j->y + at, n, j->precision);
+}
+
+static void relu_chunk(const job *j, int64_t at, int64_t n) {
+    for (int64_t i = at; i < at + n; i++) j->y[i] = j->a[i] < 0.0f ? 0.0f : j->a[i]; /* NaN stays NaN */
+}
+
+static void gelu_chunk(const job *j, int64_t at, int64_t n) {
+    j->be->gelu(j->a + at, j->y + at, n);
+    j->be->round(j->y + at, n, j->precision);
+}
+
+static void silu_chunk(const job *j, int64_t at, int64_t n) {
+    j->be->silu(j->a + at, j->y + at, n);
+    j->be->round(j->y + at, n, j->precision);
+}
+
+/* x * sigmoid(1.702 x) is three operations in the original, each rounded. */
+static void quick_gelu_chunk(const job *j, int64_t at, int64_t n) {
+    float *y = j->y + at;
+    j->be->scale(j->a + at, 1.702f, y, n);
+    j->be->round(y, n, j->precision);
+    j->be->sigmoid(y, y, n);
+    j->be->round(y, n, j->precision);
+    j->be->mul(j->a + at, y, y, n);
+    j->be->round(y, n, j->precision);
+}
+
+static void silu_mul_chunk(const job *j, int64_t at, int64_t n) {
+    float *y = j->y + at;
+    j->be->silu(j->a + at, y, n);
+    j->be->round(y, n, j->precision);
+    j->be->mul(y, j->b + at, y, n);
+    j->be->round(y, n, j->precision);
+}
+
+fs_tensor *fs_add(fs_exec *c, const fs_tensor *a, const fs_tensor *b) { return binary(&(fs_op){c, "add", {a, b}}, add_chunk); }
+fs_tensor *fs_mul(fs_exec *c, const fs_tensor *a, const fs_tensor *b) { return binary(&(fs_op){c, "mul", {a, b}}, mul_chunk); }
+fs_tensor *fs_scale(fs_exec *c, const fs_tensor *x, float factor) { return unary(&(fs_op){c, "scale", {x}}, factor, scale_chunk); }
+fs_tensor *fs_relu(fs_exec *c, const fs_tensor *x) { return unary(&(fs_op){c, "relu", {x}}, 0, relu_chunk); }
+fs_tensor *fs_gelu(fs_exec *c, const fs_tensor *x) { return unary(&(fs_op){c, "gelu", {x}}, 0, gelu_chunk); }
+fs_tensor *fs_silu(fs_exec *c, const fs_tensor *x) { return unary(&(fs_op){c, "silu", {x}}, 0, silu_chunk); }
+fs_tensor *fs_quick_gelu(fs_exec *c, const fs_tensor *x) { return unary(&(fs_op){c, "quick_gelu", {x}}, 0, quick_gelu_chunk); }
+
+fs_tensor *fs_silu_mul(fs_exec *c, const fs_tensor *gate, const fs_tensor *up) {
+    const fs_op op = {c, "silu_mul", {gate, up}};
+    if (!fs_op_ready(&op, 2) || !fs_op_needs_f32(&op, 0) || !fs_op_needs_f32(&op, 1)) return NULL;
+    if (fs_tensor_count(gate) != fs_tensor_count(up) || !broadcasts(gate, up))
+        return fs_op_misuse(&op, "gate %s and up %s differ", fs_op_describe(gate).text, fs_op_describe(up).text);
+    fs_tensor *y = fs_op_result(&op, gate->ndim, gate->shape);
+    if (!y) return NULL;
+    const job j = {.be = c->backend, .precision = c->precision, .a = fs_f32(gate), .b = fs_f32(up), .y = fs_f32(y)};
+    for_chunks(&op, &j, fs_tensor_count(gate), silu_mul_chunk);
+    return y;
+}
+
+/* ---- guard ---- */
+
+static int64_t first_bad(const float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (!__builtin_isfinite(x[i])) return i;
+    return -1;
+}
+
+bool fs_check_finite(fs_exec *c, const fs_tensor *x, const char *what) {
+    const fs_op op = {c, "check_finite", {x}};
+    if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return false;
+    const int64_t n = fs_tensor_count(x), chunks = (n + CHUNK - 1) / CHUNK;
+    const float *values = fs_f32(x);
+    int64_t bad = 0;
+    const int threads = fs_op_threads(&op, n);
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : bad)
+    for (int64_t i = 0; i < chunks; i++)
+        bad += first_bad(values + i * CHUNK, fs_min_i64(CHUNK, n - i * CHUNK)) >= 0;
+    if (!bad) return true;
+    const int64_t at = first_bad(values, n);
+    fs_exec_fail(c, FS_E_NUMERIC, "%s: value %" PRId64 " of %s is %s; the weights or the input hold numbers that are not finite, or overflow",
+                 what, at, fs_op_describe(x).text, values[at] != values[at] ? "not a number" : "infinite");
+    return false;
+}

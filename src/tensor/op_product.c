@@ -1,0 +1,84 @@
+/* Matrix products: linear layers, plain products, and the gathering of embedding rows. Many rows go through the blocked product, few (a
+ * token at a time) through dot products that read the weights once as they stream by (src/backend/gemm.c). */
+#include <inttypes.h>
+#include <string.h>
+
+#include "tensor/op.h"
+
+/* x: [..., in] -> the number of rows */
+static int64_t rows_of(const fs_tensor *x) {
+    int64_t n = 1;
+    for (int d = 0; d + 1 < x->ndim; d++) n *= x->shape[d];
+    return n;
+}
+
+static bool run(const fs_op *op, const fs_gemm *g, bool few_rows) {
+    const int threads = fs_op_threads(op, g->m * g->n / 8 * g->k / 8); /* a multiply-add is much less than a nanosecond */
+    const bool ok = few_rows ? fs_gemm_few_rows(op->c->backend, g, threads, op->c->arena)
+                             : fs_gemm_run(op->c->backend, g, threads, op->c->arena);
+    if (!ok) fs_exec_fail(op->c, FS_E_NO_MEMORY, "%s: out of memory for the packed operands", op->name);
+    return ok;
+}
+
+fs_tensor *fs_linear(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b) {
+    const fs_op op = {c, "linear", {x, w, b}};
+    if (!fs_op_ready(&op, 2) || !fs_op_needs_f32(&op, 0)) return NULL;
+    if (w->ndim != 2 || !fs_is_float(w->dtype) || x->ndim < 1 || w->shape[1] < 1 || x->shape[x->ndim - 1] != w->shape[1])
+        return fs_op_misuse(&op, "x %s does not end in the inputs of the weight %s", fs_op_describe(x).text, fs_op_describe(w).text);
+    if (!fs_op_needs_vector(&op, b, w->shape[0], "bias")) return NULL;
+    int64_t shape[FS_MAX_DIMS];
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->ndim - 1] = w->shape[0];
+    fs_tensor *y = fs_op_result(&op, x->ndim, shape);
+    if (!y) return NULL;
+
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+    const fs_tensor *matrix = fs_op_matrix(&op, w);
+    const float *bias = b ? fs_op_values(&op, b) : NULL;
+    bool ok = matrix && (bias || !b);
+    if (ok) {
+        const fs_gemm g = {.m = rows_of(x), .n = w->shape[0], .k = w->shape[1], .a = x->data, .a_type = FS_DTYPE_F32, .a_round = FS_DTYPE_F32,
+                           .a_row = w->shape[1], .a_col = 1, .pack = fs_gemm_pack_nk, .b = matrix->data, .b_type = matrix->dtype,
+                           .b_round = c->precision, .b_ld = w->shape[1], .c = fs_f32(y), .ldc = w->shape[0], .bias = bias,
+                           .round = c->precision};
+        ok = run(&op, &g, g.m <= FS_DOT_MAX_ROWS);
+    }
+    fs_arena_release(c->arena, mark);
+    return ok ? y : NULL;
+}
+
+fs_tensor *fs_matmul(fs_exec *c, const fs_tensor *a, const fs_tensor *b) {
+    const fs_op op = {c, "matmul", {a, b}};
+    if (!fs_op_ready(&op, 2) || !fs_op_needs_f32(&op, 0) || !fs_op_needs_f32(&op, 1)) return NULL;
+    if (a->ndim != 2 || b->ndim != 2 || a->shape[1] != b->shape[0] || a->shape[1] < 1)
+        return fs_op_misuse(&op, "%s and %s cannot be multiplied", fs_op_describe(a).text, fs_op_describe(b).text);
+    const int64_t m = a->shape[0], k = a->shape[1], n = b->shape[1];
+    fs_tensor *y = fs_op_result(&op, 2, (const int64_t[]){m, n});
+    if (!y) return NULL;
+    const fs_gemm g = {.m = m, .n = n, .k = k, .a = a->data, .a_type = FS_DTYPE_F32, .a_round = FS_DTYPE_F32, .a_row = k, .a_col = 1,
+                       .pack = fs_gemm_pack_kn, .b = b->data, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32, .b_ld = n, .c = fs_f32(y),
+                       .ldc = n, .round = c->precision};
+    return run(&op, &g, false) ? y : NULL;
+}
+
+fs_tensor *fs_embedding(fs_exec *c, const int32_t *ids, int64_t n, const fs_tensor *table) {
+    const fs_op op = {c, "embedding", {table}};
+    if (!fs_op_ready(&op, 1)) return NULL;
+    if (table->ndim != 2 || !fs_is_float(table->dtype)) return fs_op_misuse(&op, "expected a table [rows,width], found %s", fs_op_describe(table).text);
+    const int64_t rows = table->shape[0], width = table->shape[1];
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= rows) return fs_op_misuse(&op, "id %" PRId32 " at position %" PRId64 " is not in %s", ids[i], i, fs_op_describe(table).text);
+    fs_tensor *y = fs_op_result(&op, 2, (const int64_t[]){n, width});
+    if (!y) return NULL;
+    const size_t size = fs_dtype_size(table->dtype);
+    for (int64_t i = 0; i < n; i++) {
+        const char *row = (const char *)table->data + (size_t)(ids[i] * width) * size;
+        float *out = fs_f32(y) + i * width;
+        if (table->dtype == FS_DTYPE_F64)
+            for (int64_t j = 0; j < width; j++) out[j] = (float)((const double *)(const void *)row)[j];
+        else
+            c->backend->to_f32(row, table->dtype, out, width);
+        if (table->dtype != c->precision) c->backend->round(out, width, c->precision);
+    }
+    return y;
+}

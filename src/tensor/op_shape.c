@@ -1,0 +1,166 @@
+/* Operators that move values without computing: other shapes over the same data, slices, joins, transposition, copies as f32, and the
+ * cutting of a grid into windows (ViTDet's window_partition; windows that stick out are padded with zeros). */
+#include <inttypes.h>
+#include <string.h>
+
+#include "tensor/op.h"
+
+fs_tensor *fs_reshape(fs_exec *c, const fs_tensor *x, int ndim, const int64_t *shape) {
+    const fs_op op = {c, "reshape", {x}};
+    if (!fs_op_ready(&op, 1)) return NULL;
+    int64_t count;
+    if (!fs_shape_count(ndim, shape, &count) || count != fs_tensor_count(x))
+        return fs_op_misuse(&op, "%s does not have as many values as the wanted shape", fs_op_describe(x).text);
+    return fs_op_view(&op, ndim, shape, x->data);
+}
+
+/* Elements of one entry of the first dimension. */
+static int64_t row_count(const fs_tensor *x) {
+    int64_t n = 1;
+    for (int d = 1; d < x->ndim; d++) n *= x->shape[d];
+    return n;
+}
+
+fs_tensor *fs_rows(fs_exec *c, const fs_tensor *x, int64_t begin, int64_t end) {
+    const fs_op op = {c, "rows", {x}};
+    if (!fs_op_ready(&op, 1)) return NULL;
+    if (x->ndim < 1 || begin < 0 || end < begin || end > x->shape[0])
+        return fs_op_misuse(&op, "no rows %" PRId64 "..%" PRId64 " in %s", begin, end, fs_op_describe(x).text);
+    int64_t shape[FS_MAX_DIMS];
+    memcpy(shape, x->shape, sizeof shape);
+    shape[0] = end - begin;
+    return fs_op_view(&op, x->ndim, shape, (char *)x->data + (size_t)(begin * row_count(x)) * fs_dtype_size(x->dtype));
+}
+
+fs_tensor *fs_columns(fs_exec *c, const fs_tensor *x, int64_t begin, int64_t end) {
+    const fs_op op = {c, "columns", {x}};
+    if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
+    const int64_t width = x->ndim ? x->shape[x->ndim - 1] : 0;
+    if (x->ndim < 1 || begin < 0 || end < begin || end > width)
+        return fs_op_misuse(&op, "no columns %" PRId64 "..%" PRId64 " in %s", begin, end, fs_op_describe(x).text);
+    int64_t shape[FS_MAX_DIMS];
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->ndim - 1] = end - begin;
+    fs_tensor *y = fs_op_result(&op, x->ndim, shape);
+    if (!y || end == begin) return y;
+    const int64_t take = end - begin, rows = fs_tensor_count(y) / take;
+    const float *from = fs_f32(x) + begin;
+    float *to = fs_f32(y);
+    const int threads = fs_op_threads(&op, rows * take);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < rows; i++) memcpy(to + i * take, from + i * width, (size_t)take * sizeof *to);
+    return y;
+}
+
+fs_tensor *fs_concat_rows(fs_exec *c, const fs_tensor *const *parts, size_t n) {
+    fs_op op = {c, "concat_rows", {n ? parts[0] : NULL}};
+    if (!fs_op_ready(&op, 1)) return NULL;
+    int64_t shape[FS_MAX_DIMS], rows = 0;
+    memcpy(shape, parts[0]->shape, sizeof shape);
+    for (size_t i = 0; i < n; i++) {
+        op.in[0] = parts[i];
+        if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
+        bool fits = parts[i]->ndim == parts[0]->ndim && parts[i]->ndim > 0;
+        for (int d = 1; fits && d < parts[0]->ndim; d++) fits = parts[i]->shape[d] == shape[d];
+        if (!fits)
+            return fs_op_misuse(&op, "part %zu, %s, does not fit part 0, %s", i, fs_op_describe(parts[i]).text,
+                                fs_op_describe(parts[0]).text);
+        rows += parts[i]->shape[0];
+    }
+    op.in[0] = parts[0];
+    shape[0] = rows;
+    fs_tensor *y = fs_op_result(&op, parts[0]->ndim, shape);
+    if (!y) return NULL;
+    float *to = fs_f32(y);
+    for (size_t i = 0; i < n; i++) {
+        const int64_t count = fs_tensor_count(parts[i]);
+        if (count) memcpy(to, parts[i]->data, (size_t)count * sizeof *to);
+        to += count;
+    }
+    return y;
+}
+
+enum { TILE = 16 }; /* 16 x 16 floats: whole cache lines both ways */
+
+/* Rows [i0, i1) of x: [rows, cols] into columns of y: [cols, rows]. */
+static void transpose_rows(const float *x, int64_t rows, int64_t cols, int64_t i0, int64_t i1, float *y) {
+    for (int64_t j0 = 0; j0 < cols; j0 += TILE)
+        for (int64_t j = j0; j < fs_min_i64(cols, j0 + TILE); j++)
+            for (int64_t i = i0; i < i1; i++) y[j * rows + i] = x[i * cols + j];
+}
+
+fs_tensor *fs_transpose(fs_exec *c, const fs_tensor *x) {
+    const fs_op op = {c, "transpose", {x}};
+    if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
+    if (x->ndim < 2) return fs_op_misuse(&op, "expected two or more dimensions, found %s", fs_op_describe(x).text);
+    const int64_t rows = x->shape[0], cols = row_count(x);
+    fs_tensor *y = fs_op_result(&op, 2, (const int64_t[]){cols, rows});
+    if (!y) return NULL;
+    const int64_t strips = (rows + TILE - 1) / TILE;
+    const int threads = fs_op_threads(&op, rows * cols);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t s = 0; s < strips; s++)
+        transpose_rows(fs_f32(x), rows, cols, s * TILE, fs_min_i64(rows, s * TILE + TILE), fs_f32(y));
+    return y;
+}
+
+fs_tensor *fs_to_f32(fs_exec *c, const fs_tensor *w) {
+    const fs_op op = {c, "to_f32", {w}};
+    if (!fs_op_ready(&op, 1)) return NULL;
+    if (!fs_is_float(w->dtype)) return fs_op_misuse(&op, "expected a float type, found %s", fs_op_describe(w).text);
+    fs_tensor *y = fs_op_result(&op, w->ndim, w->shape);
+    if (!y) return NULL;
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+    const float *values = fs_op_values(&op, w);
+    const size_t bytes = (size_t)fs_tensor_count(w) * sizeof *values;
+    if (values && bytes) memcpy(y->data, values, bytes);
+    fs_arena_release(c->arena, mark);
+    return values ? y : NULL;
+}
+
+/* ---- windows ---- */
+
+/* Copies the rows of one window between the grid [h, w, C] and the window [win, win, C]. */
+static void copy_window(float *grid, float *window, int64_t h, int64_t w, int64_t channels, int64_t win, int64_t y0, int64_t x0, bool to_grid) {
+    for (int64_t r = 0; r < win; r++) {
+        const int64_t y = y0 + r, cols = y < h ? fs_max_i64(0, fs_min_i64(win, w - x0)) : 0;
+        float *row = window + r * win * channels, *line = grid + (y * w + x0) * channels;
+        const size_t bytes = (size_t)(cols * channels) * sizeof *row;
+        if (to_grid) {
+            if (cols) memcpy(line, row, bytes);
+        } else {
+            if (cols) memcpy(row, line, bytes);
+            memset(row + cols * channels, 0, (size_t)((win - cols) * channels) * sizeof *row);
+        }
+    }
+}
+
+fs_tensor *fs_window_partition(fs_exec *c, const fs_tensor *x, int64_t win) {
+    const fs_op op = {c, "window_partition", {x}};
+    if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
+    if (x->ndim != 3 || win < 1) return fs_op_misuse(&op, "expected [h,w,C] and a window, found %s and %" PRId64, fs_op_describe(x).text, win);
+    const int64_t h = x->shape[0], w = x->shape[1], channels = x->shape[2], across = (w + win - 1) / win, count = (h + win - 1) / win * across;
+    fs_tensor *y = fs_op_result(&op, 3, (const int64_t[]){count, win * win, channels});
+    if (!y) return NULL;
+    const int threads = fs_op_threads(&op, fs_tensor_count(y));
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < count; i++)
+        copy_window(fs_f32(x), fs_f32(y) + i * win * win * channels, h, w, channels, win, i / across * win, i % across * win, false);
+    return y;
+}
+
+fs_tensor *fs_window_unpartition(fs_exec *c, const fs_tensor *x, int64_t win, int64_t h, int64_t w) {
+    const fs_op op = {c, "window_unpartition", {x}};
+    if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
+    const int64_t across = win > 0 ? (w + win - 1) / win : 0, count = win > 0 ? (h + win - 1) / win * across : 0;
+    if (x->ndim != 3 || win < 1 || h < 1 || w < 1 || x->shape[0] != count || x->shape[1] != win * win)
+        return fs_op_misuse(&op, "%s is not %" PRId64 " windows of %" PRId64 " x %" PRId64, fs_op_describe(x).text, count, win, win);
+    const int64_t channels = x->shape[2];
+    fs_tensor *y = fs_op_result(&op, 3, (const int64_t[]){h, w, channels});
+    if (!y) return NULL;
+    const int threads = fs_op_threads(&op, fs_tensor_count(y));
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < count; i++)
+        copy_window(fs_f32(y), fs_f32(x) + i * win * win * channels, h, w, channels, win, i / across * win, i % across * win, true);
+    return y;
+}
