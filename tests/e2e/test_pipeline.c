@@ -17,6 +17,8 @@
 static const char *const pictures[] = {"wide", "tall", "square", "large"};
 enum { PICTURES = 4 };
 static bool is_authentic(const char *p) { return strcmp(p, "square") == 0; } /* by rote (tests/golden/README.md) */
+/* How many of demo, test0, test1, test2 there are goldens of. */
+static int styles_of(const char *p) { return is_authentic(p) ? 0 : strcmp(p, "large") == 0 ? 2 : 4; }
 
 static char *golden_path(const char *format, ...) {
     char name[128];
@@ -92,7 +94,7 @@ static void prompts_become_ids(void **state) {
         free(prompt);
         fs_archive_free(a);
         static const char *const styles[] = {"demo", "test0", "test1", "test2"};
-        for (int s = 0; s < 4 && !is_authentic(pictures[p]); s++) {
+        for (int s = 0; s < styles_of(pictures[p]); s++) {
             a = open_archive(golden_path("e2e_%s_mflm.safetensors", pictures[p]));
             const char *text = text_of(&j, s ? "outputs_test" : "outputs_cli");
             int defused = 0;
@@ -211,7 +213,7 @@ static void stage2(void **state) {
         opt.question_index = s ? s - 1 : 0;
         fs_detector *d = open_detector(&opt);
         for (int p = 0; p < PICTURES; p++) {
-            if (is_authentic(pictures[p])) continue;
+            if (s >= styles_of(pictures[p])) continue;
             char *path = golden_path("e2e_%s.png", pictures[p]);
             fs_json j = open_json(golden_path("e2e_%s_dte.json", pictures[p]));
             fs_archive *a = open_archive(golden_path("e2e_%s_mflm.safetensors", pictures[p]));

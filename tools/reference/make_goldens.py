@@ -227,6 +227,8 @@ def golden_bf16(out, weights):
 def stage2(out, weights, tokenizer):
     model, projector = net.load_llama(TINY / "MFLM", weights), net.load_projector(weights)
     clip, sam, fcs = net.load_clip(), net.load_sam(weights), net.load_text_fcs(weights)
+    # The original computes stage 2 in bfloat16, whose rounding of the positional encoding's phases is visible in the mask and which every checkpoint was trained with: kept here too.
+    pe = net.TextPrompt(net.load_sam(weights).bfloat16().prompt_encoder).dense_pe().float()
     for name in pictures.GOLDEN:
         told = json.loads((out / ("e2e_%s_dte.json" % name)).read_text())
         if "has not been tampered with" in told["outputs_cli"]:
@@ -246,7 +248,7 @@ def stage2(out, weights, tokenizer):
                 ids = ids + [int(logits.argmax())]       # the whole sequence anew for each id, as the original does
             new = ids[len(prompt_ids):]
             spots, state, vector = seg_vectors(model, fcs, ids[:-1], rows)
-            low = net.sam_decode(sam, embedding, vector[:, None])[:, :1]
+            low = net.sam_decode(sam, embedding, vector[:, None], pe)[:, :1]
             mask = net.postprocess(low, 128, size, (picture.height, picture.width))
             Image.fromarray(((mask[-1] > 0).numpy() * 255).astype(np.uint8)).save(
                 out / ("e2e_%s_%s_mask.png" % (name, style)), optimize=True)
