@@ -8,7 +8,8 @@
 #
 # Usage:  tools/reference/make_env.sh            (about 400 MB in $FAKESHIELD_REF_ENV)
 # Needs:  apt-get install python3-venv python3-torch python3-torchvision python3-numpy python3-pil \
-#                         python3-psutil python3-yaml
+#                         python3-psutil python3-yaml libopenblas0-pthread
+# PyTorch takes whatever BLAS Debian has installed; without OpenBLAS it is the plain one, forty times slower.
 set -eu
 
 env_dir=${FAKESHIELD_REF_ENV:-$HOME/.cache/fakeshield-reference}
