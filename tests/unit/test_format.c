@@ -155,6 +155,8 @@ static void test_refusals(void **state) {
         {"bad_short_storage.bin", FS_E_FORMAT, "tensor w: expected 24 bytes in its record data/0, found 20"},
         {"bad_reach.bin", FS_E_FORMAT, "tensor w: reaches beyond its storage of 6 elements"},
         {"bad_expand_bomb.bin", FS_E_LIMIT, "more than four times the file's size"},
+        {"bad_other_type.bin", FS_E_FORMAT, "tensor w: its storage has another type of elements"},
+        {"bad_local_name.bin", FS_E_FORMAT, "a zip entry has another name than the directory says"},
         {"bad_seven_dims.bin", FS_E_UNSUPPORTED, "7 dimensions, expected at most 6"},
         {"bad_tensor_alone.bin", FS_E_FORMAT, "expected a state_dict"},
         {"bad_plain_pickle.pkl", FS_E_FORMAT, "not one that torch.save wrote"},
@@ -211,7 +213,7 @@ static fs_status read_any(const char *name, const uint8_t *data, size_t size, fs
 }
 
 static const char *const damaged[] = {"zip_dtypes.bin", "zip_views.bin", "zip_parameters.bin", "zip_wrapped.bin", "zip_protocol4.bin", "zip_torch2.pt",
-                                      "zip_zip64.bin", "zip_misaligned.bin", "legacy_dtypes.pth", "legacy_views.pth", "legacy_wrapped.pth",
+                                      "zip_zip64.bin", "zip_misaligned.bin", "zip_wild_stride.bin", "legacy_dtypes.pth", "legacy_views.pth", "legacy_wrapped.pth",
                                       "legacy_python2.pth", "single.safetensors", "unpadded.safetensors"};
 
 static void test_cut_short(void **state) {

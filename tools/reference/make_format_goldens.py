@@ -124,6 +124,10 @@ def integer(n):
     return b"J" + struct.pack("<i", n)
 
 
+def long_integer(n):
+    return b"\x8a\x08" + struct.pack("<q", n)
+
+
 def tup(*items):
     return b"(" + b"".join(items) + b"t"
 
@@ -178,6 +182,12 @@ def handmade_good():
         "untyped": {"dtype": "F16", "shape": [3], "hex": half[2:].hex()}})
     out["zip_zip64.bin"] = (simple_zip(ONE, zip64=True), ONE_EXPECTED)
     out["zip_misaligned.bin"] = (simple_zip(ONE, align=1, folder="abc"), ONE_EXPECTED)
+    # A stride of a dimension of size 1 is never taken, so PyTorch lets it be anything.
+    wild = glob("torch._utils", "_rebuild_tensor_v2") + tup(storage("FloatStorage", "0", 6), integer(1), tup(*map(integer, (2, 1, 2))),
+                                                            tup(integer(3), long_integer(2 ** 63 - 1), integer(1)), b"\x89", b"N") + b"R"
+    out["zip_wild_stride.bin"] = (simple_zip(dictionary([("w", wild)])), {
+        "w": {"dtype": "F32", "shape": [2, 1, 2], "hex": (F32_6[4:12] + F32_6[16:24]).hex()}})
+    out["zip_nested_pickle.bin"] = (simple_zip(ONE, [("more/data.pkl", b"\x80\2N.")]), ONE_EXPECTED)
     out["zip_no_folder.bin"] = (simple_zip(ONE, folder=""), ONE_EXPECTED)
     out["zip_cuda.bin"] = (simple_zip(dictionary([("w", rebuild(0, storage("FloatStorage", "0", 6, "torch.cuda"), 0, (2, 3), (3, 1)))])), ONE_EXPECTED)
     # Python 2's pickler: byte strings, an OrderedDict made from a list of pairs, a view of a larger storage.
@@ -222,6 +232,10 @@ def handmade_bad():
     out["bad_short_storage.bin"] = simple_zip(ONE, data=(("0", F32_6[:20]),))
     out["bad_reach.bin"] = simple_zip(dictionary([("w", rebuild(2, storage("FloatStorage", "0", 6), 1, (2, 3), (3, 1)))]))
     out["bad_expand_bomb.bin"] = simple_zip(dictionary([("w", rebuild(2, storage("FloatStorage", "0", 6), 0, (2000000000,), (0,)))]))
+    out["bad_other_type.bin"] = simple_zip(dictionary([("w", rebuild(3, storage("FloatStorage", "0", 6), 0, (2,), (1,), glob("torch", "float16")))]))
+    renamed = simple_zip(ONE)
+    at = renamed.index(b"archive/data/0")
+    out["bad_local_name.bin"] = renamed[:at] + b"archive/data/1" + renamed[at + 14:]
     out["bad_seven_dims.bin"] = simple_zip(dictionary([("w", rebuild(2, storage("FloatStorage", "0", 6), 0, (1,) * 7, (1,) * 7))]))
     out["bad_tensor_alone.bin"] = simple_zip(b"\x80\2" + rebuild(2, storage("FloatStorage", "0", 6), 0, (2, 3), (3, 1)) + b".")
     out["bad_plain_pickle.pkl"] = b"\x80\2}X\1\0\0\0aK\1s."
