@@ -13,8 +13,10 @@ typedef struct shard { const char *name, *file; } shard;
 typedef struct shards { shard *list; size_t count; fs_strmap names; } shards;
 
 static fs_status check_name(const char *index, const char *tensor, const char *shard_name, fs_error *err) {
-    if (shard_name[0] == '\0' || strchr(shard_name, '/') || strchr(shard_name, '\\') || strcmp(shard_name, ".") == 0 || strcmp(shard_name, "..") == 0)
-        return fs_fail(err, FS_E_FORMAT, "%s: tensor %s: expected the name of a file beside the index, found '%s'; do not trust this checkpoint", index,
+    if (shard_name[0] == '\0' || strchr(shard_name, '/') || strchr(shard_name, '\\') || strcmp(shard_name, ".") == 0 ||
+        strcmp(shard_name, "..") == 0)
+        return fs_fail(err, FS_E_FORMAT,
+                       "%s: tensor %s: expected the name of a file beside the index, found '%s'; do not trust this checkpoint", index,
                        tensor, shard_name);
     return FS_OK;
 }
@@ -31,9 +33,11 @@ static char *beside(const char *index, const char *name) {
 static fs_status open_shard(fs_archive *a, const char *index, const char *name, const char **file, fs_error *err) {
     char *path = beside(index, name);
     if (!path) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", index);
-    fs_status status = fs_path_exists(path) ? fs_archive_add_file(a, path, file, err)
-                                            : fs_fail(err, FS_E_NOT_FOUND, "%s: is missing: expected it because %s names it; download it into the same directory",
-                                                      path, fs_path_base(index));
+    fs_status status =
+        fs_path_exists(path)
+            ? fs_archive_add_file(a, path, file, err)
+            : fs_fail(err, FS_E_NOT_FOUND, "%s: is missing: expected it because %s names it; download it into the same directory", path,
+                      fs_path_base(index));
     free(path);
     return status;
 }
@@ -50,7 +54,8 @@ static fs_status open_shards(fs_archive *a, const char *index, const fs_json *ma
         if (!name) return fs_fail(err, FS_E_FORMAT, "%s: tensor %s: expected a file name; the index is damaged", index, tensor);
         fs_status status = check_name(index, tensor, name, err);
         if (status) return status;
-        if (!fs_strmap_put(&s->names, name, strlen(name), s->count, &added)) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", index);
+        if (!fs_strmap_put(&s->names, name, strlen(name), s->count, &added))
+            return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", index);
         if (!added) continue;
         shard *next = &s->list[s->count++];
         *next = (shard){.name = name};
@@ -68,15 +73,18 @@ static fs_status check_contents(const fs_archive *a, const char *index, const fs
         const char *file = s->list[*fs_strmap_get(&s->names, name, strlen(name))].file;
         const size_t *at = fs_strmap_get(&a->names, tensor, strlen(tensor));
         if (!at)
-            return fs_fail(err, FS_E_NOT_FOUND, "%s: tensor %s: expected it here as %s says, found no tensor of that name; download the file again", file,
+            return fs_fail(err, FS_E_NOT_FOUND,
+                           "%s: tensor %s: expected it here as %s says, found no tensor of that name; download the file again", file,
                            tensor, fs_path_base(index));
         if (strcmp(a->items[*at].file, file) != 0)
-            return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected it here as %s says, found it in %s; the files are mixed up, download them again", file,
+            return fs_fail(err, FS_E_MISMATCH,
+                           "%s: tensor %s: expected it here as %s says, found it in %s; the files are mixed up, download them again", file,
                            tensor, fs_path_base(index), a->items[*at].file);
     }
     for (size_t i = 0; i < a->count && a->count != json_object_size(map->root); i++)
         if (!json_object_get(map->root, a->items[i].tensor.name))
-            return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: is not listed in %s; index and shards are not of one download, download them again",
+            return fs_fail(err, FS_E_MISMATCH,
+                           "%s: tensor %s: is not listed in %s; index and shards are not of one download, download them again",
                            a->items[i].file, a->items[i].tensor.name, fs_path_base(index));
     return FS_OK;
 }
@@ -87,7 +95,8 @@ fs_status fs_index_add(fs_archive *a, const char *path, fs_error *err) {
     fs_status status = fs_json_open(path, &index, err);
     if (status) return status;
     if (!fs_json_has(&index, "weight_map")) {
-        status = fs_fail(err, FS_E_FORMAT, "%s: expected an index with a weight_map, found none; give the weight file or its directory", path);
+        status =
+            fs_fail(err, FS_E_FORMAT, "%s: expected an index with a weight_map, found none; give the weight file or its directory", path);
         goto done;
     }
     status = fs_json_object(&index, "weight_map", FS_JSON_REQUIRED, &map, err);

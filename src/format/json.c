@@ -70,7 +70,8 @@ static fs_status get(const fs_json *j, const char *key, fs_json_need need, const
     const json_t *v = json_object_get(j->root, key);
     *out = v && !json_is_null(v) ? v : NULL;
     if (*out || need == FS_JSON_OPTIONAL) return FS_OK;
-    return fs_fail(err, v ? FS_E_MISMATCH : FS_E_NOT_FOUND, "%s: field %s%s: expected %s, found %s", j->path, j->within, key, expected, v ? "null" : "none");
+    return fs_fail(err, v ? FS_E_MISMATCH : FS_E_NOT_FOUND, "%s: field %s%s: expected %s, found %s", j->path, j->within, key, expected,
+                   v ? "null" : "none");
 }
 
 static fs_status fail_kind(const fs_json *j, const char *key, const char *expected, const json_t *v, fs_error *err) {
@@ -84,8 +85,8 @@ fs_status fs_json_int(const fs_json *j, const char *key, fs_json_need need, int6
     if (!json_is_integer(v)) return fail_kind(j, key, "a whole number", v, err);
     int64_t n = json_integer_value(v);
     if (n < min || n > max)
-        return fs_fail(err, FS_E_MISMATCH, "%s: field %s%s: expected a whole number from %" PRId64 " to %" PRId64 ", found %" PRId64, j->path, j->within, key,
-                       min, max, n);
+        return fs_fail(err, FS_E_MISMATCH, "%s: field %s%s: expected a whole number from %" PRId64 " to %" PRId64 ", found %" PRId64,
+                       j->path, j->within, key, min, max, n);
     *out = n;
     return FS_OK;
 }
@@ -97,7 +98,8 @@ fs_status fs_json_float(const fs_json *j, const char *key, fs_json_need need, do
     if (!json_is_number(v)) return fail_kind(j, key, "a number", v, err);
     double x = json_number_value(v);
     if (!(x >= min && x <= max))
-        return fs_fail(err, FS_E_MISMATCH, "%s: field %s%s: expected a number from %g to %g, found %g", j->path, j->within, key, min, max, x);
+        return fs_fail(err, FS_E_MISMATCH, "%s: field %s%s: expected a number from %g to %g, found %g", j->path, j->within, key, min, max,
+                       x);
     *out = x;
     return FS_OK;
 }

@@ -37,17 +37,21 @@ static fs_status next_pickle(reader *r, const char *part, fs_pickle *out, fs_err
 
 static fs_status read_head(reader *r, fs_error *err) {
     fs_pickle p;
-    if (!fs_torch_legacy_sniff(r->data, r->size)) return fs_fail(err, FS_E_FORMAT, "%s: expected a PyTorch file, found none; download it again", r->file);
+    if (!fs_torch_legacy_sniff(r->data, r->size))
+        return fs_fail(err, FS_E_FORMAT, "%s: expected a PyTorch file, found none; download it again", r->file);
     fs_status status = next_pickle(r, "magic number", &p, err);
     if (!status) status = next_pickle(r, "protocol version", &p, err);
     if (status) return status;
     if (p.value->kind != FS_PICKLE_INT || p.value->as.integer != PROTOCOL)
-        return fs_fail(err, FS_E_UNSUPPORTED, "%s: expected protocol version %d, found another one; save the weights again with a newer PyTorch", r->file, (int)PROTOCOL);
+        return fs_fail(err, FS_E_UNSUPPORTED,
+                       "%s: expected protocol version %d, found another one; save the weights again with a newer PyTorch", r->file,
+                       (int)PROTOCOL);
     status = next_pickle(r, "system description", &p, err);
     if (status) return status;
     const fs_pickle_value *little = fs_pickle_dict_get(p.value, "little_endian");
     if (little && !(little->kind == FS_PICKLE_BOOL && little->as.integer == 1))
-        return fs_fail(err, FS_E_UNSUPPORTED, "%s: expected little-endian numbers, found big-endian: save it again on a little-endian machine", r->file);
+        return fs_fail(err, FS_E_UNSUPPORTED,
+                       "%s: expected little-endian numbers, found big-endian: save it again on a little-endian machine", r->file);
     return FS_OK;
 }
 
@@ -82,11 +86,13 @@ static fs_status read_storage(reader *r, const fs_pickle_value *key, fs_error *e
     for (int i = 7; i >= 0; i--) count = count << 8 | r->data[r->at + (size_t)i];
     r->at += 8;
     if (s->there || count != (uint64_t)s->described->count || !fs_torch_storage_bytes(s->described, &s->bytes))
-        return fs_fail(err, FS_E_FORMAT, "%s: storage %.*s: expected %" PRId64 " elements, found %" PRIu64 "; the file is damaged: download it again", r->file,
-                       (int)(key->as.text.size < 100 ? key->as.text.size : 100), key->as.text.data, s->described->count, count);
+        return fs_fail(err, FS_E_FORMAT,
+                       "%s: storage %.*s: expected %" PRId64 " elements, found %" PRIu64 "; the file is damaged: download it again",
+                       r->file, (int)(key->as.text.size < 100 ? key->as.text.size : 100), key->as.text.data, s->described->count, count);
     if (s->bytes > r->size - r->at) return fail_short(r, s->bytes - (r->size - r->at), err);
     const void *aligned;
-    fs_status status = fs_archive_align(r->archive, r->file, r->data + r->at, s->bytes, s->described->untyped ? 8 : fs_dtype_size(s->described->dtype), &aligned, err);
+    fs_status status = fs_archive_align(r->archive, r->file, r->data + r->at, s->bytes,
+                                        s->described->untyped ? 8 : fs_dtype_size(s->described->dtype), &aligned, err);
     s->data = aligned;
     s->there = true;
     r->at += s->bytes;
@@ -112,7 +118,8 @@ fs_status fs_torch_legacy_add(fs_archive *a, const char *file, const uint8_t *da
     if (status) goto done;
     dict = fs_torch_state_dict(object.value);
     if (!dict) {
-        status = fs_fail(err, FS_E_FORMAT, "%s: expected a state_dict (names and tensors), found none; save model.state_dict() with torch.save", file);
+        status = fs_fail(err, FS_E_FORMAT,
+                         "%s: expected a state_dict (names and tensors), found none; save model.state_dict() with torch.save", file);
         goto done;
     }
     status = note_storages(&r, &object, err);

@@ -75,15 +75,16 @@ static void gather(const fs_pickle_tensor *t, const uint8_t *from, uint8_t *to, 
     }
 }
 
-static fs_status add_tensor(fs_archive *a, const char *file, const fs_pickle_value *key, const fs_pickle_tensor *t, fs_torch_resolve *resolve, void *user,
-                            fs_error *err) {
+static fs_status add_tensor(fs_archive *a, const char *file, const fs_pickle_value *key, const fs_pickle_tensor *t,
+                            fs_torch_resolve *resolve, void *user, fs_error *err) {
     const fs_pickle_storage *s = t->storage;
     size_t element = fs_dtype_size(t->dtype), bytes, storage_bytes;
     char name[300];
     int64_t count, span = 0, begin;
     fs_torch_storage stored;
     snprintf(name, sizeof name, "%.*s", (int)(key->as.text.size < sizeof name ? key->as.text.size : sizeof name - 1), key->as.text.data);
-    if (!fs_shape_count(t->ndim, t->shape, &count) || !fs_mul_size((size_t)count, element, &bytes) || !fs_torch_storage_bytes(s, &storage_bytes))
+    if (!fs_shape_count(t->ndim, t->shape, &count) || !fs_mul_size((size_t)count, element, &bytes) ||
+        !fs_torch_storage_bytes(s, &storage_bytes))
         return fail_tensor(file, name, "its shape is impossible", err);
     if (!s->untyped && s->dtype != t->dtype) return fail_tensor(file, name, "its storage has another type of elements", err);
     fs_status status = resolve(user, s, name, &stored, err);
@@ -95,8 +96,9 @@ static fs_status add_tensor(fs_archive *a, const char *file, const fs_pickle_val
         return fail_tensor(file, name, "its storage has another size than it should", err);
     int64_t available = (int64_t)(view_bytes / element);
     if (count > 0 && (!window_span(t, &span) || t->offset > available || span > available - t->offset))
-        return fs_fail(err, FS_E_FORMAT, "%s: tensor %s: reaches beyond its storage of %" PRId64 " elements; the file is damaged: download it again", file, name,
-                       available);
+        return fs_fail(err, FS_E_FORMAT,
+                       "%s: tensor %s: reaches beyond its storage of %" PRId64 " elements; the file is damaged: download it again", file,
+                       name, available);
     begin = count > 0 ? t->offset : 0;
     const uint8_t *first = stored.data + view_begin + (size_t)begin * element;
     const void *data = first;
@@ -113,7 +115,8 @@ static fs_status add_tensor(fs_archive *a, const char *file, const fs_pickle_val
     return fs_archive_put(a, file, key->as.text.data, key->as.text.size, t->dtype, t->ndim, t->shape, data, err);
 }
 
-fs_status fs_torch_add_tensors(fs_archive *a, const char *file, const fs_pickle_value *dict, fs_torch_resolve *resolve, void *user, fs_error *err) {
+fs_status fs_torch_add_tensors(fs_archive *a, const char *file, const fs_pickle_value *dict, fs_torch_resolve *resolve, void *user,
+                               fs_error *err) {
     for (size_t i = 0; i + 1 < dict->as.list.count; i += 2) {
         const fs_pickle_value *key = dict->as.list.items[i], *value = dict->as.list.items[i + 1];
         if (key->kind != FS_PICKLE_STRING || value->kind != FS_PICKLE_TENSOR) continue;

@@ -42,8 +42,10 @@ static fs_status find_folder(reader *r, fs_error *err) {
         found++;
     }
     if (found == 1) return FS_OK;
-    if (found > 1) return fs_fail(err, FS_E_FORMAT, "%s: expected one data.pkl, found %zu; this is no file that torch.save wrote", r->file, found);
-    return fs_fail(err, FS_E_FORMAT, "%s: is a zip archive without data.pkl, so no PyTorch weight file; unpack it if it holds one", r->file);
+    if (found > 1)
+        return fs_fail(err, FS_E_FORMAT, "%s: expected one data.pkl, found %zu; this is no file that torch.save wrote", r->file, found);
+    return fs_fail(err, FS_E_FORMAT, "%s: is a zip archive without data.pkl, so no PyTorch weight file; unpack it if it holds one",
+                   r->file);
 }
 
 static fs_status check_records(const reader *r, fs_error *err) {
@@ -51,8 +53,8 @@ static fs_status check_records(const reader *r, fs_error *err) {
     if (record(r, "constants.pkl", 13))
         return fs_fail(err, FS_E_UNSUPPORTED, "%s: is a TorchScript program, not weights: save its state_dict with torch.save", r->file);
     if (order && !(order->size == 6 && memcmp(order->data, "little", 6) == 0))
-        return fs_fail(err, FS_E_UNSUPPORTED, "%s: expected byte order 'little', found '%.*s': save it again on a little-endian machine", r->file,
-                       (int)(order->size < 16 ? order->size : 16), (const char *)order->data);
+        return fs_fail(err, FS_E_UNSUPPORTED, "%s: expected byte order 'little', found '%.*s': save it again on a little-endian machine",
+                       r->file, (int)(order->size < 16 ? order->size : 16), (const char *)order->data);
     return FS_OK;
 }
 
@@ -89,11 +91,14 @@ static fs_status resolve(void *user, const fs_pickle_storage *s, const char *nam
         e = record(r, key, 5 + s->key_length);
     }
     if (!e)
-        return fs_fail(err, FS_E_FORMAT, "%s: tensor %s: expected its bytes in the record data/%.*s, found no such record; the file is damaged: download it again",
-                       r->file, name, (int)(s->key_length < 100 ? s->key_length : 100), s->key);
+        return fs_fail(
+            err, FS_E_FORMAT,
+            "%s: tensor %s: expected its bytes in the record data/%.*s, found no such record; the file is damaged: download it again",
+            r->file, name, (int)(s->key_length < 100 ? s->key_length : 100), s->key);
     if (!fs_torch_storage_bytes(s, &bytes) || bytes != e->size)
-        return fs_fail(err, FS_E_FORMAT, "%s: tensor %s: expected %zu bytes in its record data/%.*s, found %zu; the file is damaged: download it again", r->file, name,
-                       bytes, (int)(s->key_length < 100 ? s->key_length : 100), s->key, e->size);
+        return fs_fail(err, FS_E_FORMAT,
+                       "%s: tensor %s: expected %zu bytes in its record data/%.*s, found %zu; the file is damaged: download it again",
+                       r->file, name, bytes, (int)(s->key_length < 100 ? s->key_length : 100), s->key, e->size);
     out->bytes = e->size;
     /* an untyped storage may serve any type */
     return align_once(r, e, s->untyped ? 8 : fs_dtype_size(s->dtype), &out->data, err);
@@ -123,7 +128,9 @@ fs_status fs_torch_zip_add(fs_archive *a, const char *file, const uint8_t *data,
     status = fs_unpickle(what, pickle->data, pickle->size, r.arena, &object, err);
     if (status) goto done;
     dict = fs_torch_state_dict(object.value);
-    if (!dict) status = fs_fail(err, FS_E_FORMAT, "%s: expected a state_dict (names and tensors), found none; save model.state_dict() with torch.save", file);
+    if (!dict)
+        status = fs_fail(err, FS_E_FORMAT,
+                         "%s: expected a state_dict (names and tensors), found none; save model.state_dict() with torch.save", file);
     else status = fs_torch_add_tensors(a, file, dict, resolve, &r, err);
     if (!status && !a->kind) a->kind = "pytorch-zip";
 done:

@@ -57,7 +57,8 @@ static fs_status push(machine *m, fs_pickle_value *v) {
     if (!v) return m->c.err->status;
     if (m->depth == m->stack_room) {
         size_t room = m->stack_room ? 2 * m->stack_room : 256;
-        if (room > STACK_MAX) return fs_fail(m->c.err, FS_E_LIMIT, "%s: more than %d values wait on the pickle's stack", m->c.what, (int)STACK_MAX);
+        if (room > STACK_MAX)
+            return fs_fail(m->c.err, FS_E_LIMIT, "%s: more than %d values wait on the pickle's stack", m->c.what, (int)STACK_MAX);
         fs_pickle_value **grown = realloc(m->stack, room * sizeof *grown);
         if (!grown) return no_memory(m);
         m->stack = grown;
@@ -138,7 +139,8 @@ static fs_status push_tuple(machine *m, size_t n) {
 static fs_status push_mark(machine *m) {
     if (m->mark_count == m->mark_room) {
         size_t room = m->mark_room ? 2 * m->mark_room : 64;
-        if (room > STACK_MAX) return fs_fail(m->c.err, FS_E_LIMIT, "%s: more than %d marks on the pickle's stack", m->c.what, (int)STACK_MAX);
+        if (room > STACK_MAX)
+            return fs_fail(m->c.err, FS_E_LIMIT, "%s: more than %d marks on the pickle's stack", m->c.what, (int)STACK_MAX);
         size_t *grown = realloc(m->marks, room * sizeof *grown);
         if (!grown) return no_memory(m);
         m->marks = grown;
@@ -264,8 +266,10 @@ static fs_status persistent(machine *m) {
 /* ---- the loop ---- */
 
 static fs_status refuse_opcode(machine *m, unsigned op) {
-    return fs_fail(m->c.err, FS_E_UNSUPPORTED, "%s: pickle opcode 0x%02x at byte %zu is none that torch.save writes for weights: the file is damaged or "
-                   "holds more than weights", m->c.what, op, m->at - 1);
+    return fs_fail(m->c.err, FS_E_UNSUPPORTED,
+                   "%s: pickle opcode 0x%02x at byte %zu is none that torch.save writes for weights: the file is damaged or "
+                   "holds more than weights",
+                   m->c.what, op, m->at - 1);
 }
 
 static fs_status step_number(machine *m, unsigned op) {
@@ -279,7 +283,8 @@ static fs_status step_number(machine *m, unsigned op) {
     case 'r': status = take_number(m, 4, &n); return status ? status : memo_put(m, n);                                   /* LONG_BINPUT */
     case 0x80: /* PROTO */
         status = take_number(m, 1, &n);
-        if (!status && (n < 2 || n > 5)) return fs_fail(m->c.err, FS_E_UNSUPPORTED, "%s: expected pickle protocol 2 to 5, found %" PRIu64, m->c.what, n);
+        if (!status && (n < 2 || n > 5))
+            return fs_fail(m->c.err, FS_E_UNSUPPORTED, "%s: expected pickle protocol 2 to 5, found %" PRIu64, m->c.what, n);
         return status;
     default: return take_number(m, 8, &n); /* FRAME: its length helps buffering only */
     }
@@ -334,7 +339,9 @@ fs_status fs_unpickle(const char *what, const uint8_t *data, size_t size, fs_are
     for (;;) {
         const uint8_t *op = NULL;
         if (m.at > PICKLE_MAX) {
-            status = fs_fail(m.c.err, FS_E_LIMIT, "%s: its pickle is longer than %d bytes; a state_dict's is far shorter: save the weights alone", what, (int)PICKLE_MAX);
+            status = fs_fail(m.c.err, FS_E_LIMIT,
+                             "%s: its pickle is longer than %d bytes; a state_dict's is far shorter: save the weights alone", what,
+                             (int)PICKLE_MAX);
             break;
         }
         status = take(&m, 1, &op);

@@ -6,8 +6,8 @@
 #include <string.h>
 
 typedef enum role {
-    ROLE_DICT, ROLE_TENSOR_V1, ROLE_TENSOR_V2, ROLE_TENSOR_V3, ROLE_PARAMETER, ROLE_PARAMETER_STATE, ROLE_FROM_TYPE, ROLE_SIZE, ROLE_TENSOR_CLASS,
-    ROLE_STORAGE, ROLE_UNTYPED, ROLE_DTYPE
+    ROLE_DICT, ROLE_TENSOR_V1, ROLE_TENSOR_V2, ROLE_TENSOR_V3, ROLE_PARAMETER, ROLE_PARAMETER_STATE, ROLE_FROM_TYPE, ROLE_SIZE,
+    ROLE_TENSOR_CLASS, ROLE_STORAGE, ROLE_UNTYPED, ROLE_DTYPE
 } role;
 
 struct fs_pickle_callable { const char *module, *name; role role; fs_dtype dtype; };
@@ -49,9 +49,9 @@ static const callable callables[] = {
 };
 
 /* Element types that PyTorch has and this library has not: named as such rather than as something dangerous. */
-static const char *const other_types[] = {"ComplexFloatStorage", "ComplexDoubleStorage", "QUInt8Storage", "QInt8Storage", "QInt32Storage", "QUInt4x2Storage",
-                                          "QUInt2x4Storage", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "uint16", "uint32",
-                                          "uint64", "complex64", "complex128", "complex32"};
+static const char *const other_types[] = {
+    "ComplexFloatStorage", "ComplexDoubleStorage", "QUInt8Storage", "QInt8Storage", "QInt32Storage", "QUInt4x2Storage", "QUInt2x4Storage",
+    "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "uint16", "uint32", "uint64", "complex64", "complex128", "complex32"};
 
 enum { POOL = 512, VALUES_MAX = 1 << 22 };
 
@@ -62,7 +62,8 @@ static fs_status no_memory(fs_pickle_context *c) { return fs_fail(c->err, FS_E_N
 fs_pickle_value *fs_pickle_new(fs_pickle_context *c, fs_pickle_kind kind) {
     if (c->pool_left == 0) {
         if (c->made >= VALUES_MAX) {
-            fs_fail(c->err, FS_E_LIMIT, "%s: more than %d values; a state_dict has far fewer: save the weights alone", c->what, (int)VALUES_MAX);
+            fs_fail(c->err, FS_E_LIMIT, "%s: more than %d values; a state_dict has far fewer: save the weights alone", c->what,
+                    (int)VALUES_MAX);
             return NULL;
         }
         c->pool = fs_arena_alloc(c->arena, POOL * sizeof *c->pool);
@@ -92,7 +93,8 @@ fs_status fs_pickle_append(fs_pickle_context *c, fs_pickle_value *v, fs_pickle_v
     return FS_OK;
 }
 
-fs_status fs_pickle_global(fs_pickle_context *c, const char *module, size_t module_length, const char *name, size_t name_length, fs_pickle_value **out) {
+fs_status fs_pickle_global(fs_pickle_context *c, const char *module, size_t module_length, const char *name, size_t name_length,
+                           fs_pickle_value **out) {
     /* files saved from a GPU by old versions name torch.cuda's storages */
     bool cuda = same("torch.cuda", module, module_length);
     for (size_t i = 0; i < sizeof callables / sizeof callables[0]; i++) {
@@ -107,14 +109,18 @@ fs_status fs_pickle_global(fs_pickle_context *c, const char *module, size_t modu
     int m = (int)(module_length < 200 ? module_length : 200), n = (int)(name_length < 200 ? name_length : 200);
     for (size_t i = 0; (cuda || same("torch", module, module_length)) && i < sizeof other_types / sizeof other_types[0]; i++)
         if (same(other_types[i], name, name_length))
-            return fs_fail(c->err, FS_E_UNSUPPORTED, "%s: elements of type '%.*s.%.*s' are not supported: save the weights as float32, float16 or bfloat16",
-                           c->what, m, module, n, name);
-    return fs_fail(c->err, FS_E_UNSUPPORTED, "%s: refuses to run '%.*s.%.*s': weights need no such call, so the file holds more than weights or is malicious; "
-                   "get it from its publisher, or save the state_dict alone", c->what, m, module, n, name);
+            return fs_fail(c->err, FS_E_UNSUPPORTED,
+                           "%s: elements of type '%.*s.%.*s' are not supported: save the weights as float32, float16 or bfloat16", c->what,
+                           m, module, n, name);
+    return fs_fail(c->err, FS_E_UNSUPPORTED,
+                   "%s: refuses to run '%.*s.%.*s': weights need no such call, so the file holds more than weights or is malicious; "
+                   "get it from its publisher, or save the state_dict alone",
+                   c->what, m, module, n, name);
 }
 
 static fs_status bad_call(fs_pickle_context *c, const callable *k) {
-    return fs_fail(c->err, FS_E_FORMAT, "%s: '%s.%s' is called with arguments it does not take; the file is damaged: download it again", c->what, k->module, k->name);
+    return fs_fail(c->err, FS_E_FORMAT, "%s: '%s.%s' is called with arguments it does not take; the file is damaged: download it again",
+                   c->what, k->module, k->name);
 }
 
 /* ---- calls ---- */
@@ -155,9 +161,11 @@ static fs_status make_tensor(fs_pickle_context *c, const callable *k, const fs_p
     fs_pickle_value **arg = args->as.list.items;
     size_t n = args->as.list.count, dims, strides;
     size_t least = k->role == ROLE_TENSOR_V1 ? 4 : k->role == ROLE_TENSOR_V2 ? 6 : 7, most = k->role == ROLE_TENSOR_V1 ? 4 : least + 1;
-    if (n < least || n > most || arg[0]->kind != FS_PICKLE_STORAGE || arg[1]->kind != FS_PICKLE_INT || arg[1]->as.integer < 0) return bad_call(c, k);
+    if (n < least || n > most || arg[0]->kind != FS_PICKLE_STORAGE || arg[1]->kind != FS_PICKLE_INT || arg[1]->as.integer < 0)
+        return bad_call(c, k);
     if (is_list(arg[2]) && arg[2]->as.list.count > FS_MAX_DIMS)
-        return fs_fail(c->err, FS_E_UNSUPPORTED, "%s: a tensor has %zu dimensions, expected at most %d", c->what, arg[2]->as.list.count, (int)FS_MAX_DIMS);
+        return fs_fail(c->err, FS_E_UNSUPPORTED, "%s: a tensor has %zu dimensions, expected at most %d", c->what, arg[2]->as.list.count,
+                       (int)FS_MAX_DIMS);
     fs_pickle_tensor *t = fs_arena_alloc(c->arena, sizeof *t);
     fs_pickle_value *v = t ? fs_pickle_new(c, FS_PICKLE_TENSOR) : NULL;
     if (!t) return no_memory(c);
@@ -210,7 +218,8 @@ fs_status fs_pickle_call(fs_pickle_context *c, const fs_pickle_value *f, fs_pick
     case ROLE_UNTYPED:
     case ROLE_DTYPE: break;
     }
-    return fs_fail(c->err, FS_E_UNSUPPORTED, "%s: refuses to run '%s.%s': expected it to be named, not called; save the state_dict alone", c->what, k->module, k->name);
+    return fs_fail(c->err, FS_E_UNSUPPORTED, "%s: refuses to run '%s.%s': expected it to be named, not called; save the state_dict alone",
+                   c->what, k->module, k->name);
 }
 
 fs_status fs_pickle_persistent(fs_pickle_context *c, const fs_pickle_value *id, fs_pickle_value **out) {
@@ -219,15 +228,21 @@ fs_status fs_pickle_persistent(fs_pickle_context *c, const fs_pickle_value *id, 
     if (n < 5 || n > 6 || !fs_pickle_text_is(part[0], "storage") || part[1]->kind != FS_PICKLE_CALLABLE ||
         (part[1]->as.callable->role != ROLE_STORAGE && part[1]->as.callable->role != ROLE_UNTYPED) || part[2]->kind != FS_PICKLE_STRING ||
         part[4]->kind != FS_PICKLE_INT || part[4]->as.integer < 0)
-        return fs_fail(c->err, FS_E_UNSUPPORTED, "%s: refers to something outside that is no storage of a tensor: save the state_dict alone", c->what);
+        return fs_fail(c->err, FS_E_UNSUPPORTED,
+                       "%s: refers to something outside that is no storage of a tensor: save the state_dict alone", c->what);
     fs_pickle_storage *s = fs_arena_alloc(c->arena, sizeof *s);
     if (!s) return no_memory(c);
-    *s = (fs_pickle_storage){.key = part[2]->as.text.data, .key_length = part[2]->as.text.size, .dtype = part[1]->as.callable->dtype,
-                             .untyped = part[1]->as.callable->role == ROLE_UNTYPED, .count = part[4]->as.integer, .view_count = part[4]->as.integer};
+    *s = (fs_pickle_storage){.key = part[2]->as.text.data,
+                             .key_length = part[2]->as.text.size,
+                             .dtype = part[1]->as.callable->dtype,
+                             .untyped = part[1]->as.callable->role == ROLE_UNTYPED,
+                             .count = part[4]->as.integer,
+                             .view_count = part[4]->as.integer};
     if (n == 6 && part[5]->kind != FS_PICKLE_NONE) { /* (key of the view, offset, count) */
         int64_t end = 0;
         const fs_pickle_value *view = part[5];
-        if (!is_list(view) || view->as.list.count != 3 || view->as.list.items[1]->kind != FS_PICKLE_INT || view->as.list.items[2]->kind != FS_PICKLE_INT)
+        if (!is_list(view) || view->as.list.count != 3 || view->as.list.items[1]->kind != FS_PICKLE_INT ||
+            view->as.list.items[2]->kind != FS_PICKLE_INT)
             return fs_fail(c->err, FS_E_FORMAT, "%s: a view of a storage is not described as one; the file is damaged", c->what);
         s->view_offset = view->as.list.items[1]->as.integer;
         s->view_count = view->as.list.items[2]->as.integer;
@@ -245,7 +260,9 @@ fs_status fs_pickle_persistent(fs_pickle_context *c, const fs_pickle_value *id, 
 
 /* ---- looking at values ---- */
 
-bool fs_pickle_text_is(const fs_pickle_value *v, const char *text) { return v->kind == FS_PICKLE_STRING && same(text, v->as.text.data, v->as.text.size); }
+bool fs_pickle_text_is(const fs_pickle_value *v, const char *text) {
+    return v->kind == FS_PICKLE_STRING && same(text, v->as.text.data, v->as.text.size);
+}
 
 const fs_pickle_value *fs_pickle_dict_get(const fs_pickle_value *dict, const char *key) {
     if (dict->kind != FS_PICKLE_DICT) return NULL;

@@ -11,7 +11,8 @@
 enum {
     END_SIZE = 22, END64_SIZE = 56, LOCATOR_SIZE = 20, CENTRAL_SIZE = 46, LOCAL_SIZE = 30, COMMENT_MAX = 65535, EXTRA_ZIP64 = 1
 };
-static const uint32_t END_MAGIC = 0x06054b50, END64_MAGIC = 0x06064b50, LOCATOR_MAGIC = 0x07064b50, CENTRAL_MAGIC = 0x02014b50, LOCAL_MAGIC = 0x04034b50;
+static const uint32_t END_MAGIC = 0x06054b50, END64_MAGIC = 0x06064b50, LOCATOR_MAGIC = 0x07064b50, CENTRAL_MAGIC = 0x02014b50,
+                      LOCAL_MAGIC = 0x04034b50;
 
 typedef struct view { const char *file; const uint8_t *data; size_t size; } view;
 typedef struct directory { uint64_t offset, size, count; } directory;
@@ -42,8 +43,10 @@ static const uint8_t *find_end(const view *v) {
 static fs_status read_end(const view *v, directory *d, fs_error *err) {
     const uint8_t *end = find_end(v);
     if (!end)
-        return fs_fail(err, FS_E_FORMAT, "%s: the zip directory that should stand at its end is missing after %zu bytes: the file is cut short, download it again",
-                       v->file, v->size);
+        return fs_fail(
+            err, FS_E_FORMAT,
+            "%s: the zip directory that should stand at its end is missing after %zu bytes: the file is cut short, download it again",
+            v->file, v->size);
     size_t at = (size_t)(end - v->data);
     uint32_t disk = u16(end + 4), first_disk = u16(end + 6);
     *d = (directory){u32(end + 16), u32(end + 12), u16(end + 10)};
@@ -55,7 +58,8 @@ static fs_status read_end(const view *v, directory *d, fs_error *err) {
         first_disk = u32(e64 + 20);
         *d = (directory){little(e64 + 48, 8), little(e64 + 40, 8), little(e64 + 32, 8)};
     }
-    if (disk != 0 || first_disk != 0) return fs_fail(err, FS_E_UNSUPPORTED, "%s: is one part of a split zip archive: join the parts first", v->file);
+    if (disk != 0 || first_disk != 0)
+        return fs_fail(err, FS_E_UNSUPPORTED, "%s: is one part of a split zip archive: join the parts first", v->file);
     if (!inside(v, d->offset, d->size)) return damaged(v, "its zip directory reaches beyond its end", err);
     if (d->count > d->size / CENTRAL_SIZE) return damaged(v, "its zip directory is smaller than its entries", err);
     return FS_OK;
@@ -84,13 +88,20 @@ static bool read_zip64(const uint8_t *extra, size_t length, uint64_t *full, uint
     return true;
 }
 
-static fs_status check_stored(const view *v, const fs_zip_entry *e, uint32_t flags, uint32_t method, uint64_t full, uint64_t packed, fs_error *err) {
+static fs_status check_stored(const view *v, const fs_zip_entry *e, uint32_t flags, uint32_t method, uint64_t full, uint64_t packed,
+                              fs_error *err) {
     int n = (int)(e->name_length < 200 ? e->name_length : 200);
-    if (flags & 1) return fs_fail(err, FS_E_UNSUPPORTED, "%s: entry %.*s is encrypted: unpack it and save the weights again", v->file, n, e->name);
+    if (flags & 1)
+        return fs_fail(err, FS_E_UNSUPPORTED, "%s: entry %.*s is encrypted: unpack it and save the weights again", v->file, n, e->name);
     if (method != 0)
-        return fs_fail(err, FS_E_UNSUPPORTED, "%s: entry %.*s is compressed (method %u); torch.save never does that, so this was packed again: unpack it, or zip it "
-                       "without compression (zip -0)", v->file, n, e->name, method);
-    if (full != packed) return fs_fail(err, FS_E_FORMAT, "%s: entry %.*s has two different sizes; the file is damaged: download it again", v->file, n, e->name);
+        return fs_fail(
+            err, FS_E_UNSUPPORTED,
+            "%s: entry %.*s is compressed (method %u); torch.save never does that, so this was packed again: unpack it, or zip it "
+            "without compression (zip -0)",
+            v->file, n, e->name, method);
+    if (full != packed)
+        return fs_fail(err, FS_E_FORMAT, "%s: entry %.*s has two different sizes; the file is damaged: download it again", v->file, n,
+                       e->name);
     return FS_OK;
 }
 
@@ -103,11 +114,13 @@ static fs_status read_entry(const view *v, uint64_t stop, uint64_t *at, fs_zip_e
     *at += CENTRAL_SIZE + name + extra + comment;
     uint64_t packed = u32(p + 20), full = u32(p + 24), offset = u32(p + 42);
     *e = (fs_zip_entry){.name = (const char *)p + CENTRAL_SIZE, .name_length = name};
-    if (!read_zip64(p + CENTRAL_SIZE + name, extra, &full, &packed, &offset)) return damaged(v, "a zip64 field of its directory is broken", err);
+    if (!read_zip64(p + CENTRAL_SIZE + name, extra, &full, &packed, &offset))
+        return damaged(v, "a zip64 field of its directory is broken", err);
     fs_status status = check_stored(v, e, u16(p + 8), u16(p + 10), full, packed, err);
     if (status) return status;
 
-    if (!inside(v, offset, LOCAL_SIZE) || u32(v->data + offset) != LOCAL_MAGIC) return damaged(v, "a zip entry is not where the directory says", err);
+    if (!inside(v, offset, LOCAL_SIZE) || u32(v->data + offset) != LOCAL_MAGIC)
+        return damaged(v, "a zip entry is not where the directory says", err);
     const uint8_t *local = v->data + offset;
     size_t local_name = u16(local + 26), local_extra = u16(local + 28);
     uint64_t start = offset + LOCAL_SIZE + local_name + local_extra;
@@ -133,7 +146,8 @@ fs_status fs_zip_open(const char *file, const uint8_t *data, size_t size, fs_zip
         bool added;
         status = read_entry(&v, stop, &at, e, err);
         if (status) return status;
-        if (!fs_strmap_put(&out->names, e->name, e->name_length, out->count, &added)) return fs_fail(err, FS_E_NO_MEMORY, "%s: no memory for its zip directory", file);
+        if (!fs_strmap_put(&out->names, e->name, e->name_length, out->count, &added))
+            return fs_fail(err, FS_E_NO_MEMORY, "%s: no memory for its zip directory", file);
         if (!added) return damaged(&v, "a zip entry is there twice", err);
         out->count++;
     }

@@ -51,7 +51,8 @@ static bool ends_with(const char *s, const char *end) {
 
 static const rule *rule_of(const char *name) {
     static const rule buffers = {"", "buffers (unused)", false};
-    if (ends_with(name, "rotary_emb.inv_freq") || ends_with(name, "position_ids") || ends_with(name, "num_batches_tracked")) return &buffers;
+    if (ends_with(name, "rotary_emb.inv_freq") || ends_with(name, "position_ids") || ends_with(name, "num_batches_tracked"))
+        return &buffers;
     const rule *r = rules;
     while (strncmp(name, r->prefix, strlen(r->prefix)) != 0) r++;
     return r;
@@ -109,7 +110,8 @@ static void note_file(json_t *files, const char *path, const char **last) {
 }
 
 static int by_name(const void *x, const void *y) {
-    const char *a = json_string_value(json_object_get(*(json_t *const *)x, "name")), *b = json_string_value(json_object_get(*(json_t *const *)y, "name"));
+    const char *a = json_string_value(json_object_get(*(json_t *const *)x, "name")),
+               *b = json_string_value(json_object_get(*(json_t *const *)y, "name"));
     return strcmp(a ? a : "", b ? b : "");
 }
 
@@ -152,8 +154,8 @@ static size_t describe_tensors(json_t *part, const fs_archive *a, bool list_tens
         note_dtype(component, dtype);
         if (r->used) used += bytes;
         if (list)
-            json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:s}", "name", e.name, "dtype", dtype, "shape", shape_list(e.tensor), "file",
-                                                  fs_path_base(e.file)));
+            json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:s}", "name", e.name, "dtype", dtype, "shape", shape_list(e.tensor),
+                                                  "file", fs_path_base(e.file)));
     }
     json_object_set_new(part, "files", sorted_files(files));
     json_object_set_new(part, "dtypes", dtypes);
@@ -185,10 +187,11 @@ static fs_status describe_lm(json_t *part, const char *dir, facts *f, fs_error *
     fs_status status = fs_lm_config_read(dir, &c, err);
     if (status) return status;
     const fs_llama_config *g = &c.llama;
-    json_t *config = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:s, s:b}", "layers", (json_int_t)g->layers, "hidden_size", (json_int_t)g->hidden, "heads",
-                               (json_int_t)g->heads, "kv_heads", (json_int_t)g->kv_heads, "intermediate_size", (json_int_t)g->intermediate, "vocab_size",
-                               (json_int_t)g->vocab, "max_positions", (json_int_t)g->max_positions, "rms_norm_eps", (double)g->eps, "torch_dtype",
-                               stored_name(c.stored), "pad_image", (int)c.pad_image);
+    json_t *config =
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:s, s:b}", "layers", (json_int_t)g->layers, "hidden_size",
+                  (json_int_t)g->hidden, "heads", (json_int_t)g->heads, "kv_heads", (json_int_t)g->kv_heads, "intermediate_size",
+                  (json_int_t)g->intermediate, "vocab_size", (json_int_t)g->vocab, "max_positions", (json_int_t)g->max_positions,
+                  "rms_norm_eps", (double)g->eps, "torch_dtype", stored_name(c.stored), "pad_image", (int)c.pad_image);
     set_string(config, "vision_tower", c.vision_tower);
     json_object_set_new(part, "config", config);
     /* keys and values of every layer, in F32 */
@@ -202,9 +205,10 @@ static fs_status describe_clip(json_t *part, const char *dir, fs_error *err) {
     fs_clip_config c;
     fs_status status = fs_clip_config_read(dir, &c, err);
     if (status) return status;
-    json_object_set_new(part, "config", json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "layers", (json_int_t)c.layers, "hidden_size", (json_int_t)c.hidden, "heads",
-                                                  (json_int_t)c.heads, "intermediate_size", (json_int_t)c.intermediate, "image_size", (json_int_t)c.image_size,
-                                                  "patch_size", (json_int_t)c.patch_size));
+    json_object_set_new(part, "config",
+                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "layers", (json_int_t)c.layers, "hidden_size", (json_int_t)c.hidden,
+                                  "heads", (json_int_t)c.heads, "intermediate_size", (json_int_t)c.intermediate, "image_size",
+                                  (json_int_t)c.image_size, "patch_size", (json_int_t)c.patch_size));
     return FS_OK;
 }
 
@@ -236,7 +240,8 @@ static fs_status add_part(report *r, const char *name, const char *role, const c
     set_string(part, "format", fs_archive_kind(a));
     f->used = describe_tensors(part, a, r->list_tensors);
     f->has_clip = has_component(part, "CLIP vision tower");
-    f->has_sam = has_component(part, "SAM image encoder") && has_component(part, "SAM mask decoder") && has_component(part, "SAM prompt encoder");
+    f->has_sam =
+        has_component(part, "SAM image encoder") && has_component(part, "SAM mask decoder") && has_component(part, "SAM prompt encoder");
     fs_archive_free(a);
     return status;
 }
@@ -246,7 +251,8 @@ static const char from_clip[] = "huggingface.co/openai/clip-vit-large-patch14-33
 static const char from_sam[] = "sam_vit_h_4b8939.pth, linked from github.com/facebookresearch/segment-anything";
 
 static void add_missing(report *r, const char *name, const char *role, bool needed, const char *get) {
-    json_array_append_new(r->parts, json_pack("{s:s, s:s, s:b, s:b, s:s}", "name", name, "role", role, "found", 0, "needed", (int)needed, "get", get));
+    json_array_append_new(
+        r->parts, json_pack("{s:s, s:s, s:b, s:b, s:s}", "name", name, "role", role, "found", 0, "needed", (int)needed, "get", get));
     if (!needed) return;
     fs_error err;
     fs_fail(&err, FS_E_NOT_FOUND, "%s is missing: get it from %s", name, get);
@@ -254,8 +260,8 @@ static void add_missing(report *r, const char *name, const char *role, bool need
 }
 
 static void add_memory(report *r, const char *stage, size_t weights, size_t text) {
-    json_array_append_new(r->memory, json_pack("{s:s, s:I, s:i, s:I, s:I}", "stage", stage, "weights", (json_int_t)weights, "text_tokens", (int)TEXT_TOKENS, "text_bytes",
-                                               (json_int_t)text, "total", (json_int_t)(weights + text)));
+    json_array_append_new(r->memory, json_pack("{s:s, s:I, s:i, s:I, s:I}", "stage", stage, "weights", (json_int_t)weights, "text_tokens",
+                                               (int)TEXT_TOKENS, "text_bytes", (json_int_t)text, "total", (json_int_t)(weights + text)));
 }
 
 /* ---- licence ---- */
@@ -299,13 +305,14 @@ static json_t *find_licence(const char *dir) {
         DIR *d = opendir(dir);
         for (struct dirent *e; d && !found && (e = readdir(d));) {
             bool fits = readme ? strncasecmp(e->d_name, "readme", 6) == 0
-                               : strncasecmp(e->d_name, "license", 7) == 0 || strncasecmp(e->d_name, "licence", 7) == 0 || strncasecmp(e->d_name, "copying", 7) == 0;
+                               : strncasecmp(e->d_name, "license", 7) == 0 || strncasecmp(e->d_name, "licence", 7) == 0 ||
+                                     strncasecmp(e->d_name, "copying", 7) == 0;
             uint8_t *text = NULL;
             size_t size;
             char *path = fits ? fs_path_join(dir, e->d_name) : NULL;
             if (path && fs_read_file(path, (size_t)1 << 20, &text, &size, NULL) == FS_OK) {
                 const char *line = readme ? find_word((const char *)text) : (const char *)text;
-                const char *known = readme ? NULL : licence_of(line);
+                const char *known = readme || !line ? NULL : licence_of(line);
                 if (line) found = json_pack("{s:o, s:s}", "name", known ? json_string(known) : first_line(line), "file", e->d_name);
             }
             free(text);
@@ -323,8 +330,9 @@ static fs_status describe_checkpoint(report *r, const char *path, fs_error *err)
     fs_layout l;
     facts dtg = {0}, dte = {0}, mflm = {0}, clip = {0}, sam = {0};
     fs_error ignored;
-    static const char dtg_role[] = "domain tag (stage 1)", dte_role[] = "detection and explanation (stage 1)", mflm_role[] = "localization (stage 2)",
-                      clip_role[] = "vision tower (both stages)", sam_role[] = "segmentation (stage 2)";
+    static const char dtg_role[] = "domain tag (stage 1)", dte_role[] = "detection and explanation (stage 1)",
+                      mflm_role[] = "localization (stage 2)", clip_role[] = "vision tower (both stages)",
+                      sam_role[] = "segmentation (stage 2)";
     fs_status status = fs_layout_find(path, &opt, &l, err);
     if (status) return status;
     if (l.dtg) add_part(r, "DTG", dtg_role, l.dtg, CONFIG_NONE, &dtg, &ignored);
@@ -379,7 +387,8 @@ static fs_status build(report *r, const char *path, fs_error *err) {
     const char *kind = "file";
     json_t *licence = NULL;
     fs_status status;
-    if (!fs_path_exists(path)) return fs_fail(err, FS_E_NOT_FOUND, "%s: no such file or directory; get a checkpoint from %s", path, from_fakeshield);
+    if (!fs_path_exists(path))
+        return fs_fail(err, FS_E_NOT_FOUND, "%s: no such file or directory; get a checkpoint from %s", path, from_fakeshield);
     if (!fs_path_is_dir(path)) {
         status = add_part(r, fs_path_base(path), "weights", path, CONFIG_NONE, &f, err);
     } else if (holds(path, "DTE-FDM") || holds(path, "MFLM") || holds(path, "DTG.pth")) {

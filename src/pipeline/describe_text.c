@@ -46,15 +46,17 @@ static void add_table(fs_buffer *b, const json_t *parts) {
     fs_buffer_printf(b, "\n%-*s %-15s %5s %8s %11s %10s  %s\n", width, "part", "format", "files", "tensors", "parameters", "size", "types");
     json_array_foreach(parts, i, p) {
         if (!json_is_true(json_object_get(p, "found"))) {
-            fs_buffer_printf(b, "%-*s %s\n", width, text(p, "name"), json_is_true(json_object_get(p, "needed")) ? "missing" : "not there, and not needed");
+            fs_buffer_printf(b, "%-*s %s\n", width, text(p, "name"),
+                             json_is_true(json_object_get(p, "needed")) ? "missing" : "not there, and not needed");
             continue;
         }
         if (!json_object_get(p, "format")) {
             fs_buffer_printf(b, "%-*s cannot be read\n", width, text(p, "name"));
             continue;
         }
-        fs_buffer_printf(b, "%-*s %-15s %5zu %8" PRId64 " %11s %10s  ", width, text(p, "name"), text(p, "format"), json_array_size(json_object_get(p, "files")),
-                         number(p, "tensors"), scaled(number(p, "parameters"), "", parameters), scaled(number(p, "bytes"), "B", bytes));
+        fs_buffer_printf(b, "%-*s %-15s %5zu %8" PRId64 " %11s %10s  ", width, text(p, "name"), text(p, "format"),
+                         json_array_size(json_object_get(p, "files")), number(p, "tensors"),
+                         scaled(number(p, "parameters"), "", parameters), scaled(number(p, "bytes"), "B", bytes));
         add_types(b, json_object_get(p, "dtypes"), "dtype");
         fs_buffer_puts(b, "\n");
     }
@@ -106,8 +108,8 @@ static void add_part(fs_buffer *b, const json_t *p) {
     fs_buffer_printf(b, "\n%s: %s\n", text(p, "name"), text(p, "role"));
     if (json_object_get(p, "config")) add_config(b, json_object_get(p, "config"));
     json_array_foreach(json_object_get(p, "components"), i, e) {
-        fs_buffer_printf(b, "  %-24s %6" PRId64 " tensors %10s parameters %10s  ", text(e, "name"), number(e, "tensors"), scaled(number(e, "parameters"), "", parameters),
-                         scaled(number(e, "bytes"), "B", bytes));
+        fs_buffer_printf(b, "  %-24s %6" PRId64 " tensors %10s parameters %10s  ", text(e, "name"), number(e, "tensors"),
+                         scaled(number(e, "parameters"), "", parameters), scaled(number(e, "bytes"), "B", bytes));
         add_types(b, json_object_get(e, "dtypes"), NULL);
         fs_buffer_puts(b, "\n");
     }
@@ -125,9 +127,9 @@ static void add_memory(fs_buffer *b, const json_t *memory) {
     char weights[32], cache[32], total[32];
     if (json_array_size(memory) == 0) return;
     fs_buffer_puts(b, "\nmemory, without working space\n");
-    json_array_foreach(memory, i, m)
-        fs_buffer_printf(b, "  %s: %s (weights %s, text of %" PRId64 " tokens %s)\n", text(m, "stage"), scaled(number(m, "total"), "B", total),
-                         scaled(number(m, "weights"), "B", weights), number(m, "text_tokens"), scaled(number(m, "text_bytes"), "B", cache));
+    json_array_foreach(memory, i, m) fs_buffer_printf(b, "  %s: %s (weights %s, text of %" PRId64 " tokens %s)\n", text(m, "stage"),
+                                                      scaled(number(m, "total"), "B", total), scaled(number(m, "weights"), "B", weights),
+                                                      number(m, "text_tokens"), scaled(number(m, "text_bytes"), "B", cache));
 }
 
 static void add_licence(fs_buffer *b, const json_t *report) {
@@ -151,7 +153,10 @@ char *fs_describe_text(const json_t *report) {
     const json_t *parts = json_object_get(report, "parts"), *problems = json_object_get(report, "problems");
     const char *kind = text(report, "kind");
     add_name(&b, text(report, "path"));
-    fs_buffer_printf(&b, ": %s%s\n", strcmp(kind, "checkpoint") == 0 ? "FakeShield checkpoint" : strcmp(kind, "part") == 0 ? "model directory" : "weight file",
+    fs_buffer_printf(&b, ": %s%s\n",
+                     strcmp(kind, "checkpoint") == 0 ? "FakeShield checkpoint"
+                     : strcmp(kind, "part") == 0     ? "model directory"
+                                                     : "weight file",
                      json_is_true(json_object_get(report, "complete")) ? "" : ", with problems");
     add_table(&b, parts);
     json_array_foreach(parts, i, e) add_part(&b, e);

@@ -59,12 +59,14 @@ static const fs_tensor *bind(fs_binder *b, bool required, int ndim, const int64_
     }
     if (!shape_fits(t, ndim, shape)) {
         fs_shape_text(t, found, sizeof found);
-        b->status = fs_fail(b->err, FS_E_MISMATCH, "%s: tensor %s: expected shape %s, found %s; the weights and config.json do not belong together",
-                            b->source->origin(b->source->user, name), name, expected, found);
+        b->status =
+            fs_fail(b->err, FS_E_MISMATCH, "%s: tensor %s: expected shape %s, found %s; the weights and config.json do not belong together",
+                    b->source->origin(b->source->user, name), name, expected, found);
         return NULL;
     }
     if (!is_float(t->dtype)) {
-        b->status = fs_fail(b->err, FS_E_MISMATCH, "%s: tensor %s: expected dtype F32, F16, BF16 or F64, found %s; quantized checkpoints in "
+        b->status = fs_fail(b->err, FS_E_MISMATCH,
+                            "%s: tensor %s: expected dtype F32, F16, BF16 or F64, found %s; quantized checkpoints in "
                             "other programs' formats are not read",
                             b->source->origin(b->source->user, name), name, fs_dtype_name(t->dtype));
         return NULL;
