@@ -78,20 +78,14 @@ enum { STRIP = 256 }; /* pixels normalised at once */
 
 typedef struct channel_norm { const fs_backend *be; fs_dtype precision; int64_t channels, pixels; const float *x, *w, *b; float eps; float *y; } channel_norm;
 
-/* Rounds one f32 value to the precision. */
-static float rounded(const channel_norm *j, float v) {
-    j->be->round(&v, 1, j->precision);
-    return v;
-}
-
 /* Pixels [p0, p0 + n) of every channel. Each Python operation of the original is one step here, rounded. */
 static void layer_norm_strip(const channel_norm *j, int64_t p0, int64_t n) {
     double sum[STRIP] = {0};
     float mean[STRIP], root[STRIP], square[STRIP];
-    const float eps = rounded(j, j->eps), count = (float)j->channels;
+    const double count = (double)j->channels;
     for (int64_t ch = 0; ch < j->channels; ch++)
         for (int64_t p = 0; p < n; p++) sum[p] += (double)j->x[ch * j->pixels + p0 + p];
-    for (int64_t p = 0; p < n; p++) mean[p] = (float)(sum[p] / (double)count);
+    for (int64_t p = 0; p < n; p++) mean[p] = (float)(sum[p] / count);
     j->be->round(mean, n, j->precision);
     memset(sum, 0, sizeof sum);
     for (int64_t ch = 0; ch < j->channels; ch++) { /* differences are kept in y */
@@ -103,9 +97,9 @@ static void layer_norm_strip(const channel_norm *j, int64_t p0, int64_t n) {
         j->be->round(square, n, j->precision);
         for (int64_t p = 0; p < n; p++) sum[p] += (double)square[p];
     }
-    for (int64_t p = 0; p < n; p++) root[p] = (float)(sum[p] / (double)count);
+    for (int64_t p = 0; p < n; p++) root[p] = (float)(sum[p] / count);
     j->be->round(root, n, j->precision);
-    j->be->affine(root, 1.0f, j->precision == FS_DTYPE_F32 ? j->eps : eps, root, n);
+    j->be->affine(root, 1.0f, j->eps, root, n);
     j->be->round(root, n, j->precision);
     for (int64_t p = 0; p < n; p++) root[p] = sqrtf(root[p]);
     j->be->round(root, n, j->precision);
