@@ -39,20 +39,19 @@ static const char *skip(const char *p, const char *end, const char *set) {
     return p;
 }
 
-/* Takes white space (Unicode's too) and stray Markdown from both ends. */
+/* Takes white space (Unicode's too) and stray Markdown from both ends. Stars at the end stay if "**" earlier on is their partner. */
 static span trim(span s) {
-    for (;;) {
+    for (int round = 0; round < 4; round++) {
         span before = s;
         fs_utf8_strip(&s.p, &s.end, true, true);
-        if (s.p < s.end && (*s.p == '*' || *s.p == '#') && (s.p + 1 == s.end || s.p[1] == *s.p || blank(s.p[1]))) s.p++;
-        if (s.end - s.p >= 2 && s.end[-1] == '*' && (s.end[-2] == '*' || blank(s.end[-2]))) {
-            const char *stars = s.end;
-            while (stars > s.p && stars[-1] == '*') stars--;
-            bool closes = find(s.p, stars, "**") != NULL; /* "**bold** at the end**" keeps its partner */
-            if (!closes) s.end = stars;
-        }
-        if (s.p == before.p && s.end == before.end) return s;
+        while (s.p < s.end && (*s.p == '*' || *s.p == '#') && (s.p + 1 == s.end || s.p[1] == *s.p || blank(s.p[1]))) s.p++;
+        const char *stars = s.end;
+        while (stars > s.p && stars[-1] == '*') stars--;
+        bool stray = s.end - stars > 1 || (stars < s.end && stars > s.p && blank(stars[-1]));
+        if (stray && !find(s.p, stars, "**")) s.end = stars;
+        if (s.p == before.p && s.end == before.end) break;
     }
+    return s;
 }
 
 /* ':' or the wide one; the place behind it, or NULL. */
@@ -198,7 +197,7 @@ static const char *bullet(const char *p, const char *end, bool line_start) {
 }
 
 /* A point's mark at p: where its text begins, or NULL. Numbers inside a line must go on counting (*expected), dashes must stand behind the
- * end of a sentence: "a 2.5 cm edge" and "left - and right" open nothing. */
+ * end of a sentence: "in row 2. They", "a 2.5 cm edge" and "left - and right" open nothing. */
 static const char *point_mark(span body, const char *p, int *expected) {
     const char *back = p;
     while (back > body.p && p - back < 64 && (back[-1] == ' ' || back[-1] == '\t' || back[-1] == '*' || back[-1] == '#')) back--;
@@ -207,7 +206,8 @@ static const char *point_mark(span body, const char *p, int *expected) {
     int number;
     const char *q = list_number(p, body.end, &number);
     bool closed = q && q[-1] == ')';
-    if (q && !line_start && (number != *expected || (!spaced && !(closed && stop)) || (number == 1 && !stop))) q = NULL;
+    bool inside = closed ? spaced || stop : spaced && stop; /* "2)" after a space will do, "2." must follow the end of a sentence */
+    if (q && !line_start && (number != *expected || !inside || (number == 1 && !stop))) q = NULL;
     if (q) return *expected = number + 1, q;
     if (!line_start && !(spaced && stop)) return NULL;
     return bullet(p, body.end, line_start);

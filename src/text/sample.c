@@ -1,6 +1,7 @@
 /* Drawing the next token as transformers' generate() does: temperature, top-k, top-p (generation/logits_process.py), softmax, one draw.
- * Ties: top-k keeps every id whose logit equals the k-th largest. Top-p sorts ascending with equal logits in the order of their ids and
- * removes ids while the cumulative probability is <= 1 - p, but never the last one. Greedy takes the first of the largest.
+ * Ties: top-k keeps every id whose logit equals the k-th largest. Top-p sorts ascending and removes ids while the cumulative probability
+ * is <= 1 - p, but never the last one; equal logits stand in the order of their ids (torch's sort leaves that open). Greedy takes the
+ * first of the largest.
  *
  * Sums are in double, where torch adds floats: the sets agree except where a cumulative probability meets 1 - p to within float's
  * rounding. The draw walks the ids upwards, so a seed gives the same ids on every machine. */

@@ -3,12 +3,13 @@
     python3 tools/reference/make_text_goldens.py [--check]
 
 trains a small SentencePiece BPE model with LLaMA's settings on the sentences below, writes checkpoint-like tokenizer directories and
-tests/golden/text/{tokenizer,sampling}.json. The program calls itself under both environments of make_env.sh ($FAKESHIELD_REF_ENV):
+tests/golden/text/{tokenizer,sampling,records}.json. The program calls itself under both environments of make_env.sh ($FAKESHIELD_REF_ENV):
 tf437 (transformers 4.37.2; its `legacy: false` mode also needs the package protobuf 3.20) and tf428 (transformers 4.28.0).
 --check writes to a temporary place instead and compares. The trained model is kept when it exists: `--train` makes a new one.
 """
 import argparse
 import filecmp
+import io
 import json
 import os
 import random
@@ -45,13 +46,12 @@ SENTENCES = [
 
 def train(path):
     import sentencepiece as spm
-    with tempfile.TemporaryDirectory() as tmp:
-        spm.SentencePieceTrainer.train(
-            sentence_iterator=iter(SENTENCES * 4), model_prefix=f"{tmp}/m", model_type="bpe", vocab_size=500, byte_fallback=True,
-            normalization_rule_name="identity", add_dummy_prefix=True, remove_extra_whitespaces=False, split_digits=True,
-            allow_whitespace_only_pieces=True, character_coverage=0.995, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=1,
-            minloglevel=2)
-        shutil.copy(f"{tmp}/m.model", path)
+    model = io.BytesIO()  # a model_prefix would be written into the model
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES * 4), model_writer=model, model_type="bpe", vocab_size=500, byte_fallback=True,
+        normalization_rule_name="identity", add_dummy_prefix=True, remove_extra_whitespaces=False, split_digits=True,
+        allow_whitespace_only_pieces=True, character_coverage=0.995, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=1, minloglevel=2)
+    Path(path).write_bytes(model.getvalue())
 
 
 def added(content, **flags):
@@ -200,6 +200,8 @@ def sampling(out):
     """Kept ids and their probabilities of transformers' warpers, in generate()'s order. Runs under tf437."""
     import torch
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+    unstable_sort = torch.sort
+    torch.sort = lambda x, **options: unstable_sort(x, stable=True, **options)  # equal logits: torch leaves their order open on a CPU
     generator = torch.Generator().manual_seed(7)
     cases = []
     for n, temperature, top_k, top_p, ties in [
@@ -221,6 +223,14 @@ def sampling(out):
         cases.append({"temperature": temperature, "top_k": top_k, "top_p": top_p, "logits": logits[0].tolist(),
                       "probabilities": [[i, float(f"{x:.7g}")] for i, x in enumerate(p) if x > 0 or scores[0][i] > -1e30]})
     Path(out).write_text(json.dumps(cases))
+
+
+def records():
+    """Stage 1's records as Python writes them."""
+    every = "".join(map(chr, range(1, 256)))
+    pairs = [("a.jpg", " 1. Whether"), ("", ""), ("C:\\dir\\\"x\".png", "a\nb\tc\r\f\b/"), (every, "\x7f\x80\u07ff\u0800\u2028\ud7ff\ue000\ufffd\uffff"),
+             ("/p/東京.jpg", "👍 \U00010000 \U0010ffff naïve")]
+    return [[image, outputs, json.dumps({"image": image, "outputs": outputs})] for image, outputs in pairs]
 
 
 def run(generation, *args):
@@ -252,6 +262,7 @@ def build(target, train_new):
                 files = {k: json.dumps(v) for k, v in VARIANTS[name][1].items()}
                 results["variants"].append({"name": name, "generation": int(generation), "files": files, **result})
         run("437", "--worker-sampling", target / "sampling.json")
+    (target / "records.json").write_text(json.dumps(records(), indent=1) + "\n")
     lines = ",\n".join(json.dumps(v, separators=(",", ":")) for v in results.pop("variants"))
     head = json.dumps(results, separators=(",", ":"))[:-1]
     (target / "tokenizer.json").write_text(f'{head},"variants":[\n{lines}\n]}}\n')
