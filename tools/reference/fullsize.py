@@ -6,6 +6,7 @@ Needs about 6 GB of memory. Big outputs are thinned: every stride-th element of 
 most about 4096 in all for one network, plus mean and standard deviation of the whole.
 """
 import gc
+import math
 import sys
 import time
 from pathlib import Path
@@ -27,8 +28,8 @@ def save(path, tensors, whole=()):
             continue
         flat = value.float().flatten()
         stride = max(1, -(-flat.numel() // share))
-        while stride > 1 and any(n % stride == 0 or stride % n == 0 for n in value.shape if n > 1):
-            stride += 1                                     # walk through rows and channels, not along one
+        while stride > 1 and any(math.gcd(stride, n) > 1 for n in value.shape):
+            stride += 1                                     # so that every row and every channel has its turn
         out[name] = flat[::stride].clone()
         out[name + ".stride"] = torch.tensor([stride])
         out[name + ".shape"] = torch.tensor(value.shape)
