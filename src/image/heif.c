@@ -40,6 +40,8 @@ fs_status fs_codec_heif(const fs_codec_job *job, fs_image **out) {
     options = heif_decoding_options_alloc();
     if (options && options->version >= 2) options->convert_hdr_to_8bit = 1;
     if (options && options->version >= 3) options->strict_decoding = 1;
+    /* for AVIF, where it is there: on broken files libheif's dav1d way prints to stderr and loses memory (found by fuzzing) */
+    if (options && options->version >= 4) options->decoder_id = "aom";
     e = heif_decode_image(handle, &pic, heif_colorspace_RGB, heif_chroma_interleaved_RGB, options);
     if (e.code != heif_error_Ok) {
         status = fail_heif(job, e);
