@@ -138,7 +138,6 @@ static fs_status collect_special(settings *s, fs_error *err) {
         if (object_anyway) found[a].object = true;
         if (st == FS_OK && use_map) st = take_attribute(s, s->map, "special_tokens_map.json", a, found, err);
         if (st) return st;
-        if (new_rules && object_anyway) found[a].object = true; /* there the map is read before the objects are made */
     }
     size_t room = N_ATTRIBUTES;
     s->special = calloc(room + 1, sizeof *s->special);

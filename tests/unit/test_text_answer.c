@@ -28,7 +28,7 @@ static const example examples[] = {
      T,
      {"The lamp has no shadow.", "Its edges are too sharp."}},
     {" 1. " HEAD "The picture has not been tampered with. It appears to be a genuine photograph of a street.\n\n2. Judgment basis: Light "
-                 "and shadow agree.",
+     "and shadow agree.",
      "The picture has not been tampered with. It appears to be a genuine photograph of a street.",
      A,
      {"Light and shadow agree."}},
@@ -62,7 +62,7 @@ static const example examples[] = {
      {"Noise."}},
     /* points */
     {"1. " HEAD "The picture has been tampered with.\n2. Judgment basis:\n- Edges: too sharp.\n- Light: from two sides - left and "
-                "right.\n- Noise: differs",
+     "right.\n- Noise: differs",
      "The picture has been tampered with.",
      T,
      {"Edges: too sharp.", "Light: from two sides - left and right.", "Noise: differs"}},
@@ -81,6 +81,7 @@ static const example examples[] = {
     {"1. x\n2. Judgment basis:\n1. Edges.\n   Very sharp.\n2. Light.\n\n3. Noise.", "x", U, {"Edges.\n   Very sharp.", "Light.", "Noise."}},
     {"1. x\n2. Judgment basis:\n\xE2\x80\xA2 Edges.\n\xE2\x80\xA2 Light.\n\xE2\x80\x93 Noise.", "x", U, {"Edges.", "Light.", "Noise."}},
     {"1. x\n2. Judgment basis:\n**(a)** Edges.\n**(b)** Light.", "x", U, {"Edges.", "Light."}},
+    {"1. x\n2. Judgment basis: Areas (1) and (2) have halos. Noise.", "x", U, {"Areas (1) and (2) have halos.", "Noise."}},
     /* sentences */
     {"1. x\n2. Judgment basis: There are halos, e.g. At the roof. Dr. Who! It is 2.5 px wide (\"sharp.\") Really? yes. And so on",
      "x",

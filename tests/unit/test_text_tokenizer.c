@@ -209,6 +209,8 @@ static void holds_back_half_characters(void **state) {
         assert_int_equal(fs_text_stream_push(s, 3 + thumb[i], &piece, &err), FS_OK);
         assert_string_equal(piece, i < 3 ? "" : "\U0001F44D");
     }
+    assert_int_equal(fs_text_stream_push(s, 3 + 0xFF, &piece, &err), FS_OK); /* cannot become a character: no waiting */
+    assert_string_equal(piece, "\uFFFD");
     assert_int_equal(fs_text_stream_push(s, 3 + 0xE2, &piece, &err), FS_OK);
     assert_string_equal(piece, "");
     assert_int_equal(fs_text_stream_push(s, 2, &piece, &err), FS_OK); /* </s> ends nothing: it may be sampled over */

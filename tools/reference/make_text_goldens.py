@@ -105,6 +105,14 @@ VARIANTS = {
         "tokenizer_config.json": {**COMMON, "add_eos_token": True, "additional_special_tokens": ["<p>", "</p>"]},
         "special_tokens_map.json": {**STRINGS, "additional_special_tokens": [added("<p>", lstrip=True), "</p>"]},
         "added_tokens.json": {"<p>": 500, "</p>": 501, "<point>": 502}}),
+    "lists_differ": (["428", "437"], {
+        "tokenizer_config.json": {**COMMON, "additional_special_tokens": ["<point>", "<p>"]},
+        "special_tokens_map.json": {**STRINGS, "additional_special_tokens": ["</p>"]},
+        "added_tokens.json": {"<p>": 500, "</p>": 501, "<point>": 502}}),
+    "decoder_rules": (["437"], {
+        "tokenizer_config.json": {**COMMON, **basic_objects(typed), "added_tokens_decoder": {
+            **DECODER, "2": {**added("</s>", lstrip=True), "special": True}}},
+        "special_tokens_map.json": {**basic_objects(added), "pad_token": "<p>"}}),
     "no_bos": (["428", "437"], {
         "tokenizer_config.json": {**COMMON, "add_bos_token": False, "clean_up_tokenization_spaces": True, "legacy": False},
         "added_tokens.json": {"[SEG]": 500, "[SEG][SEG]x": 501}}),
@@ -126,7 +134,7 @@ def texts():
         "", " ", "  ", "   ", "\n", "\n\n", " \n ", "\t", "a", " a", "  a", "a ", "a  ", " a b  c   d    e", ".", " .", " 1.", "1.", "...",
         "Hello", "hello, world!", "\nThis", "The mask.", "0123456789", "1 2 3", "don't", "naïve café über", "東京タワー", "привет мир",
         "e\u0301 vs \u00e9", "\u0928\u092e\u0938\u094d\u0924\u0947", "👍", "👩\u200d👩\u200d👧\u200d👦", "🇩🇪 flag", "a\u00a0b", "\u3000wide\u3000", "\u2003em\u2003",
-        "\ufeffbom", "\u200bzero", "x\u0085y", "tab\tand\rreturn\x0bvt\x0cff", "\x01\x02\x1f", "\x7f", "\ufffd", "\uffff", "\U0010ffff",
+        "\ufeffbom", "\u200bzero", "x\u0085y", "a\u1680[SEG]\u1680b", "it 's a ' b ' n't . x , y ! z ? don 't we 're I 'm they 've", "tab\tand\rreturn\x0bvt\x0cff", "\x01\x02\x1f", "\x7f", "\ufffd", "\uffff", "\U0010ffff",
         "▁", "▁▁", "a▁b", "▁a", " ▁ a", "<0x41>", "<0x0A>x", "<unk", "unk>", "<s", "s>", "<", "[SEG", "SEG]", "[[SEG]]", "[seg]", "< s >",
         "<s>", "</s>", "<unk>", "<s></s>", "<s> a", "a <s>", "a</s> b", "a<unk>b", "a <unk> b", " <s> ", "<s> <s>", "<s>\n\n</s>\n", "<<s>>", "</s>.",
         "<pad>", "[PAD]", "x[PAD]y", "x [PAD] y",
@@ -144,12 +152,14 @@ def texts():
     return out
 
 
-def id_lists(size):
+def id_lists(size, mark):
     rng = random.Random(5)
     b = lambda *xs: [3 + x for x in xs]
     out = [[], [0], [1], [2], [259], [260], [1, 1, 2, 2], b(0xE2, 0x82, 0xAC), b(0xE2, 0x82), b(0x82, 0xAC), b(0xC0, 0x80), b(0xED, 0xA0, 0x80),
            b(0xF4, 0x90, 0x80, 0x80), b(0xF0, 0x9F, 0x91, 0x8D), b(0xF0, 0x9F, 0x91) + [300], [300] + b(0xF0, 0x9F, 0x91, 0x8D) + [301],
            b(0xF0, 0x9F) + [1] + b(0x91, 0x8D), b(0xE2, 0x82, 0x41), b(0xFF, 0xFE), b(0x41, 0xC3, 0xA9, 0xC3), b(0x0A), [1] + b(0x0A, 0x20), b(0x20) + [300]]
+    last = size - 1  # an added token where there is one; the mark alone decodes to nothing at a run's start
+    out += [[mark], [last, mark], [mark, last], [last, mark, last], [mark, mark, last, mark, mark], [1, mark, last, 2, mark]]
     out += [[rng.randrange(size) for _ in range(rng.randint(1, 14))] for _ in range(40)]
     out += [[rng.choice([0, 1, 2, size - 1, size - 2, 259, 260, 261] + b(0xC3, 0xA9, 0xE2, 0x82, 0xAC, 0x20, 0x0A)) for _ in range(rng.randint(1, 9))]
             for _ in range(60)]
@@ -183,7 +193,7 @@ def worker(model, generation, out):
             tok = LlamaTokenizer.from_pretrained(tmp)
             indices = list(range(len(all_texts))) if name in MAIN else [i for i, t in enumerate(all_texts) if len(t) < 60]
             encoded = [tok(all_texts[i]).input_ids for i in indices]
-            lists = id_lists(len(tok)) if name in MAIN else id_lists(len(tok))[-90:]
+            lists = id_lists(len(tok), tok.convert_tokens_to_ids("▁"))[0 if name in MAIN else -106:]
             decodings = [encoded[i] for i in range(len(encoded))] + lists
             results[name] = {
                 "size": len(tok), "bos": tok.bos_token_id, "eos": tok.eos_token_id,
