@@ -18,7 +18,9 @@ typedef struct example {
     const char *basis[8];
 } example;
 
-enum { U = FS_VERDICT_UNDETERMINED, A = FS_VERDICT_AUTHENTIC, T = FS_VERDICT_TAMPERED };
+#define U FS_VERDICT_UNDETERMINED
+#define A FS_VERDICT_AUTHENTIC
+#define T FS_VERDICT_TAMPERED
 
 static const example examples[] = {
     /* as trained */
