@@ -40,10 +40,16 @@ static int available_threads(int asked) {
 #endif
 }
 
-static bool copy_text(const char **field) {
-    if (!*field) return true;
-    *field = fs_strdup(*field);
-    return *field != NULL;
+/* Makes the options' strings the detector's own. */
+static bool own_strings(fs_options *o) {
+    const char **const fields[] = {&o->clip_dir, &o->sam_file, &o->dtg_file, &o->question};
+    bool copied = true;
+    for (int i = 0; i < 4; i++) { /* all of them, even after a failure: freeing must not meet the caller's */
+        if (!*fields[i]) continue;
+        *fields[i] = fs_strdup(*fields[i]);
+        if (!*fields[i]) copied = false;
+    }
+    return copied;
 }
 
 /* The last component of the directory's real path, so that "." has a name too. */
@@ -62,10 +68,8 @@ fs_status fs_detector_create(const char *model_dir, const fs_options *options, f
     fs_detector *d = calloc(1, sizeof *d);
     if (!d) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     o.threads = available_threads(o.threads);
-    const char *clip = o.clip_dir, *sam = o.sam_file, *dtg = o.dtg_file, *question = o.question;
-    const bool copied = copy_text(&clip) & copy_text(&sam) & copy_text(&dtg) & copy_text(&question);
+    const bool copied = own_strings(&o);
     d->options = o;
-    d->options.clip_dir = clip, d->options.sam_file = sam, d->options.dtg_file = dtg, d->options.question = question;
     d->name = directory_name(model_dir);
     if (!copied || !d->name) {
         s = fs_fail(err, FS_E_NO_MEMORY, "out of memory");

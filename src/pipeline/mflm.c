@@ -90,7 +90,7 @@ fs_status fs_mflm_open(fs_layout *layout, const fs_options *opt, fs_mflm **out, 
                          layout->mflm, (long long)s->seg_head.fc2.w->shape[0], (long long)s->sam_decoder.channels);
         goto done;
     }
-    if (source.find(source.user, "model.region_encoder.updims.weight")) {
+    if (source.find(source.user, "model.region_encoder.roi_align.updims.weight")) {
         const int64_t grid = s->tower.clip.config.image_size / s->tower.clip.config.patch_size;
         if ((status = fs_region_encoder_bind(&s->region, grid, &source, "model.region_encoder.", err))) goto done;
         s->has_region = true;

@@ -246,6 +246,10 @@ fs_status fs_result_from_json(const char *json, fs_result **out, fs_error *err) 
     fs_status s = fs_json_parse("result", json, strlen(json), &j, err);
     if (!s) s = read_result(&j, r, err);
     fs_json_close(&j);
+    if (s == FS_E_NOT_FOUND || s == FS_E_MISMATCH) { /* a field that is missing or of another kind: this is no result */
+        s = FS_E_FORMAT;
+        if (err) err->status = s;
+    }
     if (s) fs_result_free(r);
     else *out = r;
     return s;

@@ -191,9 +191,9 @@ static void rounded(const char *dir, const char *prefix, const char *file, fs_dt
     assert_true(max_error(x, named(g, prefix, "embeds", -1)) == 0);
     fs_tensor *h = fs_llama_forward(&c, &m.llama, NULL, x, taps);
     assert_ok(&c);
-    const double layer = share_within(taps[0], named(g, prefix, "layer", 0), digits, 2, 0.01);
+    const double layer = share_in_steps(taps[0], named(g, prefix, "layer", 0), digits, 2, 0.01);
     const int64_t n = m.config.llama.layers;
-    const double deep = share_within(taps[n - 1], named(g, prefix, "layer", n - 1), digits, 2, 0.01);
+    const double deep = share_in_steps(taps[n - 1], named(g, prefix, "layer", n - 1), digits, 2, 0.01);
     const double logits = max_error(fs_llama_logits(&c, &m.llama, h), named(g, prefix, "logits", -1));
     print_message("%s: within 2 ulp after one layer %.4f, after %d %.4f; logits off by %.2e of the largest\n", file, layer, (int)n, deep, logits);
     assert_true(layer > 0.99); /* the plan's bound; it is for one layer */

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import networks as net
 import torch
+from half import Rounded
 from weightgen import fill, tensor
 
 KEEP = 4096
@@ -86,7 +87,8 @@ def mask_decoder():
     pe = net.TextPrompt(model.prompt_encoder).dense_pe()
     masks = net.sam_decode(model, tensor("input", (1, 256, 64, 64)), tensor("input.text", (1, 1, 256)), pe)
     post = net.postprocess(masks[:, :1], 1024, (768, 1024), (768, 1024))
-    pe_bf16 = net.TextPrompt(model.bfloat16().prompt_encoder).dense_pe()
+    with Rounded(torch.bfloat16):
+        pe_bf16 = net.TextPrompt(model.bfloat16().prompt_encoder).dense_pe()
     return {"pe_f32": pe[0], "pe_bf16": pe_bf16[0].float(), "low_res": masks[:, :1], "post": post[0]}, ()
 
 

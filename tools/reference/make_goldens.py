@@ -14,6 +14,7 @@ import numpy as np
 import pictures
 import tiny
 import torch
+from half import Rounded
 from networks import TINY
 from PIL import Image
 from torch.nn import functional as F
@@ -145,9 +146,8 @@ def dte(out):
 
 
 def half_llama(out):
-    from half import Half
     model = net.load_llama(TINY / "DTE-FDM", net.read_checkpoint(TINY / "DTE-FDM")).half()
-    with Half():
+    with Rounded(torch.float16):
         sample = llama_sample(model, "dte", tiny.VOCAB)
     sample.pop("dte.ids")
     for name, value in sample.items():
@@ -169,7 +169,8 @@ def golden_sam(out, weights):
     model = net.load_sam(weights)
     result, pe, masks, post = sam_golden(model)
     rounded = net.load_sam(weights).bfloat16()
-    pe_bf16 = net.TextPrompt(rounded.prompt_encoder).dense_pe().float()
+    with Rounded(torch.bfloat16):
+        pe_bf16 = net.TextPrompt(rounded.prompt_encoder).dense_pe().float()
     assert torch.equal(model.image_encoder(tensor("input", (1, 3, 128, 128)))[0], result["neck"])
     assert torch.equal(model.prompt_encoder.get_dense_pe(), pe)          # ours exists for its bfloat16 variant only
     embedding, text = result["neck"][None], tensor("input.text", (1, 1, 32))
@@ -179,7 +180,8 @@ def golden_sam(out, weights):
         low_res_pe_bf16=net.sam_decode(model, embedding, text, pe_bf16)[0, :1], post=post,
         post_tall=net.postprocess(masks[:, :1], 128, (128, 60), (160, 75))[0]))
     assert (pe[0] - pe_bf16[0]).abs().max() > 0.01
-    result, pe, masks, post = sam_golden(rounded, torch.bfloat16)
+    with Rounded(torch.bfloat16):
+        result, pe, masks, post = sam_golden(rounded, torch.bfloat16)
     save(out / "sam_bf16.safetensors", dict(result, pe=pe[0], low_res=masks[0, :1], post=post))
 
 
@@ -207,8 +209,9 @@ def golden_seg(out, weights, tokenizer):
     for dtype, name in ((torch.float32, "seg"), (torch.bfloat16, "seg_bf16")):
         clip, model = net.load_clip().to(dtype), net.load_llama(TINY / "MFLM", weights).to(dtype)
         projector, fcs = net.load_projector(weights).to(dtype), net.load_text_fcs(weights).to(dtype)
-        rows = projector(net.clip_hidden(clip, pixels.to(dtype))[-2][0, 1:])
-        spots, state, vector = seg_vectors(model, fcs, ids, rows)
+        with Rounded(torch.bfloat16):        # nothing changes for float32
+            rows = projector(net.clip_hidden(clip, pixels.to(dtype))[-2][0, 1:])
+            spots, state, vector = seg_vectors(model, fcs, ids, rows)
         result = dict(state=state[0], vector=vector[0])
         if dtype == torch.float32:
             result.update(ids=ids, expanded=[len(ids) + 63], position=spots, relu=fcs[1](fcs[0](state[0])))
@@ -217,18 +220,22 @@ def golden_seg(out, weights, tokenizer):
 
 def golden_bf16(out, weights):
     model = net.load_llama(TINY / "MFLM", weights).bfloat16()
-    sample = llama_sample(model, "mflm", tiny.VOCAB + 7)
+    clip = net.load_clip().bfloat16()
+    with Rounded(torch.bfloat16):
+        sample = llama_sample(model, "mflm", tiny.VOCAB + 7)
+        states = clip_states(clip, tensor("input", (1, 3, 112, 112)).bfloat16())
     sample.pop("mflm.ids")
     save(out / "llama_bf16.safetensors", sample)
-    save(out / "clip_bf16.safetensors",
-         clip_states(net.load_clip().bfloat16(), tensor("input", (1, 3, 112, 112)).bfloat16()))
+    save(out / "clip_bf16.safetensors", states)
 
 
 def stage2(out, weights, tokenizer):
     model, projector = net.load_llama(TINY / "MFLM", weights), net.load_projector(weights)
     clip, sam, fcs = net.load_clip(), net.load_sam(weights), net.load_text_fcs(weights)
-    # The original computes stage 2 in bfloat16, whose rounding of the positional encoding's phases is visible in the mask and which every checkpoint was trained with: kept here too.
-    pe = net.TextPrompt(net.load_sam(weights).bfloat16().prompt_encoder).dense_pe().float()
+    # The original computes stage 2 in bfloat16, whose rounding of the positional encoding's phases is visible in the mask and part of what the
+    # checkpoint was trained with: kept here too.
+    with Rounded(torch.bfloat16):
+        pe = net.TextPrompt(net.load_sam(weights).bfloat16().prompt_encoder).dense_pe().float()
     for name in pictures.GOLDEN:
         told = json.loads((out / ("e2e_%s_dte.json" % name)).read_text())
         if "has not been tampered with" in told["outputs_cli"]:

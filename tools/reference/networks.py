@@ -154,7 +154,8 @@ class TextPrompt(nn.Module):
         self.encoder = encoder
 
     def dense_pe(self):
-        """SAM's own grid is float32; the original keeps it in the type of the (converted) buffer."""
+        """SAM's own grid is float32; the original keeps it in the type of the (converted) buffer. In bfloat16 this must run under
+        half.Rounded: PyTorch's CPU kernels round the product's terms and the factor 2 pi to bfloat16 too, the GPU's do not."""
         layer, (h, w) = self.encoder.pe_layer, self.encoder.image_embedding_size
         dtype = layer.positional_encoding_gaussian_matrix.dtype
         y, x = torch.meshgrid((torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w, indexing="ij")
