@@ -5,7 +5,7 @@
 
 #include "backend/backend.h"
 
-#if defined(__x86_64__) && defined(FS_CPU_FAST)
+#if defined(__x86_64__)
 #define FS_CPU_X86 1
 #endif
 

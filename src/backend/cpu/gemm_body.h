@@ -1,0 +1,193 @@
+/* Kernels of the matrix product for the instruction set whose simd_*.h was included before: the register tile, the packing of its right
+ * operand by transposition, streaming dot products for few rows, and weighted sums of rows. Needs vector_body.h's loads. */
+
+enum { COL_VECTORS = TILE_COLS / LANES };
+
+/* ---- the tile: `rows` x COL_VECTORS accumulators, one broadcast of a for all vectors of a row of b ---- */
+
+static inline __attribute__((always_inline)) void tile(const int rows, int64_t cols, int64_t k, const float *a, const float *b, float *c,
+                                                       int64_t ldc, bool add) {
+    vf sum[TILE_ROWS][COL_VECTORS];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int v = 0; v < COL_VECTORS; v++) sum[i][v] = v_set(0.0f);
+    for (int64_t p = 0; p < k; p++) {
+        vf row[COL_VECTORS];
+#pragma GCC unroll 2
+        for (int v = 0; v < COL_VECTORS; v++) row[v] = v_load(b + p * TILE_COLS + v * LANES);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+            const vf x = v_set(a[i * FS_GEMM_KC + p]);
+#pragma GCC unroll 2
+            for (int v = 0; v < COL_VECTORS; v++) sum[i][v] = v_fma(x, row[v], sum[i][v]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int v = 0; v < COL_VECTORS; v++) {
+            float *out = c + i * ldc + v * LANES;
+            const int64_t left = cols - v * LANES;
+            if (left >= LANES)
+                v_store(out, add ? v_add(v_load(out), sum[i][v]) : sum[i][v]);
+            else if (left > 0)
+                v_store_part(out, add ? v_add(v_load_part(out, left), sum[i][v]) : sum[i][v], left);
+        }
+}
+
+#define TILE_CASE(r)                                                                                                                       \
+    case r: tile(r, cols, k, a, b, c, ldc, add); break
+
+void FS_KERNEL(fs_gemm_tile)(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j += 16) _mm_prefetch((const char *)(c + i * ldc + j), _MM_HINT_T0);
+    switch (rows) {
+        TILE_CASE(1);
+        TILE_CASE(2);
+        TILE_CASE(3);
+        TILE_CASE(4);
+        TILE_CASE(5);
+        TILE_CASE(6);
+#if FS_TILE_MANY_ROWS
+        TILE_CASE(7);
+        TILE_CASE(8);
+        TILE_CASE(9);
+        TILE_CASE(10);
+        TILE_CASE(11);
+        TILE_CASE(12);
+        TILE_CASE(13);
+        TILE_CASE(14);
+#endif
+    }
+}
+
+/* ---- packing: LANES rows x LANES terms at a time, transposed in registers ---- */
+
+static inline __attribute__((always_inline)) void pack_block(const char *w, fs_dtype type, int64_t ld, int64_t n, int64_t terms, fs_dtype round,
+                                                             float *out) {
+    const int64_t size = type == FS_DTYPE_F32 ? 4 : 2;
+    vf r[LANES];
+    for (int i = 0; i < LANES; i++) {
+        r[i] = v_set(0.0f);
+        if (i < n) r[i] = terms >= LANES ? v_load_as(w + i * ld * size, type, 0) : v_load_as_part(w + i * ld * size, type, 0, terms);
+        if (round != type) r[i] = v_round_to(r[i], round);
+    }
+    v_transpose(r);
+    for (int p = 0; p < LANES; p++)
+        if (p < terms) v_store(out + p * TILE_COLS, r[p]);
+}
+
+static inline __attribute__((always_inline)) void pack_as(const char *w, fs_dtype type, int64_t ld, int64_t n, int64_t k, fs_dtype round,
+                                                          float *out) {
+    const int64_t size = type == FS_DTYPE_F32 ? 4 : 2;
+    for (int64_t j = 0; j < TILE_COLS; j += LANES)
+        for (int64_t p = 0; p < k; p += LANES) {
+            const char *from = w + (j < n ? (j * ld + p) * size : 0);
+            if (n - j >= LANES && k - p >= LANES)
+                pack_block(from, type, ld, LANES, LANES, round, out + p * TILE_COLS + j);
+            else
+                pack_block(from, type, ld, n - j, k - p, round, out + p * TILE_COLS + j);
+        }
+}
+
+void FS_KERNEL(fs_pack_rows)(const void *w, fs_dtype type, int64_t ld, int64_t n, int64_t k, fs_dtype round, float *out) {
+    if (type == FS_DTYPE_F16)
+        pack_as(w, FS_DTYPE_F16, ld, n, k, round, out);
+    else if (type == FS_DTYPE_BF16)
+        pack_as(w, FS_DTYPE_BF16, ld, n, k, round, out);
+    else
+        pack_as(w, FS_DTYPE_F32, ld, n, k, round, out);
+}
+
+/* ---- few rows: `rows` weight rows against m rows of x, one vector of partial sums for each pair ---- */
+
+enum { DOT_ROWS = 4, AHEAD = 1024 /* bytes of each weight row to fetch early */ };
+
+static inline __attribute__((always_inline)) void dot_block(const int m, const int rows, const fs_dtype type, const float *x, int64_t ldx,
+                                                            const char *w, int64_t ldw, int64_t k, float *y, int64_t ldy) {
+    const int64_t size = type == FS_DTYPE_F32 ? 4 : 2;
+    vf sum[DOT_ROWS][FS_DOT_MAX_ROWS];
+    for (int j = 0; j < rows; j++)
+        for (int i = 0; i < m; i++) sum[j][i] = v_set(0.0f);
+    int64_t p = 0;
+    for (; p + LANES <= k; p += LANES) {
+        vf in[FS_DOT_MAX_ROWS];
+        for (int i = 0; i < m; i++) in[i] = v_load(x + i * ldx + p);
+        for (int j = 0; j < rows; j++) {
+            const char *row = w + j * ldw * size;
+            _mm_prefetch(row + p * size + AHEAD, _MM_HINT_T0);
+            const vf weight = v_load_as(row, type, p);
+            for (int i = 0; i < m; i++) sum[j][i] = v_fma(in[i], weight, sum[j][i]);
+        }
+    }
+    if (p < k)
+        for (int j = 0; j < rows; j++) {
+            const vf weight = v_load_as_part(w + j * ldw * size, type, p, k - p);
+            for (int i = 0; i < m; i++) sum[j][i] = v_fma(v_load_part(x + i * ldx + p, k - p), weight, sum[j][i]);
+        }
+    for (int j = 0; j < rows; j++)
+        for (int i = 0; i < m; i++) y[i * ldy + j] = v_sum(sum[j][i]);
+}
+
+static inline __attribute__((always_inline)) void dot_all(const int m, const fs_dtype type, const float *x, int64_t ldx, const char *w,
+                                                          int64_t ldw, int64_t n, int64_t k, float *y, int64_t ldy) {
+    const int64_t size = type == FS_DTYPE_F32 ? 4 : 2;
+    int64_t j = 0;
+    for (; j + DOT_ROWS <= n; j += DOT_ROWS) dot_block(m, DOT_ROWS, type, x, ldx, w + j * ldw * size, ldw, k, y + j, ldy);
+    for (; j < n; j++) dot_block(m, 1, type, x, ldx, w + j * ldw * size, ldw, k, y + j, ldy);
+}
+
+static inline __attribute__((always_inline)) void dot_type(int64_t m, const fs_dtype type, const float *x, int64_t ldx, const char *w,
+                                                           int64_t ldw, int64_t n, int64_t k, float *y, int64_t ldy) {
+    switch (m) {
+    case 1: dot_all(1, type, x, ldx, w, ldw, n, k, y, ldy); break;
+    case 2: dot_all(2, type, x, ldx, w, ldw, n, k, y, ldy); break;
+    case 3: dot_all(3, type, x, ldx, w, ldw, n, k, y, ldy); break;
+    case 4: dot_all(4, type, x, ldx, w, ldw, n, k, y, ldy); break;
+    }
+}
+
+void FS_KERNEL(fs_dot_rows)(const float *x, int64_t ldx, int64_t m, const void *w, fs_dtype type, int64_t ldw, int64_t n, int64_t k, float *y,
+                            int64_t ldy) {
+    if (type == FS_DTYPE_F16)
+        dot_type(m, FS_DTYPE_F16, x, ldx, w, ldw, n, k, y, ldy);
+    else if (type == FS_DTYPE_BF16)
+        dot_type(m, FS_DTYPE_BF16, x, ldx, w, ldw, n, k, y, ldy);
+    else
+        dot_type(m, FS_DTYPE_F32, x, ldx, w, ldw, n, k, y, ldy);
+}
+
+/* ---- y = sum of p[j] v[j], a strip of columns at a time; blocks of FS_GEMM_KC rows so that the error does not grow with n ---- */
+
+enum { STRIP = 4 };
+
+static inline __attribute__((always_inline)) void weighted_strip(const int vectors, int64_t part, const float *p, const float *v, int64_t ldv,
+                                                                 int64_t n, float *y) {
+    vf total[STRIP];
+    for (int e = 0; e < vectors; e++) total[e] = v_set(0.0f);
+    for (int64_t j0 = 0; j0 < n; j0 += FS_GEMM_KC) {
+        const int64_t end = fs_min_i64(n, j0 + FS_GEMM_KC);
+        vf sum[STRIP];
+        for (int e = 0; e < vectors; e++) sum[e] = v_set(0.0f);
+        for (int64_t j = j0; j < end; j++) {
+            const vf weight = v_set(p[j]);
+            for (int e = 0; e < vectors; e++)
+                sum[e] = v_fma(weight, part ? v_load_part(v + j * ldv, part) : v_load(v + j * ldv + e * LANES), sum[e]);
+        }
+        for (int e = 0; e < vectors; e++) total[e] = v_add(total[e], sum[e]);
+    }
+    for (int e = 0; e < vectors; e++) {
+        if (part)
+            v_store_part(y, total[e], part);
+        else
+            v_store(y + e * LANES, total[e]);
+    }
+}
+
+void FS_KERNEL(fs_weighted_rows)(const float *p, const float *v, int64_t ldv, int64_t n, int64_t d, float *y) {
+    int64_t e = 0;
+    for (; e + STRIP * LANES <= d; e += STRIP * LANES) weighted_strip(STRIP, 0, p, v + e, ldv, n, y + e);
+    for (; e + LANES <= d; e += LANES) weighted_strip(1, 0, p, v + e, ldv, n, y + e);
+    if (e < d) weighted_strip(1, d - e, p, v + e, ldv, n, y + e);
+}

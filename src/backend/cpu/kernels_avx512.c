@@ -1,0 +1,14 @@
+/* All kernels for AVX-512 (F, BW, DQ, VL); the bodies are common to the instruction sets. Empty where the build does not target x86. */
+#ifdef __AVX512F__
+#include <math.h>
+#include <string.h>
+
+#define FS_TILE_MANY_ROWS 1
+#include "backend/cpu/simd_avx512.h"
+
+#include "backend/cpu/vector_body.h"
+
+#include "backend/cpu/gemm_body.h"
+#else
+typedef int fs_no_avx512;
+#endif

@@ -1,0 +1,181 @@
+/* Vector kernels for the instruction set whose simd_*.h was included before: conversion and rounding of element types, elementwise
+ * functions, reductions of a row. A tail is done with part of a vector and the same arithmetic, so a value's place does not matter.
+ *
+ * exp: x = n ln 2 + r, a polynomial of degree 7 in r, times 2^n; within 1 ulp, subnormal results included.
+ * gelu: x Q(|x|) or x - x Q(|x|) with Q the upper tail of the normal distribution as exp(-x^2/2) t P(t), t = 1 / (1 + 0.3 |x|), P of degree 9;
+ * relative error 4e-7 over the whole range, the left tail included, where 1 + erf would cancel. Both polynomials are minimax fits in the
+ * relative error. */
+
+static inline vf v_exp(vf x) {
+    x = v_min(v_set(89.0f), v_max(v_set(-104.0f), x)); /* beyond, the result is inf or 0 all the same; NaN passes */
+    const vf n = v_nearest(v_mul(x, v_set(1.44269504f)));
+    vf r = v_fnma(n, v_set(0.693147182f), x);
+    r = v_fnma(n, v_set(-1.90465421e-9f), r);
+    vf p = v_set(0.000198578404f);
+    p = v_fma(p, r, v_set(0.0013933708f));
+    p = v_fma(p, r, v_set(0.00833336078f));
+    p = v_fma(p, r, v_set(0.041666463f));
+    p = v_fma(p, r, v_set(0.166666672f));
+    p = v_fma(p, r, v_set(0.5f));
+    p = v_fma(v_mul(r, r), p, r);
+    return v_ldexp(v_add(p, v_set(1.0f)), n);
+}
+
+static inline vf v_sigmoid(vf x) { return v_div(v_set(1.0f), v_add(v_set(1.0f), v_exp(v_sub(v_set(0.0f), x)))); }
+static inline vf v_silu(vf x) { return v_div(x, v_add(v_set(1.0f), v_exp(v_sub(v_set(0.0f), x)))); }
+
+static inline vf v_gelu(vf x) {
+    const vf a = v_min(v_set(15.0f), v_abs(x)); /* the tail is 0 in f32 from 14.4 on */
+    const vf t = v_div(v_set(1.0f), v_fma(v_set(0.3f), a, v_set(1.0f)));
+    vf p = v_set(-0.0206283815f);
+    p = v_fma(p, t, v_set(0.112463355f));
+    p = v_fma(p, t, v_set(-0.228281587f));
+    p = v_fma(p, t, v_set(0.191879258f));
+    p = v_fma(p, t, v_set(-0.0795060098f));
+    p = v_fma(p, t, v_set(0.0962033346f));
+    p = v_fma(p, t, v_set(0.0783727318f));
+    p = v_fma(p, t, v_set(0.110239245f));
+    p = v_fma(p, t, v_set(0.119571328f));
+    p = v_fma(p, t, v_set(0.119686715f));
+    const vf square = v_mul(a, a), lost = v_fma(a, a, v_sub(v_set(0.0f), square)); /* a a = square + lost */
+    const vf e = v_exp(v_mul(square, v_set(-0.5f)));
+    const vf tail = v_mul(v_mul(t, p), v_fma(v_mul(lost, v_set(-0.5f)), e, e));
+    const vf y = v_mul(x, tail);
+    return v_pick_negative(x, y, v_sub(x, y));
+}
+
+static inline __attribute__((always_inline)) vf v_load_as(const void *x, fs_dtype type, int64_t at) {
+    if (type == FS_DTYPE_F16) return v_load_f16((const uint16_t *)x + at);
+    if (type == FS_DTYPE_BF16) return v_load_bf16((const uint16_t *)x + at);
+    return v_load((const float *)x + at);
+}
+static inline __attribute__((always_inline)) vf v_load_as_part(const void *x, fs_dtype type, int64_t at, int64_t n) {
+    if (type == FS_DTYPE_F16) return v_load_f16_part((const uint16_t *)x + at, n);
+    if (type == FS_DTYPE_BF16) return v_load_bf16_part((const uint16_t *)x + at, n);
+    return v_load_part((const float *)x + at, n);
+}
+static inline vf v_round_to(vf a, fs_dtype precision) {
+    return precision == FS_DTYPE_BF16 ? v_round_bf16(a) : precision == FS_DTYPE_F16 ? v_round_f16(a) : a;
+}
+
+static inline __attribute__((always_inline)) void convert(const void *x, fs_dtype type, float *y, int64_t n) {
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) v_store(y + i, v_load_as(x, type, i));
+    if (i < n) v_store_part(y + i, v_load_as_part(x, type, i, n - i), n - i);
+}
+void FS_KERNEL(fs_to_f32)(const void *x, fs_dtype type, float *y, int64_t n) {
+    if (type == FS_DTYPE_F16)
+        convert(x, FS_DTYPE_F16, y, n);
+    else if (type == FS_DTYPE_BF16)
+        convert(x, FS_DTYPE_BF16, y, n);
+    else
+        memmove(y, x, (size_t)n * sizeof *y);
+}
+
+static inline __attribute__((always_inline)) void round_all(float *x, int64_t n, fs_dtype precision) {
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) v_store(x + i, v_round_to(v_load(x + i), precision));
+    if (i < n) v_store_part(x + i, v_round_to(v_load_part(x + i, n - i), precision), n - i);
+}
+void FS_KERNEL(fs_round)(float *x, int64_t n, fs_dtype precision) {
+    if (precision == FS_DTYPE_BF16)
+        round_all(x, n, FS_DTYPE_BF16);
+    else if (precision == FS_DTYPE_F16)
+        round_all(x, n, FS_DTYPE_F16);
+}
+
+/* ---- elementwise: whole vectors, then the tail ---- */
+
+#define FOR_VECTORS(n, whole, part)                                                                                                        \
+    do {                                                                                                                                   \
+        int64_t i = 0;                                                                                                                     \
+        for (; i + LANES <= (n); i += LANES) v_store(y + i, whole);                                                                        \
+        const int64_t left = (n)-i;                                                                                                        \
+        if (left) v_store_part(y + i, part, left);                                                                                         \
+    } while (0)
+
+void FS_KERNEL(fs_add)(const float *a, const float *b, float *y, int64_t n) {
+    FOR_VECTORS(n, v_add(v_load(a + i), v_load(b + i)), v_add(v_load_part(a + i, left), v_load_part(b + i, left)));
+}
+void FS_KERNEL(fs_mul)(const float *a, const float *b, float *y, int64_t n) {
+    FOR_VECTORS(n, v_mul(v_load(a + i), v_load(b + i)), v_mul(v_load_part(a + i, left), v_load_part(b + i, left)));
+}
+void FS_KERNEL(fs_scale)(const float *x, float f, float *y, int64_t n) {
+    const vf factor = v_set(f);
+    FOR_VECTORS(n, v_mul(v_load(x + i), factor), v_mul(v_load_part(x + i, left), factor));
+}
+void FS_KERNEL(fs_affine)(const float *x, float a, float b, float *y, int64_t n) {
+    const vf factor = v_set(a), shift = v_set(b);
+    FOR_VECTORS(n, v_fma(v_load(x + i), factor, shift), v_fma(v_load_part(x + i, left), factor, shift));
+}
+void FS_KERNEL(fs_gelu)(const float *x, float *y, int64_t n) {
+    FOR_VECTORS(n, v_gelu(v_load(x + i)), v_gelu(v_load_part(x + i, left)));
+}
+void FS_KERNEL(fs_silu)(const float *x, float *y, int64_t n) {
+    FOR_VECTORS(n, v_silu(v_load(x + i)), v_silu(v_load_part(x + i, left)));
+}
+void FS_KERNEL(fs_sigmoid)(const float *x, float *y, int64_t n) {
+    FOR_VECTORS(n, v_sigmoid(v_load(x + i)), v_sigmoid(v_load_part(x + i, left)));
+}
+#undef FOR_VECTORS
+
+static inline vf normal(vf x, vf mean, vf rstd, vf w, vf b) { return v_fma(v_mul(v_sub(x, mean), rstd), w, b); }
+
+void FS_KERNEL(fs_normalize)(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n) {
+    const vf m = v_set(mean), r = v_set(rstd);
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) v_store(y + i, normal(v_load(x + i), m, r, v_load(w + i), v_load(b + i)));
+    const int64_t left = n - i;
+    if (left) v_store_part(y + i, normal(v_load_part(x + i, left), m, r, v_load_part(w + i, left), v_load_part(b + i, left)), left);
+}
+
+/* ---- reductions: by lanes, the lanes added in a fixed order ---- */
+
+double FS_KERNEL(fs_sum)(const float *x, int64_t n) {
+    vd s = v_wide_zero();
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) s = v_wide_add(s, v_load(x + i));
+    if (i < n) s = v_wide_add(s, v_load_part(x + i, n - i));
+    return v_wide_sum(s);
+}
+
+double FS_KERNEL(fs_sum_squares)(const float *x, float mean, int64_t n) {
+    vd s = v_wide_zero();
+    const vf m = v_set(mean);
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) s = v_wide_add_square(s, v_sub(v_load(x + i), m));
+    if (i < n) { /* the lanes behind the end must give 0, not mean^2 */
+        float rest[LANES] = {0};
+        v_store_part(rest, v_sub(v_load_part(x + i, n - i), m), n - i);
+        s = v_wide_add_square(s, v_load(rest));
+    }
+    return v_wide_sum(s);
+}
+
+float FS_KERNEL(fs_max)(const float *x, int64_t n) {
+    vf m = v_set(-INFINITY);
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) m = v_max(v_load(x + i), m);
+    float best = v_largest(m);
+    for (; i < n; i++)
+        if (x[i] > best) best = x[i];
+    return best;
+}
+
+double FS_KERNEL(fs_exp_sum)(const float *x, float max, float *y, int64_t n) {
+    vd s = v_wide_zero();
+    const vf m = v_set(max);
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const vf e = v_exp(v_sub(v_load(x + i), m));
+        v_store(y + i, e);
+        s = v_wide_add(s, e);
+    }
+    if (i < n) {
+        float rest[LANES] = {0};
+        v_store_part(rest, v_exp(v_sub(v_load_part(x + i, n - i), m)), n - i);
+        v_store_part(y + i, v_load(rest), n - i);
+        s = v_wide_add(s, v_load(rest));
+    }
+    return v_wide_sum(s);
+}
