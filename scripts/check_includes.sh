@@ -45,4 +45,4 @@ find src \( -name '*.c' -o -name '*.h' -o -name '*.cc' \) | LC_ALL=C sort | xarg
         if (!files) { print "check_includes.sh: no source found"; exit 1 }
         if (bad) exit 1
         printf "%d files, all includes in order\n", files
-    }'
+    }' || exit 1

@@ -2,7 +2,7 @@
 # make demo: both stages on one photograph, with the tiny checkpoint of models/tiny.
 #
 # Usage: scripts/demo.sh FAKESHIELD [IMAGE]
-# Without IMAGE it takes a photograph that Debian's package python3-sklearn carries (china.jpg, by danielbuechele, CC BY 2.0). The package is
+# Without IMAGE it takes a photograph that Debian's package python3-sklearn carries (flower.jpg, CC BY 2.0; credits are in its README.txt). The package is
 # unpacked into the user's cache, not installed. MODEL chooses another checkpoint, OUT another folder for the results.
 set -eu
 
@@ -12,7 +12,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 model=${MODEL:-$root/models/tiny}
 out=${OUT:-out/demo}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/fakeshield
-inside=usr/lib/python3/dist-packages/sklearn/datasets/images/china.jpg
+inside=usr/lib/python3/dist-packages/sklearn/datasets/images/flower.jpg
 
 no_photo() {
     echo "demo: no photograph at hand: $1" >&2
@@ -33,17 +33,17 @@ fetch_photo() {
             no_photo "apt-get download python3-sklearn: $(tail -n 1 "$work/log")"
     fi
     dpkg-deb -x "$work"/python3-sklearn_*.deb "$work/x"
-    [ -s "$work/x/$inside" ] || no_photo "python3-sklearn no longer carries china.jpg"
+    [ -s "$work/x/$inside" ] || no_photo "python3-sklearn no longer carries flower.jpg"
     mkdir -p "$cache"
-    mv "$work/x/$inside" "$cache/china.jpg"
+    mv "$work/x/$inside" "$cache/flower.jpg"
 }
 
 if [ -z "$image" ]; then
     if [ -s "/$inside" ]; then
         image=/$inside
     else
-        [ -s "$cache/china.jpg" ] || fetch_photo
-        image=$cache/china.jpg
+        [ -s "$cache/flower.jpg" ] || fetch_photo
+        image=$cache/flower.jpg
     fi
 fi
 

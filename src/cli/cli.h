@@ -31,6 +31,9 @@ typedef struct cli_term {
     double last_drawn, started;
     size_t picture, pictures; /* of this phase: 1-based number of the current one; how many */
     char name[256];
+    /* a heading that is printed once there is something to stand under it */
+    const char *head;
+    size_t head_number, head_of;
     /* the explanation on stdout, wrapped on a terminal */
     size_t column, width, word_columns, word_bytes;
     char word[512];
@@ -151,6 +154,9 @@ fs_status cli_write_pictures(cli_term *t, const fs_result *r, const cli_paths *p
 fs_status cli_write_json(cli_term *t, const fs_result *r, const cli_paths *p, bool with_times);
 fs_status cli_print_json(cli_term *t, const fs_result *r, const cli_paths *p, bool with_times);
 void cli_report_head(cli_term *t, const char *path, size_t number, size_t of);
+/* The same, but only when the explanation begins or cli_report_head_now is called; path must live until then. NULL: not at all. */
+void cli_report_head_later(cli_term *t, const char *path, size_t number, size_t of);
+void cli_report_head_now(cli_term *t);
 void cli_report_verdict(cli_term *t, const fs_result *r);
 void cli_report_mask(cli_term *t, const fs_result *r);
 void cli_report_files(cli_term *t, const fs_result *r, const cli_paths *p);

@@ -8,7 +8,7 @@
 
 static const char help[] = "Usage: fakeshield detect -m DIR [options] IMAGE...\n"
                            "Says of each picture whether it was tampered with, why, and where. IMAGE: files, folders, quoted\n"
-                           "globs, or - for a list on standard input. Writes <name>.json, <name>_mask.png and <name>_overlay.png.\n"
+                           "globs, or - for a list on standard input. Writes <name>.json, <name>_mask.png, <name>_overlay.png.\n"
                            "\n"
                            "  -m, --model DIR       checkpoint as downloaded: DTE-FDM/, MFLM/, DTG.pth (or FAKESHIELD_MODEL)\n"
                            "  -o, --out DIR         where results go (default: fakeshield-out)   --no-files   print only\n"
@@ -84,11 +84,11 @@ static fs_result *take_up(detect_run *run, const char *path, const job *j) {
     return r;
 }
 
-static void report_stage1(detect_run *run, const fs_result *r, bool streamed) {
+static void report_stage1(detect_run *run, const fs_result *r) {
     cli_term *t = &run->term;
     if (!run->report) return;
-    if (!streamed && *fs_result_text(r)) printf("\n"), cli_stream(t, fs_result_text(r));
-    if (*fs_result_text(r)) cli_stream_end(t), printf("\n");
+    cli_report_head_now(t);
+    if (*fs_result_text(r)) printf("\n");
     cli_report_verdict(t, r);
 }
 
@@ -111,20 +111,17 @@ static fs_status explain_one(detect_run *run, size_t i) {
         cli_report_failure(t, NULL, &err);
         return failed(run, status), status;
     }
-    if (run->report) {
-        cli_report_head(t, path, i + 1, run->inputs.count);
-        if (!run->s.opt.verdict_only) printf("\n");
-        fflush(stdout);
-    }
+    if (run->report) cli_report_head_later(t, path, i + 1, run->inputs.count);
     status = fs_explain(run->detector, path, &j->result, &err);
     if (run->report) cli_stream_end(t);
     cli_term_clear(t);
     if (status) {
+        cli_report_head_later(t, NULL, 0, 0);
         if (ends_run(status)) return FS_E_CANCELLED;
         cli_report_failure(t, path, &err);
         return failed(run, status), FS_OK;
     }
-    report_stage1(run, j->result, true);
+    report_stage1(run, j->result);
     j->complete = !wants_stage2(run, j->result);
     if (!run->no_files && (status = cli_write_json(t, j->result, &j->paths, !run->no_times))) return failed(run, status), status;
     if (run->report && run->inputs.count > 1) printf("\n");

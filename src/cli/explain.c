@@ -114,16 +114,17 @@ static fs_status explain_one(explain_run *run, size_t i) {
     fs_result *r = NULL;
     fs_error err = {0};
     cli_term_picture(t, path);
-    if (report) cli_report_head(t, path, i + 1, run->inputs.count), printf("\n"), fflush(stdout);
+    if (report) cli_report_head_later(t, path, i + 1, run->inputs.count);
     fs_status status = fs_explain_question(run->detector, path, run->questions ? run->asked.items[i] : NULL, &r, &err);
     if (report) cli_stream_end(t);
     cli_term_clear(t);
     if (status) {
+        cli_report_head_later(t, NULL, 0, 0);
         if (status == FS_E_CANCELLED || cli_signal()) return FS_E_CANCELLED;
         cli_report_failure(t, path, &err);
         return failed(run, status), FS_OK;
     }
-    if (report) printf("\n"), cli_report_verdict(t, r), cli_report_warnings(t, r), printf("\n");
+    if (report) cli_report_head_now(t), printf("\n"), cli_report_verdict(t, r), cli_report_warnings(t, r), printf("\n");
     if (!report) /* stdout belongs to the records */
         for (size_t k = 0; k < fs_result_warning_count(r); k++) cli_note(t, "%s: warning: %s", path, fs_result_warning(r, k));
     status = put_record(run, r);

@@ -122,6 +122,15 @@ void cli_report_head(cli_term *t, const char *path, size_t number, size_t of) {
     free(count);
 }
 
+void cli_report_head_later(cli_term *t, const char *path, size_t number, size_t of) {
+    t->head = path, t->head_number = number, t->head_of = of;
+}
+
+void cli_report_head_now(cli_term *t) {
+    if (t->head) cli_report_head(t, t->head, t->head_number, t->head_of);
+    t->head = NULL;
+}
+
 void cli_report_verdict(cli_term *t, const fs_result *r) {
     double score = fs_result_score(r);
     fs_verdict v = fs_result_verdict(r);

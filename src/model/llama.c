@@ -101,6 +101,7 @@ static fs_tensor *append(fs_exec *c, fs_llama_state *s, float *cache, const fs_t
 fs_tensor *fs_llama_embed(fs_exec *c, const fs_llama *m, const int32_t *ids, int64_t n) { return fs_embedding(c, ids, n, m->embed); }
 
 static fs_tensor *attention(fs_exec *c, const fs_llama *m, const fs_llama_layer *l, fs_llama_state *s, int64_t index, const fs_tensor *x) {
+    if (!x) return NULL; /* an operator before it failed, or the user said stop */
     const fs_llama_config *g = &m->config;
     const int64_t n = x->shape[0], d = g->hidden / g->heads, pos = s ? s->length : 0;
     fs_tensor *q = fs_reshape_3d(c, fs_linear(c, x, l->q, NULL), n, g->heads, d);

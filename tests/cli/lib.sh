@@ -1,6 +1,6 @@
 # Helpers of the command-line tests; sourced by every test_*.sh. Each test script gets FAKESHIELD (the program), ROOT (the project) and runs
 # in an empty folder of its own. `run` executes and captures; the expect_* functions compare and count.
-# shellcheck shell=sh disable=SC2034
+# shellcheck shell=sh disable=SC2034,SC2154
 
 TINY=$ROOT/models/tiny
 HERE=$ROOT/tests/cli

@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC1091,SC2154,SC2034
 # Help and version: what they print, and that it fits a screen.
 . "$ROOT/tests/cli/lib.sh"
 

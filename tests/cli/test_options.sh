@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC1091,SC2154,SC2034
 # Options that make no sense: one line that says what, exit code 2, nothing on standard output.
 . "$ROOT/tests/cli/lib.sh"
 dark a.bmp
