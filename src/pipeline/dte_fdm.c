@@ -254,6 +254,7 @@ fs_status fs_dte_fdm_run(fs_dte_fdm *s, const fs_image *pil, const char *questio
     float *last = NULL;
     fs_tensor *image = NULL;
     double t = fs_now(), now;
+    s->exec.error = s->vision.error = (fs_error){0}; /* what stopped an earlier picture does not stop this one */
     const fs_arena_mark mark = fs_arena_get_mark(c->arena);
     fs_status status = name_domain(s, pil, r, err);
     if (status) goto done;

@@ -287,6 +287,7 @@ fs_status fs_mflm_run(fs_mflm *s, const fs_image *im, const char *text, const fl
                       fs_result *r, fs_error *err) {
     if (n_boxes && (!s->has_region || s->bbox_id < 0))
         return fs_fail(err, FS_E_UNSUPPORTED, "this checkpoint has no %s: boxes cannot be used with it", s->has_region ? "<bbox> token" : "region encoder");
+    s->exec.error = (fs_error){0}; /* what stopped an earlier picture does not stop this one */
     struct seg_states seg = {.seg_id = s->seg_id, .hidden = s->config.llama.hidden};
     const size_t pixels = (size_t)im->width * (size_t)im->height;
     free(r->mask);
