@@ -225,6 +225,7 @@ static fs_status write_answer(fs_dte_fdm *s, fs_llama_state *state, const float 
     if (g.sampling.top_p < 0) g.sampling.top_p = s->config.generation_top_p;
     fs_status status = fs_text_stream_create(s->tokenizer, &stream.text, err);
     if (status || (status = fs_generate(&s->exec, &s->llama, state, last, &g, &ids, err))) goto done;
+    if ((status = stream_token(&stream, FS_TEXT_STREAM_END, NULL, err))) goto done; /* half a character may still be held back */
     if ((status = fs_tokenizer_decode(s->tokenizer, ids.data, ids.count, true, &raw, err))) goto done;
     r->new_tokens = (int64_t)ids.count;
     r->truncated = ids.count == 0 || ids.data[ids.count - 1] != g.eos;
