@@ -85,9 +85,14 @@ fs_rng fs_rng_seed(uint64_t seed);
 uint64_t fs_rng_next(fs_rng *r);
 double fs_rng_uniform(fs_rng *r); /* in [0,1), 53 bits */
 
-/* ---- SHA-256 (FIPS 180-4), for provenance in reports -------------------------------------------------------------- */
+/* ---- SHA-256 (FIPS 180-4), for provenance in reports and for what a bundle's tensors must be ---------------------------- */
 
 void fs_sha256_hex(const void *data, size_t size, char out[65]);
+/* The same piece by piece: begin, add as often as there are bytes, end. */
+typedef struct fs_sha256 { uint32_t h[8]; uint64_t size; uint8_t tail[64]; } fs_sha256;
+void fs_sha256_begin(fs_sha256 *s);
+void fs_sha256_add(fs_sha256 *s, const void *data, size_t size);
+void fs_sha256_end(const fs_sha256 *s, char out[65]); /* lower-case hex; more may be added afterwards */
 
 /* ---- half-precision conversions (round to nearest even), bit-exact with IEEE 754 / PyTorch ------------------------- */
 

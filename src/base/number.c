@@ -101,16 +101,41 @@ static void sha256_block(uint32_t h[8], const uint8_t *p) {
     for (int i = 0; i < 8; i++) h[i] += v[i];
 }
 
-void fs_sha256_hex(const void *data, size_t size, char out[65]) {
-    uint32_t h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+void fs_sha256_begin(fs_sha256 *s) {
+    *s = (fs_sha256){.h = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19}};
+}
+
+void fs_sha256_add(fs_sha256 *s, const void *data, size_t size) {
     const uint8_t *p = data;
-    size_t left = size;
-    for (; left >= 64; left -= 64, p += 64) sha256_block(h, p);
+    size_t filled = (size_t)(s->size % 64);
+    s->size += size;
+    if (filled > 0) {
+        size_t some = size < 64 - filled ? size : 64 - filled;
+        if (some) memcpy(s->tail + filled, p, some);
+        p += some;
+        size -= some;
+        if (filled + some < 64) return;
+        sha256_block(s->h, s->tail);
+    }
+    for (; size >= 64; size -= 64, p += 64) sha256_block(s->h, p);
+    if (size) memcpy(s->tail, p, size);
+}
+
+void fs_sha256_end(const fs_sha256 *s, char out[65]) {
+    uint32_t h[8];
     uint8_t tail[128] = {0};
-    if (left) memcpy(tail, p, left);
+    const size_t left = (size_t)(s->size % 64), end = left < 56 ? 64 : 128;
+    memcpy(h, s->h, sizeof h);
+    memcpy(tail, s->tail, left);
     tail[left] = 0x80;
-    size_t end = left < 56 ? 64 : 128;
-    for (int i = 0; i < 8; i++) tail[end - 1 - (size_t)i] = (uint8_t)((uint64_t)size * 8 >> 8 * i);
+    for (int i = 0; i < 8; i++) tail[end - 1 - (size_t)i] = (uint8_t)(s->size * 8 >> 8 * i);
     for (size_t at = 0; at < end; at += 64) sha256_block(h, tail + at);
     for (int i = 0; i < 8; i++) snprintf(out + 8 * i, 9, "%08x", h[i]);
+}
+
+void fs_sha256_hex(const void *data, size_t size, char out[65]) {
+    fs_sha256 s;
+    fs_sha256_begin(&s);
+    fs_sha256_add(&s, data, size);
+    fs_sha256_end(&s, out);
 }

@@ -104,10 +104,10 @@ fs_status fs_safetensors_write(const char *path, const fs_tensor *const *tensors
     }
     for (size_t i = 0; i < n; i++) {
         size_t bytes;
-        int64_t count;
-        if (!fs_shape_count(tensors[i]->ndim, tensors[i]->shape, &count) || !fs_mul_size((size_t)count, fs_dtype_size(tensors[i]->dtype), &bytes) ||
-            !fs_add_size(total, bytes, &total) || strcmp(names[i], "__metadata__") == 0) {
-            status = fs_fail(err, FS_E_USAGE, "%s: tensor %s: its name or shape cannot be written", path, names[i]);
+        const bool plain = fs_dtype_size(tensors[i]->dtype) > 0; /* the format knows no block types */
+        if (!plain || !fs_dtype_bytes(tensors[i]->dtype, tensors[i]->ndim, tensors[i]->shape, &bytes) || !fs_add_size(total, bytes, &total) ||
+            strcmp(names[i], "__metadata__") == 0) {
+            status = fs_fail(err, FS_E_USAGE, "%s: tensor %s: its name, type or shape cannot be written", path, names[i]);
             goto done;
         }
         items[i] = (item){tensors[i], names[i], bytes};

@@ -11,11 +11,18 @@
 
 typedef enum fs_dtype {
     FS_DTYPE_F32 = 0, FS_DTYPE_F16, FS_DTYPE_BF16, FS_DTYPE_F64, FS_DTYPE_I64, FS_DTYPE_I32, FS_DTYPE_I16, FS_DTYPE_I8,
-    FS_DTYPE_U8, FS_DTYPE_BOOL
+    FS_DTYPE_U8, FS_DTYPE_BOOL,
+    /* Block types of quantized weights, with ggml's bit layout: see tensor/block.h. A row is a whole number of blocks. */
+    FS_DTYPE_Q8_0, FS_DTYPE_Q4_0, FS_DTYPE_Q4_K, FS_DTYPE_Q6_K, FS_DTYPE_Q4_1, FS_DTYPE_Q5_0, FS_DTYPE_Q5_1, FS_DTYPE_Q5_K
 } fs_dtype;
-const char *fs_dtype_name(fs_dtype t); /* "F32", "BF16", ... as safetensors writes them */
-bool fs_dtype_from_name(const char *name, fs_dtype *out);
-size_t fs_dtype_size(fs_dtype t); /* bytes of one element */
+const char *fs_dtype_name(fs_dtype t); /* "F32", "BF16", ... as safetensors writes them; "Q8_0", ... as ggml does */
+bool fs_dtype_from_name(const char *name, fs_dtype *out); /* plain types only: what safetensors may hold */
+size_t fs_dtype_size(fs_dtype t); /* bytes of one element; 0 for block types, whose elements have no bytes of their own */
+int64_t fs_dtype_block(fs_dtype t); /* elements in a block: 1 for plain types, 32 or 256 for block types, 0 for an unknown value */
+/* Bytes of a row of n elements; false if n is negative, no whole number of blocks, or too large. */
+bool fs_dtype_row_bytes(fs_dtype t, int64_t n, size_t *bytes);
+/* Bytes of a tensor; false if the shape is impossible (fs_shape_count) or its rows are no whole number of blocks. */
+bool fs_dtype_bytes(fs_dtype t, int ndim, const int64_t *shape, size_t *bytes);
 
 enum { FS_MAX_DIMS = 6 };
 
