@@ -46,9 +46,9 @@ void fs_normalize_ref(const float *x, float mean, float rstd, const float *w, co
     for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * rstd * w[i] + b[i];
 }
 
-/* erfc instead of 1 + erf keeps the small values of the left tail. */
+/* erfc instead of 1 + erf keeps the small values of the left tail; its slope there asks for f64. */
 void fs_gelu_ref(const float *x, float *y, int64_t n) {
-    for (int64_t i = 0; i < n; i++) y[i] = 0.5f * x[i] * erfcf(x[i] * -0.70710678118654752f);
+    for (int64_t i = 0; i < n; i++) y[i] = (float)(0.5 * (double)x[i] * erfc((double)x[i] * -0.70710678118654752));
 }
 
 void fs_silu_ref(const float *x, float *y, int64_t n) {
