@@ -7,7 +7,6 @@ SECONDS ?= 600
 IMAGE ?=
 MODEL ?=
 JOBS ?= $(shell nproc)
-# CMake builds for MinSizeRel etc. are reached with cmake itself.
 CONFIGURE = cmake --preset $(1) $(2) >$(if $(filter release,$(1)),build,build/$(1))/configure.log 2>&1 || \
 	{ cat $(if $(filter release,$(1)),build,build/$(1))/configure.log; exit 1; }
 # OpenMP threads that wait must sleep: several tests share the cores.
@@ -20,7 +19,7 @@ ASAN = ASAN_OPTIONS=abort_on_error=0:detect_leaks=1 UBSAN_OPTIONS=print_stacktra
 all: deps ## build build/fakeshield and the libraries
 	@mkdir -p build
 	@$(call CONFIGURE,release,)
-	@cmake --build --preset release -j $(JOBS)
+	@cmake --build --preset release -j $(JOBS) --target fakeshield fakeshield_static fakeshield_shared
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +32,7 @@ demo: all ## detect on a photograph with the tiny checkpoint; IMAGE=yours MODEL=
 	@MODEL='$(MODEL)' scripts/demo.sh build/fakeshield '$(IMAGE)'
 
 test: all ## the whole suite, then once more under ASan and UBSan
+	@cmake --build --preset release -j $(JOBS)
 	@cd build && $(CTEST) -LE parity-full
 	@$(MAKE) --no-print-directory asan
 
@@ -56,10 +56,13 @@ fuzz: ## every fuzz harness for SECONDS each (clang)
 	@cmake --build --preset fuzz -j $(JOBS)
 	@$(ASAN) scripts/fuzz.sh build/fuzz $(SECONDS)
 
-parity: all ## recompute the goldens in Python and compare; networks at full size
+parity: deps ## recompute the goldens in Python and compare; networks at full size
 	@scripts/deps.sh reference
+	@mkdir -p build
 	tools/reference/make_env.sh
 	tools/reference/make_goldens.sh --check
+	@$(call CONFIGURE,release,-DFS_BUILD_FULL_PARITY=ON)
+	@cmake --build --preset release -j $(JOBS)
 	@cd build && $(CTEST) -j 1 --timeout 3000 -L 'parity'
 
 coverage: ## line coverage of the suite, in build/coverage/coverage.txt
@@ -71,6 +74,7 @@ coverage: ## line coverage of the suite, in build/coverage/coverage.txt
 	@gcovr -r . --filter src/ --object-directory build/coverage build/coverage -o build/coverage/coverage.txt --print-summary
 
 bench: all ## timings
+	@cmake --build --preset release -j $(JOBS)
 	@found=; for b in build/bench/bench_*; do [ -x "$$b" ] || continue; found=1; echo "== $$b"; "$$b" || exit 1; done; \
 	[ -n "$$found" ] || echo "no benchmark is built"
 

@@ -18,7 +18,9 @@ static void on_log(void *user, fs_log_level level, const char *line) {
 }
 
 static void on_text(void *user, const char *piece) {
-    cli_stream(user, piece);
+    cli_term *t = user;
+    if (t->head) cli_report_head_now(t), printf("\n");
+    cli_stream(t, piece);
 }
 
 static void on_progress(void *user, const char *step, int64_t done, int64_t total) {

@@ -7,7 +7,7 @@ bright bright.bmp
 begin "a picture the tiny checkpoint calls tampered"
 run detect -m "$TINY" -o out1 dark.bmp
 expect_code 0; expect_no_error
-expect_out '^dark.bmp$'
+pass; [ "$(sed -n 1p out)" = dark.bmp ] && [ -z "$(sed -n 2p out)" ] || fail "the report does not begin with the picture's name"
 expect_out '^    .*has been tampered with'
 expect_out '^  verdict    tampered   score [01]\.[0-9][0-9][0-9] (0 authentic, 1 tampered)$'
 expect_out '^  kind       [A-Z]'
