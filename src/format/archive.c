@@ -1,6 +1,7 @@
 /* The archive: named tensors of one or several mapped files, found by name, with a record of which were asked for. What kind a
  * file is is told by its bytes; a directory is searched the way Hugging Face's loaders do, safetensors first. */
 #include "format/archive_build.h"
+#include "format/gguf_build.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,7 @@ void fs_archive_free(fs_archive *a) {
     free(a->owned);
     free(a->items);
     fs_strmap_free(&a->names);
+    fs_gguf_free(a->gguf);
     fs_arena_free(a->arena);
     free(a->path);
     free(a);
@@ -84,12 +86,11 @@ fs_status fs_archive_align(fs_archive *a, const char *file, const uint8_t *data,
 
 fs_status fs_archive_put(fs_archive *a, const char *file, const char *name, size_t name_length, fs_dtype dtype, int ndim,
                          const int64_t *shape, const void *data, fs_error *err) {
-    int64_t count;
     size_t bytes;
     bool added;
     if (name_length == 0 || !fs_is_utf8(name, name_length))
         return fs_fail(err, FS_E_FORMAT, "%s: a tensor's name is empty or no UTF-8 text; the file is damaged", file);
-    if (!fs_shape_count(ndim, shape, &count) || !fs_mul_size((size_t)count, fs_dtype_size(dtype), &bytes))
+    if (!fs_dtype_bytes(dtype, ndim, shape, &bytes))
         return fs_fail(err, FS_E_FORMAT, "%s: tensor %.*s: its shape is impossible", file, (int)(name_length < 300 ? name_length : 300), name);
     if (a->count == a->capacity) {
         size_t capacity = a->capacity ? 2 * a->capacity : 256;
@@ -149,14 +150,13 @@ static fs_status fail_unknown(const char *file, const uint8_t *d, size_t n, fs_e
         return fs_fail(err, FS_E_FORMAT, "%s: is a Git LFS pointer of %zu bytes, not the weights themselves: run 'git lfs pull' or download the file itself",
                        file, n);
     if (i < n && d[i] == '<') return fs_fail(err, FS_E_FORMAT, "%s: is a web page, not weights: the download went wrong, download it again", file);
-    if (n >= 4 && memcmp(d, "GGUF", 4) == 0) return fs_fail(err, FS_E_UNSUPPORTED, "%s: GGUF files are not read here; give the original checkpoint", file);
     if (n >= 263 && memcmp(d + 257, "ustar", 5) == 0)
         return fs_fail(err, FS_E_UNSUPPORTED, "%s: is a tar archive: unpack it first, or save the weights again with a PyTorch of 0.4 or newer", file);
     if (n >= 2 && d[0] == 0x1f && d[1] == 0x8b) return fs_fail(err, FS_E_UNSUPPORTED, "%s: is compressed with gzip: unpack it first", file);
     if (n >= 2 && d[0] == 0x80 && d[1] >= 1 && d[1] <= 5)
         return fs_fail(err, FS_E_FORMAT, "%s: is a Python pickle, but not one that torch.save wrote: save the state_dict with torch.save", file);
     if (n < 9) return fs_fail(err, FS_E_FORMAT, "%s: is too short (%zu bytes) for a weight file: download it again", file, n);
-    return fs_fail(err, FS_E_FORMAT, "%s: expected safetensors or a PyTorch file, found neither; check that it is a weight file and download it again", file);
+    return fs_fail(err, FS_E_FORMAT, "%s: expected safetensors, a PyTorch file or GGUF, found none of them; check that it is a weight file and download it again", file);
 }
 
 static bool looks_like_safetensors(const uint8_t *d, size_t n) {
@@ -168,6 +168,7 @@ static fs_status add_bytes(fs_archive *a, const char *file, const uint8_t *data,
     a->source_bytes += size;
     if (looks_like_zip(data, size)) return fs_torch_zip_add(a, file, data, size, err);
     if (looks_like_safetensors(data, size)) return fs_safetensors_add(a, file, data, size, err);
+    if (fs_gguf_sniff(data, size)) return fs_gguf_add(a, file, data, size, err);
     if (fs_torch_legacy_sniff(data, size)) return fs_torch_legacy_add(a, file, data, size, err);
     return fail_unknown(file, data, size, err);
 }
@@ -248,6 +249,10 @@ static fs_status read_one(reader *add, const char *name, const uint8_t *data, si
 
 fs_status fs_safetensors_read(const char *name, const uint8_t *data, size_t size, fs_archive **out, fs_error *err) {
     return read_one(fs_safetensors_add, name, data, size, out, err);
+}
+
+fs_status fs_gguf_read(const char *name, const uint8_t *data, size_t size, fs_archive **out, fs_error *err) {
+    return read_one(fs_gguf_add, name, data, size, out, err);
 }
 
 fs_status fs_torch_read(const char *name, const uint8_t *data, size_t size, fs_archive **out, fs_error *err) {

@@ -1,4 +1,4 @@
-/* Weight files as users download them: bytes <-> named tensors. An archive is one file (safetensors, PyTorch zip or legacy pickle) or
+/* Weight files as users download them: bytes <-> named tensors. An archive is one file (safetensors, PyTorch zip or legacy pickle, GGUF) or
  * several behind an index JSON. Tensors point into the mapped files; nothing is copied unless a tensor is strided or misaligned. */
 #ifndef FS_ARCHIVE_H
 #define FS_ARCHIVE_H
@@ -18,7 +18,7 @@ typedef struct fs_archive_entry { const fs_tensor *tensor; const char *name; con
 fs_archive_entry fs_archive_get(const fs_archive *a, size_t i); /* sorted by name */
 const fs_tensor *fs_archive_find(fs_archive *a, const char *name); /* marks it used */
 const char *fs_archive_path(const fs_archive *a);   /* as given to open */
-const char *fs_archive_kind(const fs_archive *a);   /* "safetensors", "pytorch-zip", "pytorch-legacy" */
+const char *fs_archive_kind(const fs_archive *a);   /* "safetensors", "pytorch-zip", "pytorch-legacy", "gguf" */
 size_t fs_archive_bytes(const fs_archive *a);       /* of all tensors */
 
 /* The archive as a source for models; `a` must outlive it. A "module." prefix and a {"state_dict": ...} wrapping are seen through. */

@@ -24,6 +24,7 @@ struct fs_archive {
     size_t bytes;           /* of all tensors */
     size_t source_bytes;    /* of all files, to bound what may be copied */
     size_t copied_bytes;
+    struct fs_gguf *gguf;   /* metadata of a GGUF file; NULL for other kinds */
 };
 
 fs_status fs_archive_begin(const char *path, fs_archive **out, fs_error *err);
