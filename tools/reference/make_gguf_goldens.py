@@ -51,7 +51,20 @@ def block_input():
     ties = np.concatenate([np.tile(np.arange(16) - 7.5, 30), np.array([127, -127] + [0.5, 1.5, -0.5, -2.5] * 7 + [126.5, -126.5])])
     scales = r.normal(size=512) * np.repeat(10.0 ** np.arange(-11, 5), 32)
     rows += [zeros, ties, scales, np.abs(r.normal(size=512)) + 3, -np.abs(r.normal(size=512)) - 3, np.full(512, 0.25)]
-    return np.array(rows, dtype=np.float32)
+    return np.concatenate([np.array(rows, dtype=np.float32), half_way(r)])
+
+
+def half_way(r):
+    """A row whose values stand a few units in the last place from Q4_0's half-way points: rounding twice gives other codes."""
+    most = (1 + r.random((16, 1))).astype(np.float32)
+    k = r.integers(-7, 7, size=(16, 32)) + 0.5
+    x = (most.astype(np.float64) * k / -8).astype(np.float32)
+    x = (x.view(np.int32) + r.integers(-2, 3, size=x.shape)).astype(np.int32).view(np.float32)
+    x[:, 5] = most[:, 0]
+    inverse = np.float32(1) / (most / np.float32(-8))
+    once, twice = (x.astype(np.float64) * inverse + 8.5).astype(np.float32), x * inverse + np.float32(8.5)
+    assert (np.trunc(once) != np.trunc(twice)).sum() > 10
+    return x.reshape(1, 512)
 
 
 def random_blocks(kind, rows, per_row):
