@@ -123,6 +123,31 @@ PARITY_UNUSED static double rms_error(const fs_tensor *found, const fs_tensor *e
     return sqrt(d2 / e2);
 }
 
+PARITY_UNUSED static void assert_in_steps_at(const fs_tensor *found, const fs_tensor *expected, int bits, double steps, double share,
+                                             const char *what, const char *file, int line) {
+    double good = share_in_steps(found, expected, bits, steps, 0);
+    if (getenv("FS_TEST_VERBOSE")) print_message("%-24s %.4f within %g steps (at least %g)\n", what, good, steps, share);
+    if (!(good > share)) {
+        print_error("%s: only %.4f of the values are within %g steps, not %g\n", what, good, steps, share);
+        _fail(file, line);
+    }
+}
+/* More than `share` of the values lie within `steps` steps of bf16 (bits 8) or f16 (bits 11). */
+#define assert_in_steps(found, expected, bits, steps, share, what)                                                                         \
+    assert_in_steps_at((found), (expected), (bits), (steps), (share), (what), __FILE__, __LINE__)
+
+PARITY_UNUSED static void assert_noise_at(const fs_tensor *found, const fs_tensor *expected, const fs_tensor *plain, const char *what,
+                                          const char *file, int line) {
+    double distance = rms_error(found, expected), noise = rms_error(expected, plain);
+    if (getenv("FS_TEST_VERBOSE")) print_message("%-24s rms %.1e, rounding itself %.1e\n", what, distance, noise);
+    if (!(distance < 1.5 * noise)) {
+        print_error("%s: rms %.2e is more than 1.5 times the golden's own distance from f32, %.2e\n", what, distance, noise);
+        _fail(file, line);
+    }
+}
+/* Many 16-bit layers deep two correct computations differ as two independent roundings do: sqrt 2 times either's distance from f32. */
+#define assert_noise(found, expected, plain, what) assert_noise_at((found), (expected), (plain), (what), __FILE__, __LINE__)
+
 /* ---- spoilt weights ---- */
 
 typedef enum spoil_kind { SPOIL_MISSING, SPOIL_SHAPE, SPOIL_NAN } spoil_kind;

@@ -44,25 +44,24 @@ static void hidden_states(void **unused) {
     fs_archive_free(weights), fs_archive_free(g);
 }
 
+/* Embedding and one layer agree to 2 steps for 99 %. Deeper, flips on rounding boundaries have spread everywhere: see assert_noise. */
 static void bf16(void **unused) {
     (void)unused;
-    fs_archive *weights = open_tiny("clip-vit-tiny"), *g = open_golden("clip_bf16.safetensors");
+    fs_archive *weights = open_tiny("clip-vit-tiny"), *g = open_golden("clip_bf16.safetensors"), *plain = open_golden("clip.safetensors");
     fs_clip m = bind(weights);
     fs_exec c = start(FS_DTYPE_BF16, 2);
-    fs_tensor *levels[4];
-    fs_tensor *pixels = formula_3d(&c, "input", 3, 112, 112);
+    fs_tensor *levels[4], *pixels = formula_3d(&c, "input", 3, 112, 112);
     fs_tensor *first = fs_clip_forward(&c, &m, pixels, 0, NULL);
-    assert_ok(&c);
     fs_tensor *selected = fs_clip_forward(&c, &m, pixels, -2, levels);
     assert_ok(&c);
-    print_message("bf16 within 2 steps: hidden_0 %.4f, hidden_1 %.4f, hidden_4 %.4f, selected %.4f; rms %.1e %.1e %.1e %.1e\n",
-                  share_in_steps(first, state(&c, g, "hidden_0"), 8, 2, 0.02), share_in_steps(levels[0], state(&c, g, "hidden_1"), 8, 2, 0.02),
-                  share_in_steps(levels[1], state(&c, g, "hidden_4"), 8, 2, 0.02), share_in_steps(selected, golden(g, "selected"), 8, 2, 0.02),
-                  rms_error(first, state(&c, g, "hidden_0")), rms_error(levels[0], state(&c, g, "hidden_1")),
-                  rms_error(levels[1], state(&c, g, "hidden_4")), rms_error(selected, golden(g, "selected")));
+    assert_in_steps(first, state(&c, g, "hidden_0"), 8, 2, 0.99, "hidden_0");
+    assert_in_steps(levels[0], state(&c, g, "hidden_1"), 8, 2, 0.99, "hidden_1");
+    assert_noise(levels[1], state(&c, g, "hidden_4"), state(&c, plain, "hidden_4"), "hidden_4");
+    assert_noise(levels[2], state(&c, g, "hidden_7"), state(&c, plain, "hidden_7"), "hidden_7");
+    assert_noise(selected, golden(g, "selected"), golden(plain, "selected"), "selected");
     fs_exec_end(&c);
     fs_clip_unbind(&m);
-    fs_archive_free(weights), fs_archive_free(g);
+    fs_archive_free(weights), fs_archive_free(g), fs_archive_free(plain);
 }
 
 static void threads_do_not_matter(void **unused) {
