@@ -24,10 +24,10 @@ def scene(width, height, tint, level, phase):
 
 TINTS = [(1.4, 0.8, 0.8), (0.8, 1.4, 0.8), (0.8, 0.8, 1.4)]          # red, green, blue
 
-# name: (width, height, tint, level, phase); phases picked so that no mask logit lies closer to zero than 8e-5
+# name: (width, height, tint, level, phase); phases picked so that no mask logit lies closer to zero than 3e-5
 GOLDEN = {
     "wide": (131, 90, TINTS[0], 80, 1.06), "tall": (75, 160, TINTS[1], 80, 0.22),
-    "square": (224, 224, TINTS[2], 185, 3.3), "large": (280, 259, TINTS[2], 70, 0.42)}
+    "square": (224, 224, TINTS[2], 185, 3.3), "large": (280, 259, TINTS[2], 70, 0.11)}
 
 
 def random_scene(rng, bright, hue):
