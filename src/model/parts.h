@@ -22,6 +22,12 @@ void fs_bind_fail(fs_binder *b, const char *name, const char *format, ...) __att
 static inline int64_t fs_dim(const fs_tensor *t, int d) { return t ? t->shape[d] : 0; }
 
 static inline fs_tensor *fs_affine_linear(fs_exec *c, const fs_tensor *x, const fs_affine *a) { return fs_linear(c, x, a->w, a->b); }
+/* The same where PyTorch 1.13, on which the original runs, does not add the bias in the product itself: inputs of more than three dimensions
+ * (SAM's grids) and transposed views. A 16-bit network then rounds the product once and the sum once more. */
+static inline fs_tensor *fs_affine_apart(fs_exec *c, const fs_tensor *x, const fs_affine *a) {
+    if (c->precision == FS_DTYPE_F32) return fs_linear(c, x, a->w, a->b);
+    return fs_add(c, fs_linear(c, x, a->w, NULL), a->b);
+}
 
 /* Sets the context's error and returns false unless x is there and has this shape (-1 = any). what: "CLIP's pixels". */
 bool fs_expect_shape(fs_exec *c, const fs_tensor *x, int ndim, const int64_t *shape, const char *what);

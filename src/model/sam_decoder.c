@@ -87,15 +87,20 @@ void fs_sam_decoder_unbind(fs_sam_decoder *m) {
     *m = (fs_sam_decoder){0};
 }
 
-/* q: [nq, C], k, v: [nk, C] -> [nq, C]; inside, the width is that of the projections (C, or C/2 in cross attention). */
-static fs_tensor *attend(fs_exec *c, const fs_sam_decoder *m, const fs_sam_attention *a, const fs_tensor *q, int64_t nq, const fs_tensor *k,
-                         const fs_tensor *v, int64_t nk) {
+/* A projection; `view` where upstream's input is the image still in its [C, cells] layout, seen transposed. */
+static fs_tensor *project(fs_exec *c, const fs_tensor *x, const fs_affine *a, bool view) {
+    return view ? fs_affine_apart(c, x, a) : fs_affine_linear(c, x, a);
+}
+
+/* Queries [nq, C], keys and values [nk, C] -> [nq, C]; inside, the width is that of the projections (C, or C/2 in cross attention). */
+typedef struct side { const fs_tensor *x; int64_t n; bool view; } side;
+static fs_tensor *attend(fs_exec *c, const fs_sam_decoder *m, const fs_sam_attention *a, side q, side k, const fs_tensor *v) {
     const int64_t inner = a->q.w->shape[0], d = inner / m->heads;
-    fs_tensor *qh = fs_reshape_3d(c, fs_affine_linear(c, q, &a->q), nq, m->heads, d);
-    fs_tensor *kh = fs_reshape_3d(c, fs_affine_linear(c, k, &a->k), nk, m->heads, d);
-    fs_tensor *vh = fs_reshape_3d(c, fs_affine_linear(c, v, &a->v), nk, m->heads, d);
+    fs_tensor *qh = fs_reshape_3d(c, project(c, q.x, &a->q, q.view), q.n, m->heads, d);
+    fs_tensor *kh = fs_reshape_3d(c, project(c, k.x, &a->k, k.view), k.n, m->heads, d);
+    fs_tensor *vh = fs_reshape_3d(c, project(c, v, &a->v, k.view), k.n, m->heads, d);
     fs_tensor *o = fs_attention(c, qh, kh, vh, 1.0f / sqrtf((float)d), false);
-    return fs_affine_linear(c, fs_reshape_2d(c, o, nq, inner), &a->out);
+    return fs_affine_linear(c, fs_reshape_2d(c, o, q.n, inner), &a->out);
 }
 
 static fs_tensor *norm(fs_exec *c, const fs_tensor *x, const fs_affine *a) { return fs_layer_norm(c, x, a->w, a->b, EPS); }
@@ -105,20 +110,20 @@ static void two_way_layer(fs_exec *c, const fs_sam_decoder *m, const fs_sam_deco
                           const fs_tensor *P, fs_tensor **keys, int64_t nk, const fs_tensor *pos) {
     fs_tensor *Q = *queries, *K = *keys;
     if (first) { /* the tokens are their own encoding still: no encoding, no residual */
-        Q = attend(c, m, &l->self, Q, nq, Q, Q, nq);
+        Q = attend(c, m, &l->self, (side){Q, nq, false}, (side){Q, nq, false}, Q);
     } else {
-        fs_tensor *q = fs_add(c, Q, P);
-        Q = fs_add(c, Q, attend(c, m, &l->self, q, nq, q, Q, nq));
+        const side q = {fs_add(c, Q, P), nq, false};
+        Q = fs_add(c, Q, attend(c, m, &l->self, q, q, Q));
     }
     Q = norm(c, Q, &l->norm1);
 
-    fs_tensor *k = fs_add(c, K, pos);                                                     /* tokens look at the image */
-    Q = norm(c, fs_add(c, Q, attend(c, m, &l->t2i, fs_add(c, Q, P), nq, k, K, nk)), &l->norm2);
+    const side image = {fs_add(c, K, pos), nk, first};                                    /* tokens look at the image */
+    Q = norm(c, fs_add(c, Q, attend(c, m, &l->t2i, (side){fs_add(c, Q, P), nq, false}, image, K)), &l->norm2);
 
     fs_tensor *f = fs_affine_linear(c, fs_relu(c, fs_affine_linear(c, Q, &l->lin1)), &l->lin2);
     Q = norm(c, fs_add(c, Q, f), &l->norm3);
 
-    K = norm(c, fs_add(c, K, attend(c, m, &l->i2t, k, nk, fs_add(c, Q, P), Q, nq)), &l->norm4); /* the image looks at the tokens */
+    K = norm(c, fs_add(c, K, attend(c, m, &l->i2t, image, (side){fs_add(c, Q, P), nq, false}, Q)), &l->norm4); /* and the image at them */
     *queries = Q;
     *keys = K;
 }
@@ -130,8 +135,8 @@ static fs_tensor *decode_one(fs_exec *c, const fs_sam_decoder *m, const fs_tenso
     const fs_tensor *P = fs_concat_rows(c, parts, 3);                                      /* [nq, C] */
     fs_tensor *Q = fs_to_f32(c, P), *K = fs_to_f32(c, src);
     for (int64_t i = 0; i < m->depth; i++) two_way_layer(c, m, &m->layers[i], i == 0, &Q, nq, P, &K, nk, pos);
-    fs_tensor *o = attend(c, m, &m->final_t2i, fs_add(c, Q, P), nq, fs_add(c, K, pos), K, nk);
-    Q = norm(c, fs_add(c, Q, o), &m->norm_final);
+    const side image = {fs_add(c, K, pos), nk, false};
+    Q = norm(c, fs_add(c, Q, attend(c, m, &m->final_t2i, (side){fs_add(c, Q, P), nq, false}, image, K)), &m->norm_final);
 
     fs_tensor *u = fs_reshape_3d(c, fs_transpose(c, K), C, g, g);                          /* [C, g, g] */
     u = fs_conv_transpose2d(c, u, m->up1.w, m->up1.b, 2);                                  /* [C/4, 2g, 2g] */

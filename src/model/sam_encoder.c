@@ -109,12 +109,12 @@ static fs_tensor *attention(fs_exec *c, const fs_sam_encoder *m, const fs_sam_bl
     const int64_t C = m->embed, d = C / m->heads;
     const int64_t by_head[4] = {windows, n * n, m->heads, d}, whole[3] = {windows, n * n, C};
     fs_arena_mark mark = fs_arena_get_mark(c->arena);
-    fs_tensor *qkv = fs_affine_linear(c, x, &block->qkv);                        /* [windows, n*n, 3C]: q, k, v, each by heads */
+    fs_tensor *qkv = fs_affine_apart(c, x, &block->qkv);                        /* [windows, n*n, 3C]: q, k, v, each by heads */
     fs_tensor *q = fs_reshape(c, fs_columns(c, qkv, 0, C), 4, by_head);
     fs_tensor *k = fs_reshape(c, fs_columns(c, qkv, C, 2 * C), 4, by_head);
     fs_tensor *v = fs_reshape(c, fs_columns(c, qkv, 2 * C, 3 * C), 4, by_head);
     fs_tensor *o = fs_attention_rel(c, q, k, v, block->rel_h, block->rel_w, n, n, 1.0f / sqrtf((float)d));
-    return fs_scope_end(c, mark, fs_affine_linear(c, fs_reshape(c, o, 3, whole), &block->proj));
+    return fs_scope_end(c, mark, fs_affine_apart(c, fs_reshape(c, o, 3, whole), &block->proj));
 }
 
 /* x: [g, g, C] -> [g, g, C] */
@@ -133,8 +133,8 @@ static fs_tensor *block_forward(fs_exec *c, const fs_sam_encoder *m, const fs_sa
 
     fs_arena_mark inner = fs_arena_get_mark(c->arena);
     fs_tensor *f = fs_layer_norm(c, h, block->norm2.w, block->norm2.b, EPS);
-    f = fs_scope_end(c, inner, fs_gelu(c, fs_affine_linear(c, f, &block->lin1)));      /* [g, g, 4C] */
-    return fs_add(c, h, fs_affine_linear(c, f, &block->lin2));
+    f = fs_scope_end(c, inner, fs_gelu(c, fs_affine_apart(c, f, &block->lin1)));      /* [g, g, 4C] */
+    return fs_add(c, h, fs_affine_apart(c, f, &block->lin2));
 }
 
 fs_tensor *fs_sam_encoder_forward(fs_exec *c, const fs_sam_encoder *m, const fs_tensor *pixels, fs_tensor **taps) {

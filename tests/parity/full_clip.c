@@ -1,6 +1,8 @@
 /* CLIP ViT-L/14 at 336 pixels and the 13B's projector at their real sizes, weights by formula. */
 #include "full.h"
 
+static const double TOLERANCE = 1e-5; /* f32 sums in another order; measured at most 2e-6 */
+
 static void vit_l_14(void **state) {
     (void)state;
     formula_weights w = {0};
@@ -34,7 +36,7 @@ static void vit_l_14(void **state) {
     fs_tensor *selected = fs_clip_forward(&c, &m, pixels, -2, NULL);
     print_cost("CLIP ViT-L/14, 336x336", &c, fs_now() - t);
     assert_ok(&c);
-    assert_sampled(selected, g, "selected", 1e-4);
+    assert_sampled(selected, g, "selected", TOLERANCE);
     fs_exec_end(&c);
     fs_clip_unbind(&m);
     free_weights(&w);
@@ -57,7 +59,7 @@ static void projector(void **state) {
     fs_tensor *y = fs_projector_forward(&c, &m, x);
     print_cost("projector 1024 -> 5120, 576 rows", &c, fs_now() - t);
     assert_ok(&c);
-    assert_sampled(y, g, "out", 1e-4);
+    assert_sampled(y, g, "out", TOLERANCE);
     fs_exec_end(&c);
     free_weights(&w);
     fs_archive_free(g);

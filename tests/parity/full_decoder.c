@@ -1,6 +1,8 @@
 /* SAM's prompt encoder and mask decoder at their real sizes, weights by formula; post-processing of a 1024x768 picture. */
 #include "full.h"
 
+static const double TOLERANCE = 1e-5; /* f32 sums in another order; measured at most 2e-6 */
+
 static void add_attention(formula_weights *w, int64_t inner, const char *prefix) {
     static const char *const parts[4] = {"q_proj", "k_proj", "v_proj", "out_proj"};
     for (int i = 0; i < 4; i++) {
@@ -61,10 +63,10 @@ static void prompt_and_decoder(void **state) {
     fs_tensor *post = fs_sam_postprocess(&c, low, 1024, 768, 1024, 768, 1024);
     print_cost("SAM mask decoder, one [SEG]", &c, fs_now() - t);
     assert_ok(&c);
-    assert_sampled(pe, g, "pe_f32", 1e-4);
+    assert_sampled(pe, g, "pe_f32", TOLERANCE);
     assert_sampled(fs_sam_dense_pe(&c, &prompt, 64, true), g, "pe_bf16", 1.0 / 256); /* one step of bf16 at 1 */
-    assert_sampled(low, g, "low_res", 1e-4);
-    assert_sampled(post, g, "post", 1e-4);
+    assert_sampled(low, g, "low_res", TOLERANCE);
+    assert_sampled(post, g, "post", TOLERANCE);
     fs_exec_end(&c);
     fs_sam_decoder_unbind(&m);
     free_weights(&w);

@@ -1,6 +1,8 @@
 /* ResNet-50 at its real size, weights by formula. */
 #include "full.h"
 
+static const double TOLERANCE = 1e-5; /* f32 sums in another order; measured at most 2e-6 */
+
 static void stats(formula_weights *w, int64_t n, const char *name) {
     add_norm(w, n, name);
     add_1d(w, n, "%s.running_mean", name);
@@ -45,11 +47,11 @@ static void resnet50(void **state) {
     fs_tensor *logits = fs_resnet_forward(&c, &m, pixels, NULL);
     print_cost("ResNet-50, 224x224", &c, fs_now() - t);
     assert_ok(&c);
-    assert_sampled(logits, g, "logits", 1e-4);
+    assert_sampled(logits, g, "logits", TOLERANCE);
     fs_resnet_forward(&c, &m, pixels, taps);
     assert_ok(&c);
     static const char *const names[5] = {"stem", "stage1", "stage2", "stage3", "stage4"};
-    for (int i = 0; i < 5; i++) assert_sampled(taps[i], g, names[i], 1e-4);
+    for (int i = 0; i < 5; i++) assert_sampled(taps[i], g, names[i], TOLERANCE);
     fs_exec_end(&c);
     fs_resnet_unbind(&m);
     free_weights(&w);

@@ -1,6 +1,8 @@
 /* SAM ViT-H at 1024 pixels, weights by formula (2.5 GB of them). */
 #include "full.h"
 
+static const double TOLERANCE = 1e-5; /* f32 sums in another order; measured at most 2e-6 */
+
 static void vit_h(void **state) {
     (void)state;
     formula_weights w = {0};
@@ -43,11 +45,11 @@ static void vit_h(void **state) {
     print_cost("SAM ViT-H, 1024x1024", &c, fs_now() - t);
     print_message("  of the activations, %.0f MB are blocks kept for this comparison\n", 32 * 4096 * 1280 * 4 / 1e6);
     assert_ok(&c);
-    assert_sampled(taps[0], g, "embed", 1e-4);
-    assert_sampled(taps[1], g, "block_0", 1e-4);
-    assert_sampled(taps[8], g, "block_7", 1e-4);
-    assert_sampled(taps[32], g, "block_31", 1e-4);
-    assert_sampled(neck, g, "neck", 1e-4);
+    assert_sampled(taps[0], g, "embed", TOLERANCE);
+    assert_sampled(taps[1], g, "block_0", TOLERANCE);
+    assert_sampled(taps[8], g, "block_7", TOLERANCE);
+    assert_sampled(taps[32], g, "block_31", TOLERANCE);
+    assert_sampled(neck, g, "neck", TOLERANCE);
     fs_exec_end(&c);
     fs_sam_encoder_unbind(&m);
     free_weights(&w);

@@ -204,7 +204,9 @@ static void bf16(void **state) {
     fs_tensor *text = fs_to_f32(&c, formula_2d(&c, "input.text", 1, 32));
     fs_tensor *low = decode(&c, &s, golden(g, "neck"), golden(g, "pe"), text);
     assert_ok(&c);
-    assert_in_steps(low, golden(g, "low_res"), 8, 2, 0.99, "low_res");
+    /* Ten layers in one: measured 0.9932, the 16 pixels under one flipped cell of the image; room for two more such cells. */
+    assert_in_steps(low, golden(g, "low_res"), 8, 2, 0.96, "low_res");
+    assert_true(rms_error(low, golden(g, "low_res")) < 0.5 * rms_error(golden(g, "low_res"), golden(plain, "low_res")));
 
     neck = fs_sam_encoder_forward(&c, &s.encoder, pixels(&c), taps);
     assert_ok(&c);
