@@ -215,8 +215,23 @@ static char *strip(const char *s) {
     return fs_format("%.*s", (int)(end - begin), begin);
 }
 
-static fs_status write_answer(fs_dte_fdm *s, fs_llama_state *state, const float *last, const fs_options *opt, fs_result *r, fs_error *err) {
-    fs_ids ids = {0};
+/* What the answer may repeat, for guessing ahead: the two forms in which every answer begins, each behind the prompt's end, and the prompt. */
+static fs_status repeatable(const fs_dte_fdm *s, const char *prompt, const fs_ids *prompt_ids, fs_ids *out, fs_error *err) {
+    static const char *const forms[] = {"The picture has not been tampered with. It appears to be a genuine photograph\n\n2. Judgment basis: The",
+                                        "The picture has been tampered with, and the tampered area is\n\n2. Judgment basis: The"};
+    const size_t tail = prompt_ids->count < 8 ? prompt_ids->count : 8;
+    fs_status status = FS_OK;
+    for (int i = 0; i < 2 && !status; i++) {
+        for (size_t k = prompt_ids->count - tail; k < prompt_ids->count && !status; k++) status = fs_ids_push(out, prompt_ids->data[k], err);
+        if (!status) status = continuation(s, prompt, prompt_ids, forms[i], out, err);
+    }
+    for (size_t k = 0; k < prompt_ids->count && !status; k++) status = fs_ids_push(out, prompt_ids->data[k], err);
+    return status;
+}
+
+static fs_status write_answer(fs_dte_fdm *s, fs_llama_state *state, const float *last, const char *prompt, const fs_ids *prompt_ids,
+                              const fs_options *opt, fs_result *r, fs_error *err) {
+    fs_ids ids = {0}, context = {0};
     char *raw = NULL;
     struct stream stream = {.callbacks = &s->callbacks, .eos = fs_tokenizer_eos(s->tokenizer)};
     fs_generation g = {.max_new_tokens = opt->max_new_tokens, .eos = stream.eos, .sampling = opt->sampling, .step = "writing",
@@ -224,6 +239,10 @@ static fs_status write_answer(fs_dte_fdm *s, fs_llama_state *state, const float 
     if (g.sampling.top_k < 0) g.sampling.top_k = s->config.generation_top_k;
     if (g.sampling.top_p < 0) g.sampling.top_p = s->config.generation_top_p;
     fs_status status = fs_text_stream_create(s->tokenizer, &stream.text, err);
+    if (!status) status = repeatable(s, prompt, prompt_ids, &context, err);
+    g.context = context.data;
+    g.n_context = context.count;
+    g.accepted = &r->guessed_tokens;
     if (status || (status = fs_generate(&s->exec, &s->llama, state, last, &g, &ids, err))) goto done;
     if ((status = stream_token(&stream, FS_TEXT_STREAM_END, NULL, err))) goto done; /* half a character may still be held back */
     if ((status = fs_tokenizer_decode(s->tokenizer, ids.data, ids.count, true, &raw, err))) goto done;
@@ -243,6 +262,7 @@ static fs_status write_answer(fs_dte_fdm *s, fs_llama_state *state, const float 
 done:
     fs_text_stream_free(stream.text);
     fs_ids_free(&ids);
+    fs_ids_free(&context);
     free(raw);
     return status;
 }
@@ -301,7 +321,7 @@ fs_status fs_dte_fdm_run(fs_dte_fdm *s, const fs_image *pil, const char *questio
     if (opt->verdict_only) {
         r->verdict = !r->has_score ? FS_VERDICT_UNDETERMINED : r->score > 0.5 ? FS_VERDICT_TAMPERED : r->score < 0.5 ? FS_VERDICT_AUTHENTIC : FS_VERDICT_UNDETERMINED;
     } else {
-        if ((status = write_answer(s, &state, last, opt, r, err))) goto done;
+        if ((status = write_answer(s, &state, last, prompt, &ids, opt, r, err))) goto done;
         r->times1.generate = fs_now() - t;
         if (r->has_score && r->verdict != FS_VERDICT_UNDETERMINED && (r->score > 0.5) != (r->verdict == FS_VERDICT_TAMPERED))
             fs_result_warn(r, "the explanation says %s but the score is %.3f: treat the verdict with care", fs_verdict_name(r->verdict), r->score);

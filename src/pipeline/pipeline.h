@@ -64,6 +64,11 @@ typedef struct fs_generation {
     const char *step;          /* for the progress callback */
     fs_token_fn on_token;      /* may be NULL */
     void *user;
+    /* Text in which to look for guesses of what comes next: usually the prompt and whatever answers are known to look like. NULL: no guessing.
+     * The outcome is the same, token for token; it only comes sooner. */
+    const int32_t *context;
+    size_t n_context;
+    int64_t *accepted;         /* if not NULL: guesses that came true are added to it */
 } fs_generation;
 /* Continues from `last` [hidden], the state of the newest position in `state`. Appends the new ids (EOS included when reached) to *out.
  * The arena is released to where it stood after every step. */
@@ -112,7 +117,7 @@ struct fs_result {
     fs_prompt_style prompt_style;
     int question_index;
     bool exif_both, verdict_only;
-    int64_t prompt_tokens, new_tokens;
+    int64_t prompt_tokens, new_tokens, guessed_tokens; /* guessed: of the new ones, those that came by guessing ahead */
 };
 fs_result *fs_result_create(const char *image); /* NULL when out of memory */
 /* SHA-256 over the configs and over name, size and first 64 KiB of every weight file: tells checkpoints apart without reading 45 GB. */

@@ -150,6 +150,68 @@ static void random_continuation(void **state) {
     fs_archive_free(g);
 }
 
+/* ---- guessing ahead changes nothing ---- */
+
+struct seen { float states[64][64]; int count; };
+static fs_status note(void *user, int32_t id, const float *state, fs_error *err) {
+    struct seen *s = user;
+    (void)id, (void)err;
+    memcpy(s->states[s->count++], state, sizeof s->states[0]);
+    return FS_OK;
+}
+
+/* Greedy and sampled, with contexts that hold the very answer, parts of it, and nonsense: the same ids and the same bits of every state. */
+static void guessing_changes_nothing(void **state) {
+    (void)state;
+    fs_exec weights = start(FS_DTYPE_F32, 1), c = start(FS_DTYPE_F32, 2);
+    fs_tensor_source source = {&weights, random_find, random_origin};
+    fs_llama m = {0};
+    fs_error err = {0};
+    if (fs_llama_bind(&m, &dte, &source, "", &err)) fail_msg("%s", err.message);
+    const int32_t prompt[] = {1, 17, 99, 400, 23, 7};
+    enum { PROMPT = 6, CONTEXTS = 4 };
+    for (int hot = 0; hot < 2; hot++) {
+        struct seen *plain = calloc(1, sizeof *plain), *other = calloc(1, sizeof *other);
+        fs_ids expected = {0};
+        for (int kind = 0; kind < CONTEXTS; kind++) { /* none, the whole answer, scraps of it, nonsense */
+            fs_llama_state s = {0};
+            fs_ids ids = {0}, context = {0};
+            int64_t accepted = 0;
+            if (fs_llama_state_create(&m, 16, &s, &err)) fail_msg("%s", err.message);
+            fs_tensor *h = fs_llama_forward(&c, &m, &s, fs_llama_embed(&c, &m, prompt, PROMPT), NULL);
+            assert_ok(&c);
+            for (size_t i = 0; i < PROMPT; i++) fs_ids_push(&context, prompt[i], &err);
+            for (size_t i = 0; i < expected.count; i++)
+                fs_ids_push(&context, kind == 3 ? (int32_t)(i % 5) : kind == 2 && i % 9 < 2 ? 5 : expected.data[i], &err);
+            for (size_t i = 0; i < PROMPT; i++) fs_ids_push(&context, prompt[i], &err);
+            struct seen *seen = kind ? other : plain;
+            seen->count = 0;
+            const fs_generation g = {.max_new_tokens = 50, .eos = -1, .sampling = {.temperature = hot ? 1.0f : 0.0f, .top_p = 1, .seed = 3},
+                                     .step = "test", .on_token = note, .user = seen, .context = kind ? context.data : NULL,
+                                     .n_context = kind ? context.count : 0, .accepted = &accepted};
+            if (fs_generate(&c, &m, &s, fs_f32(h) + (PROMPT - 1) * dte.hidden, &g, &ids, &err)) fail_msg("%s", err.message);
+            assert_int_equal(ids.count, 50);
+            assert_int_equal(s.length, PROMPT + 49);
+            if (kind == 0) {
+                for (size_t i = 0; i < ids.count; i++) fs_ids_push(&expected, ids.data[i], &err);
+            } else {
+                assert_memory_equal(ids.data, expected.data, 50 * sizeof *ids.data);
+                assert_memory_equal(plain->states, other->states, 50 * sizeof plain->states[0]);
+                print_message("guesses that came true with context %d, temperature %d: %d of 50\n", kind, hot, (int)accepted);
+                if (kind == 1) assert_true(accepted > 30); /* three of four, where the whole answer stands in the context */
+            }
+            fs_ids_free(&ids);
+            fs_ids_free(&context);
+            fs_llama_state_free(&s);
+        }
+        fs_ids_free(&expected);
+        free(plain), free(other);
+    }
+    fs_llama_unbind(&m);
+    fs_exec_end(&c);
+    fs_exec_end(&weights);
+}
+
 /* ---- likelihoods leave the state as it was ---- */
 
 static void likelihood_rewinds(void **state) {
@@ -268,7 +330,7 @@ static void wrong_sizes_are_named(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layers_dte), cmocka_unit_test(layers_mflm), cmocka_unit_test(cache_equals_one_pass),
-        cmocka_unit_test(random_continuation), cmocka_unit_test(likelihood_rewinds), cmocka_unit_test(rounded_bf16),
+        cmocka_unit_test(random_continuation), cmocka_unit_test(guessing_changes_nothing), cmocka_unit_test(likelihood_rewinds), cmocka_unit_test(rounded_bf16),
         cmocka_unit_test(rounded_f16), cmocka_unit_test(threads_change_nothing), cmocka_unit_test(wrong_sizes_are_named)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
