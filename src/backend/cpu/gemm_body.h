@@ -3,30 +3,30 @@
 
 enum { COL_VECTORS = TILE_COLS / LANES };
 
-/* ---- the tile: `rows` x COL_VECTORS accumulators, one broadcast of a for all vectors of a row of b ---- */
+/* ---- the tile: `rows` x `vectors` accumulators, one broadcast of a for all vectors of a row of b ---- */
 
-static inline __attribute__((always_inline)) void tile(const int rows, int64_t cols, int64_t k, const float *a, const float *b, float *c,
-                                                       int64_t ldc, bool add) {
+static inline __attribute__((always_inline)) void tile(const int rows, const int vectors, int64_t cols, int64_t k, const float *a,
+                                                       const float *b, float *c, int64_t ldc, bool add) {
     vf sum[TILE_ROWS][COL_VECTORS];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
-        for (int v = 0; v < COL_VECTORS; v++) sum[i][v] = v_set(0.0f);
+        for (int v = 0; v < vectors; v++) sum[i][v] = v_set(0.0f);
     for (int64_t p = 0; p < k; p++) {
         vf row[COL_VECTORS];
 #pragma GCC unroll 2
-        for (int v = 0; v < COL_VECTORS; v++) row[v] = v_load(b + p * TILE_COLS + v * LANES);
+        for (int v = 0; v < vectors; v++) row[v] = v_load(b + p * TILE_COLS + v * LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
             const vf x = v_set(a[i * FS_GEMM_KC + p]);
 #pragma GCC unroll 2
-            for (int v = 0; v < COL_VECTORS; v++) sum[i][v] = v_fma(x, row[v], sum[i][v]);
+            for (int v = 0; v < vectors; v++) sum[i][v] = v_fma(x, row[v], sum[i][v]);
         }
     }
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
-        for (int v = 0; v < COL_VECTORS; v++) {
+        for (int v = 0; v < vectors; v++) {
             float *out = c + i * ldc + v * LANES;
             const int64_t left = cols - v * LANES;
             if (left >= LANES)
@@ -37,7 +37,12 @@ static inline __attribute__((always_inline)) void tile(const int rows, int64_t c
 }
 
 #define TILE_CASE(r)                                                                                                                       \
-    case r: tile(r, cols, k, a, b, c, ldc, add); break
+    case r:                                                                                                                                \
+        if (cols > LANES)                                                                                                                  \
+            tile(r, COL_VECTORS, cols, k, a, b, c, ldc, add);                                                                              \
+        else                                                                                                                               \
+            tile(r, 1, cols, k, a, b, c, ldc, add);                                                                                        \
+        break
 
 void FS_KERNEL(fs_gemm_tile)(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add) {
     for (int64_t i = 0; i < rows; i++)

@@ -9,6 +9,10 @@
 #define FS_KERNEL(name) name##_avx512
 enum { LANES = 16, TILE_ROWS = FS_AVX512_TILE_ROWS, TILE_COLS = FS_AVX512_TILE_COLS };
 
+/* Without optimisation some intrinsics are macros whose casts of mask constants draw warnings here. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+
 typedef __m512 vf;
 typedef struct vd { __m512d lo, hi; } vd; /* LANES sums in f64 */
 
@@ -86,5 +90,7 @@ static inline __attribute__((always_inline)) void v_transpose(vf r[LANES]) {
         r[12 + j] = _mm512_shuffle_f32x4(b, d, 0xDD);
     }
 }
+
+#pragma GCC diagnostic pop
 
 #endif
