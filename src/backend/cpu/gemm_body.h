@@ -3,30 +3,30 @@
 
 enum { COL_VECTORS = TILE_COLS / LANES };
 
+/* Loops over accumulators must be unrolled whole, or the accumulators live in memory. */
+#if defined(__clang__)
+#define FS_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FS_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 /* ---- the tile: `rows` x `vectors` accumulators, one broadcast of a for all vectors of a row of b ---- */
 
 static inline __attribute__((always_inline)) void tile(const int rows, const int vectors, int64_t cols, int64_t k, const float *a,
                                                        const float *b, float *c, int64_t ldc, bool add) {
     vf sum[TILE_ROWS][COL_VECTORS];
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++) sum[i][v] = v_set(0.0f);
+    FS_UNROLL for (int i = 0; i < rows; i++)
+        FS_UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_set(0.0f);
     for (int64_t p = 0; p < k; p++) {
         vf row[COL_VECTORS];
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++) row[v] = v_load(b + p * TILE_COLS + v * LANES);
-#pragma GCC unroll 16
-        for (int i = 0; i < rows; i++) {
+        FS_UNROLL for (int v = 0; v < vectors; v++) row[v] = v_load(b + p * TILE_COLS + v * LANES);
+        FS_UNROLL for (int i = 0; i < rows; i++) {
             const vf x = v_set(a[i * FS_GEMM_KC + p]);
-#pragma GCC unroll 2
-            for (int v = 0; v < vectors; v++) sum[i][v] = v_fma(x, row[v], sum[i][v]);
+            FS_UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_fma(x, row[v], sum[i][v]);
         }
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++) {
+    FS_UNROLL for (int i = 0; i < rows; i++)
+        FS_UNROLL for (int v = 0; v < vectors; v++) {
             float *out = c + i * ldc + v * LANES;
             const int64_t left = cols - v * LANES;
             if (left >= LANES)
@@ -73,13 +73,13 @@ static inline __attribute__((always_inline)) void pack_block(const char *w, fs_d
                                                              float *out) {
     const int64_t size = type == FS_DTYPE_F32 ? 4 : 2;
     vf r[LANES];
-    for (int i = 0; i < LANES; i++) {
+    FS_UNROLL for (int i = 0; i < LANES; i++) {
         r[i] = v_set(0.0f);
         if (i < n) r[i] = terms >= LANES ? v_load_as(w + i * ld * size, type, 0) : v_load_as_part(w + i * ld * size, type, 0, terms);
         if (round != type) r[i] = v_round_to(r[i], round);
     }
     v_transpose(r);
-    for (int p = 0; p < LANES; p++)
+    FS_UNROLL for (int p = 0; p < LANES; p++)
         if (p < terms) v_store(out + p * TILE_COLS, r[p]);
 }
 
@@ -113,26 +113,26 @@ static inline __attribute__((always_inline)) void dot_block(const int m, const i
                                                             const char *w, int64_t ldw, int64_t k, float *y, int64_t ldy) {
     const int64_t size = type == FS_DTYPE_F32 ? 4 : 2;
     vf sum[DOT_ROWS][FS_DOT_MAX_ROWS];
-    for (int j = 0; j < rows; j++)
-        for (int i = 0; i < m; i++) sum[j][i] = v_set(0.0f);
+    FS_UNROLL for (int j = 0; j < rows; j++)
+        FS_UNROLL for (int i = 0; i < m; i++) sum[j][i] = v_set(0.0f);
     int64_t p = 0;
     for (; p + LANES <= k; p += LANES) {
         vf in[FS_DOT_MAX_ROWS];
-        for (int i = 0; i < m; i++) in[i] = v_load(x + i * ldx + p);
-        for (int j = 0; j < rows; j++) {
+        FS_UNROLL for (int i = 0; i < m; i++) in[i] = v_load(x + i * ldx + p);
+        FS_UNROLL for (int j = 0; j < rows; j++) {
             const char *row = w + j * ldw * size;
             _mm_prefetch(row + p * size + AHEAD, _MM_HINT_T0);
             const vf weight = v_load_as(row, type, p);
-            for (int i = 0; i < m; i++) sum[j][i] = v_fma(in[i], weight, sum[j][i]);
+            FS_UNROLL for (int i = 0; i < m; i++) sum[j][i] = v_fma(in[i], weight, sum[j][i]);
         }
     }
     if (p < k)
-        for (int j = 0; j < rows; j++) {
+        FS_UNROLL for (int j = 0; j < rows; j++) {
             const vf weight = v_load_as_part(w + j * ldw * size, type, p, k - p);
-            for (int i = 0; i < m; i++) sum[j][i] = v_fma(v_load_part(x + i * ldx + p, k - p), weight, sum[j][i]);
+            FS_UNROLL for (int i = 0; i < m; i++) sum[j][i] = v_fma(v_load_part(x + i * ldx + p, k - p), weight, sum[j][i]);
         }
-    for (int j = 0; j < rows; j++)
-        for (int i = 0; i < m; i++) y[i * ldy + j] = v_sum(sum[j][i]);
+    FS_UNROLL for (int j = 0; j < rows; j++)
+        FS_UNROLL for (int i = 0; i < m; i++) y[i * ldy + j] = v_sum(sum[j][i]);
 }
 
 static inline __attribute__((always_inline)) void dot_all(const int m, const fs_dtype type, const float *x, int64_t ldx, const char *w,
@@ -170,19 +170,19 @@ enum { STRIP = 4 };
 static inline __attribute__((always_inline)) void weighted_strip(const int vectors, int64_t part, const float *p, const float *v, int64_t ldv,
                                                                  int64_t n, float *y) {
     vf total[STRIP];
-    for (int e = 0; e < vectors; e++) total[e] = v_set(0.0f);
+    FS_UNROLL for (int e = 0; e < vectors; e++) total[e] = v_set(0.0f);
     for (int64_t j0 = 0; j0 < n; j0 += FS_GEMM_KC) {
         const int64_t end = fs_min_i64(n, j0 + FS_GEMM_KC);
         vf sum[STRIP];
-        for (int e = 0; e < vectors; e++) sum[e] = v_set(0.0f);
+        FS_UNROLL for (int e = 0; e < vectors; e++) sum[e] = v_set(0.0f);
         for (int64_t j = j0; j < end; j++) {
             const vf weight = v_set(p[j]);
-            for (int e = 0; e < vectors; e++)
+            FS_UNROLL for (int e = 0; e < vectors; e++)
                 sum[e] = v_fma(weight, part ? v_load_part(v + j * ldv, part) : v_load(v + j * ldv + e * LANES), sum[e]);
         }
-        for (int e = 0; e < vectors; e++) total[e] = v_add(total[e], sum[e]);
+        FS_UNROLL for (int e = 0; e < vectors; e++) total[e] = v_add(total[e], sum[e]);
     }
-    for (int e = 0; e < vectors; e++) {
+    FS_UNROLL for (int e = 0; e < vectors; e++) {
         if (part)
             v_store_part(y, total[e], part);
         else
