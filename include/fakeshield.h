@@ -249,6 +249,15 @@ FS_API bool fs_is_picture_name(const char *name);
  * licence. json: as JSON, else as text for people; tensors: list every tensor. The string is the caller's. */
 FS_API fs_status fs_describe(const char *path, bool json, bool tensors, char **out, fs_error *err);
 
+/* ---- bundles: the checkpoint as GGUF files (docs/bundle.md) -------------------------------------------------------- */
+
+/* Writes dte-fdm.gguf, mflm.gguf and vision.gguf of the checkpoint in model_dir into out_dir, which is made if need be. type: "f32", "f16",
+ * "bf16", "q8_0", "q4_0", "q4_k" or "mixed". Of the options clip_dir, sam_file, dtg_file, threads and callbacks are used; progress counts
+ * bytes of all files. Each file is whole or not there; disk space is checked before the first is begun. */
+FS_API fs_status fs_convert(const char *model_dir, const char *out_dir, const char *type, const fs_options *options, fs_error *err);
+/* Compares every tensor of a bundle's folder, or of one of its files, with its checksum, and the files with one another. */
+FS_API fs_status fs_verify(const char *path, const fs_callbacks *callbacks, fs_error *err);
+
 #ifdef __cplusplus
 }
 #endif

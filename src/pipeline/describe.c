@@ -145,7 +145,7 @@ static size_t describe_tensors(json_t *part, const fs_archive *a, bool list_tens
         const char *dtype = fs_dtype_name(e.tensor->dtype);
         int64_t n = fs_tensor_count(e.tensor);
         size_t bytes = 0;
-        if (!fs_mul_size((size_t)n, fs_dtype_size(e.tensor->dtype), &bytes)) continue;
+        if (!fs_dtype_bytes(e.tensor->dtype, e.tensor->ndim, e.tensor->shape, &bytes)) continue;
         note_file(files, e.file, &last);
         count_into(part, n, bytes);
         count_into(entry_of(dtypes, "dtype", dtype), n, bytes);

@@ -1,0 +1,367 @@
+/* From a checkpoint as users download it to a bundle of GGUF files (docs/bundle.md), streaming: sources are mapped, and a few megabytes of rows
+ * at a time are converted by all threads and written. Each file appears only when it is whole; a run that was killed is simply run again. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+#include "format/gguf.h"
+#include "pipeline/bundle.h"
+#include "pipeline/pipeline.h"
+#include "tensor/block.h"
+#include "text/spm_model.h"
+
+enum { CHUNK = 1 << 20, MAX_TEXT = 1 << 26 }; /* values converted at a time; bytes of a config or tokenizer file */
+
+typedef struct item { const fs_tensor *source; fs_dtype type; int64_t width; } item; /* width: rows of a head to permute, 0 = none */
+
+/* One file to be written. */
+typedef struct output {
+    fs_gguf_writer *w;
+    const char *file;
+    item *items;
+    size_t count, capacity;
+} output;
+
+typedef struct job {
+    fs_bundle_type type;
+    const fs_options *opt;
+    fs_layout layout;
+    char fingerprint[65];
+    fs_archive *dte, *mflm, *sam, *clip, *dtg;
+    output outputs[3];        /* dte-fdm, mflm, vision */
+    size_t total, done;       /* bytes of the tensors, for progress */
+} job;
+
+static fs_status add_item(output *o, const char *name, const fs_tensor *source, fs_dtype type, int64_t width, fs_error *err) {
+    if (o->count == o->capacity) {
+        const size_t capacity = o->capacity ? 2 * o->capacity : 256;
+        item *items = realloc(o->items, capacity * sizeof *items);
+        if (!items) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+        o->items = items;
+        o->capacity = capacity;
+    }
+    o->items[o->count++] = (item){source, type, width};
+    fs_gguf_put_tensor(o->w, name, type, source->ndim, source->shape);
+    return FS_OK;
+}
+
+/* ---- metadata ---- */
+
+static fs_status begin_output(job *j, output *o, const char *out_dir, const char *file, const char *architecture, const char *title, fs_error *err) {
+    char *path = fs_path_join(out_dir, file);
+    fs_status status = path ? fs_gguf_writer_create(path, &o->w, err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    free(path);
+    if (status) return status;
+    o->file = file;
+    fs_gguf_put_text(o->w, "general.architecture", architecture);
+    fs_gguf_put_text(o->w, "general.name", title);
+    fs_gguf_put_u32(o->w, "general.quantization_version", 2);
+    fs_gguf_put_u32(o->w, "general.file_type", j->type.file_type);
+    fs_gguf_put_u32(o->w, "fakeshield.bundle_version", 1);
+    fs_gguf_put_text(o->w, "fakeshield.type", j->type.name);
+    fs_gguf_put_text(o->w, "fakeshield.source_sha256", j->fingerprint);
+    return FS_OK;
+}
+
+/* A file of the checkpoint, whole, as an array of bytes: what the loader reads, it reads as upstream wrote it. Absent files are left out. */
+static fs_status put_file(output *o, const char *dir, const char *name, const char *key, fs_error *err) {
+    uint8_t *data = NULL;
+    size_t size = 0;
+    char *path = fs_path_join(dir, name);
+    fs_status status = path ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    if (!status && fs_path_exists(path) && !(status = fs_read_file(path, MAX_TEXT, &data, &size, err)))
+        fs_gguf_put_array(o->w, key, FS_GGUF_U8, size, data);
+    free(data);
+    free(path);
+    return status;
+}
+
+static fs_status put_files(output *o, const char *dir, fs_error *err) {
+    static const char *const names[] = {"config.json", "generation_config.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"};
+    fs_status status = FS_OK;
+    for (size_t i = 0; i < sizeof names / sizeof names[0] && !status; i++) {
+        char key[64];
+        snprintf(key, sizeof key, "fakeshield.file.%s", names[i]);
+        status = put_file(o, dir, names[i], key, err);
+    }
+    return status;
+}
+
+static void put_llama(output *o, const fs_llama_config *g) {
+    fs_gguf_put_u32(o->w, "llama.vocab_size", (uint32_t)g->vocab);
+    fs_gguf_put_u32(o->w, "llama.context_length", (uint32_t)(g->max_positions > 0 ? g->max_positions : 4096));
+    fs_gguf_put_u32(o->w, "llama.embedding_length", (uint32_t)g->hidden);
+    fs_gguf_put_u32(o->w, "llama.block_count", (uint32_t)g->layers);
+    fs_gguf_put_u32(o->w, "llama.feed_forward_length", (uint32_t)g->intermediate);
+    fs_gguf_put_u32(o->w, "llama.attention.head_count", (uint32_t)g->heads);
+    fs_gguf_put_u32(o->w, "llama.attention.head_count_kv", (uint32_t)g->kv_heads);
+    fs_gguf_put_f32(o->w, "llama.attention.layer_norm_rms_epsilon", g->eps);
+    fs_gguf_put_u32(o->w, "llama.rope.dimension_count", (uint32_t)(g->hidden / g->heads));
+    fs_gguf_put_f32(o->w, "llama.rope.freq_base", g->rope_theta);
+    fs_gguf_put_text(o->w, "fakeshield.rope", "interleaved");
+}
+
+/* The vocabulary as llama.cpp wants it: one piece, score and kind per row of the embedding; added tokens behind the model's pieces. */
+static fs_status put_vocabulary(output *o, const char *dir, fs_tokenizer_rules rules, int64_t vocab, fs_error *err) {
+    fs_tokenizer *t = NULL;
+    fs_spm_model m = {0};
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+    char *path = fs_path_join(dir, "tokenizer.model"), **made = NULL;
+    fs_gguf_text *text = fs_alloc_zero((size_t)vocab, sizeof *text);
+    float *score = fs_alloc_zero((size_t)vocab, sizeof *score);
+    int32_t *kind = fs_alloc_zero((size_t)vocab, sizeof *kind);
+    fs_status status = FS_OK;
+    made = fs_alloc_zero((size_t)vocab, sizeof *made);
+    if (!path || !text || !score || !kind || !made) {
+        status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+        goto done;
+    }
+    if ((status = fs_read_file(path, MAX_TEXT, &bytes, &size, err)) || (status = fs_spm_read(bytes, size, path, &m, err))) goto done;
+    if ((status = fs_tokenizer_open(dir, rules, &t, err))) goto done;
+    for (int64_t i = 0; i < vocab; i++) {
+        const int32_t id = (int32_t)i;
+        if (id < m.count) {
+            text[i] = (fs_gguf_text){fs_spm_text(&m, id), m.pieces[id].length};
+            score[i] = m.pieces[id].score;
+            kind[i] = m.pieces[id].kind;
+            continue;
+        }
+        const bool known = id < fs_tokenizer_size(t);
+        if (known) {
+            if ((status = fs_tokenizer_decode(t, &id, 1, false, &made[i], err))) goto done;
+        } else if (!(made[i] = fs_format("[PAD%" PRId64 "]", i))) {
+            status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+            goto done;
+        }
+        text[i] = (fs_gguf_text){made[i], strlen(made[i])};
+        score[i] = -1000;
+        kind[i] = known ? FS_PIECE_USER : FS_PIECE_UNUSED;
+    }
+    fs_gguf_put_text(o->w, "tokenizer.ggml.model", "llama");
+    fs_gguf_put_strings(o->w, "tokenizer.ggml.tokens", (size_t)vocab, text);
+    fs_gguf_put_array(o->w, "tokenizer.ggml.scores", FS_GGUF_F32, (size_t)vocab, score);
+    fs_gguf_put_array(o->w, "tokenizer.ggml.token_type", FS_GGUF_I32, (size_t)vocab, kind);
+    if (fs_tokenizer_bos(t) >= 0) fs_gguf_put_u32(o->w, "tokenizer.ggml.bos_token_id", (uint32_t)fs_tokenizer_bos(t));
+    if (fs_tokenizer_eos(t) >= 0) fs_gguf_put_u32(o->w, "tokenizer.ggml.eos_token_id", (uint32_t)fs_tokenizer_eos(t));
+    fs_gguf_put_u32(o->w, "tokenizer.ggml.unknown_token_id", (uint32_t)m.unknown);
+    fs_gguf_put_bool(o->w, "tokenizer.ggml.add_bos_token", true);
+    fs_gguf_put_bool(o->w, "tokenizer.ggml.add_eos_token", false);
+done:
+    for (int64_t i = 0; made && i < vocab; i++) free(made[i]);
+    free(made);
+    free(kind);
+    free(score);
+    free(text);
+    free(bytes);
+    free(path);
+    fs_tokenizer_free(t);
+    fs_spm_free(&m);
+    return status;
+}
+
+/* ---- what goes into which file ---- */
+
+static fs_status plan_language_model(job *j, output *o, const char *out_dir, bool first, fs_error *err) {
+    const char *dir = first ? j->layout.dte_fdm : j->layout.mflm;
+    fs_lm_config config = {0};
+    fs_llama model = {0};
+    fs_bundle_llm t;
+    fs_archive *a = NULL;
+    fs_status status = fs_archive_open(dir, &a, err);
+    if (status) return status;
+    *(first ? &j->dte : &j->mflm) = a;
+    fs_tensor_source source = fs_archive_source(a);
+    if ((status = fs_lm_config_read(dir, &config, err))) goto done;
+    const fs_llama_config *g = &config.llama;
+    if ((status = fs_llama_bind(&model, g, &source, "", err))) goto done; /* names, shapes and types are what config.json says */
+    if ((status = begin_output(j, o, out_dir, first ? FS_BUNDLE_DTE : FS_BUNDLE_MFLM, "llama", first ? "FakeShield DTE-FDM" : "FakeShield MFLM", err))) goto done;
+    fs_gguf_put_text(o->w, "general.license", "llama2");
+    put_llama(o, g);
+    if ((status = put_vocabulary(o, dir, first ? FS_RULES_437 : FS_RULES_428, g->vocab, err))) goto done;
+    if ((status = put_files(o, dir, err))) goto done;
+    for (int64_t i = 0; !status && fs_bundle_llm_tensor(g->layers, i, &t); i++) {
+        const fs_tensor *s = fs_archive_find(a, t.upstream);
+        const int64_t heads = t.heads == FS_HEADS_QUERY ? g->heads : t.heads == FS_HEADS_KEY ? g->kv_heads : 0;
+        status = add_item(o, t.name, s, fs_bundle_store_as(&j->type, t.name, g->layers, s->ndim, s->shape), heads ? s->shape[0] / heads : 0, err);
+    }
+    if (!status && !j->layout.clip) status = fs_layout_find_clip(&j->layout, j->opt->clip_dir, config.vision_tower, err);
+done:
+    fs_llama_unbind(&model);
+    fs_lm_config_free(&config);
+    return status;
+}
+
+/* Every tensor of `a` that belongs to a vision part. have: names taken already, where an earlier archive goes before this one; may be NULL. */
+static fs_status plan_vision_part(job *j, output *o, fs_archive *a, const char *part, fs_archive *before, const char *before_prefix, fs_error *err) {
+    fs_status status = FS_OK;
+    for (size_t i = 0; a && i < fs_archive_count(a) && !status; i++) {
+        const fs_archive_entry e = fs_archive_get(a, i);
+        char name[FS_BUNDLE_NAME], other[1024];
+        if (!fs_bundle_vision_name(part, e.name, name)) continue;
+        if (before && snprintf(other, sizeof other, "%s%s", before_prefix, e.name) < (int)sizeof other && fs_archive_find(before, other)) continue;
+        const fs_dtype type = fs_bundle_store_as(&j->type, name, 0, e.tensor->ndim, e.tensor->shape);
+        if (!fs_row_to_f32(e.tensor->dtype, e.tensor->data, 0, NULL))
+            return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected floating-point numbers, found %s", e.file, e.name, fs_dtype_name(e.tensor->dtype));
+        status = add_item(o, name, e.tensor, type, 0, err);
+    }
+    return status;
+}
+
+static fs_status plan_vision(job *j, output *o, const char *out_dir, fs_error *err) {
+    fs_status status;
+    if (j->layout.clip && (status = fs_archive_open(j->layout.clip, &j->clip, err))) return status;
+    if (j->layout.dtg && (status = fs_archive_open(j->layout.dtg, &j->dtg, err))) return status;
+    if (j->mflm && j->layout.sam && (status = fs_archive_open(j->layout.sam, &j->sam, err))) return status;
+    if ((status = begin_output(j, o, out_dir, FS_BUNDLE_VISION, "fakeshield", "FakeShield vision parts", err))) return status;
+    fs_gguf_put_text(o->w, "general.license", "other");
+    fs_gguf_put_text(o->w, "general.license.name", "SAM: Apache-2.0; CLIP: MIT; projectors, tag generator and fine-tuned parts: as FakeShield's model card says");
+    if (j->clip && (status = put_file(o, j->layout.clip, "config.json", "fakeshield.file.clip_config.json", err))) return status;
+    if ((status = plan_vision_part(j, o, j->dtg, "dtg", NULL, NULL, err))) return status;
+    status = j->clip ? plan_vision_part(j, o, j->clip, "clip", NULL, NULL, err) : plan_vision_part(j, o, j->dte, "embedded", NULL, NULL, err);
+    if (!status) status = plan_vision_part(j, o, j->dte, "dte", NULL, NULL, err);
+    if (!status) status = plan_vision_part(j, o, j->mflm, "mflm", NULL, NULL, err);
+    if (!status) status = plan_vision_part(j, o, j->sam, "sam", j->mflm, "model.grounding_encoder.", err);
+    return status;
+}
+
+/* ---- writing ---- */
+
+/* Rows r0 .. r0+n of the tensor, converted into `out` (n x step bytes). Returns the first row that cannot be stored, or -1. */
+static int64_t convert_rows(const item *t, int64_t row, int64_t r0, int64_t n, size_t in_step, size_t step, float *values, uint8_t *out, int threads) {
+    int64_t bad = INT64_MAX;
+    if (n * row < CHUNK / 32) threads = 1; /* waking the others takes longer */
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(min : bad)
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t from = t->width ? fs_bundle_rope_row(r0 + i, t->width) : r0 + i;
+        const uint8_t *source = (const uint8_t *)t->source->data + (size_t)from * in_step;
+        float *x = values + i * row;
+        if (t->source->dtype == t->type) {
+            memcpy(out + (size_t)i * step, source, step);
+        } else if (!fs_row_to_f32(t->source->dtype, source, row, x) || !fs_row_from_f32(t->type, x, row, out + (size_t)i * step)) {
+            bad = r0 + i < bad ? r0 + i : bad;
+        }
+    }
+    return bad == INT64_MAX ? -1 : bad;
+}
+
+static fs_status write_tensor(job *j, output *o, const item *t, int threads, fs_error *err) {
+    const int64_t count = fs_tensor_count(t->source), row = t->source->ndim > 0 ? t->source->shape[t->source->ndim - 1] : 1;
+    if (count == 0) return FS_OK;
+    const int64_t rows = count / row, some = fs_max_i64(1, fs_min_i64(rows, CHUNK / row));
+    size_t step, in_step;
+    if (!fs_dtype_row_bytes(t->type, row, &step) || !fs_dtype_row_bytes(t->source->dtype, row, &in_step)) return fs_fail(err, FS_E_INTERNAL, "%s: impossible row", o->file);
+    float *values = fs_alloc((size_t)(some * row), sizeof *values);
+    uint8_t *out = fs_alloc((size_t)some, step);
+    fs_status status = values && out ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "%s: no memory for %" PRId64 " values", o->file, some * row);
+    for (int64_t r = 0; r < rows && !status; r += some) {
+        const int64_t n = fs_min_i64(some, rows - r), bad = convert_rows(t, row, r, n, in_step, step, values, out, threads);
+        if (bad >= 0)
+            status = fs_fail(err, FS_E_NUMERIC, "tensor %s: row %" PRId64 " holds NaN, infinity or numbers beyond what %s can store; convert with --type bf16 or f32",
+                             t->source->name, bad, fs_dtype_name(t->type));
+        else
+            status = fs_gguf_writer_add(o->w, out, (size_t)n * step, err);
+        j->done += (size_t)n * step;
+        fs_progress(&j->opt->callbacks, o->file, (int64_t)j->done, (int64_t)j->total);
+        if (!status && fs_cancelled(&j->opt->callbacks)) status = fs_fail(err, FS_E_CANCELLED, "%s: stopped", o->file);
+    }
+    free(values);
+    free(out);
+    return status;
+}
+
+static fs_status write_output(job *j, output *o, int threads, fs_error *err) {
+    fs_status status = fs_gguf_writer_begin(o->w, err);
+    for (size_t i = 0; i < o->count && !status; i++) status = write_tensor(j, o, &o->items[i], threads, err);
+    if (!status) status = fs_gguf_writer_finish(o->w, err);
+    fs_gguf_writer_free(o->w);
+    o->w = NULL;
+    return status;
+}
+
+/* Room for all files together, before the first is begun. */
+static fs_status check_room(job *j, const char *dir, fs_error *err) {
+    struct statvfs v;
+    size_t need = 0, room;
+    for (int i = 0; i < 3; i++) need += j->outputs[i].w ? fs_gguf_writer_size(j->outputs[i].w) : 0;
+    j->total = need;
+    if (statvfs(dir, &v) != 0 || !fs_mul_size((size_t)v.f_bavail, (size_t)v.f_frsize, &room) || room >= need) return FS_OK;
+    return fs_fail(err, FS_E_IO, "%s: expected %.1f GB of free disk space, found %.1f GB; free some or name another disk", dir, (double)need / 1e9, (double)room / 1e9);
+}
+
+fs_status fs_convert(const char *model_dir, const char *out_dir, const char *type, const fs_options *options, fs_error *err) {
+    job j = {.opt = options};
+    fs_exec x = {0};
+    int threads = 1;
+    fs_status status;
+    if (!fs_bundle_type_from_name(type, &j.type))
+        return fs_fail(err, FS_E_USAGE, "type \"%s\" is none of f32, f16, bf16, q8_0, q4_0, q4_k, mixed", type ? type : "");
+    if ((status = fs_layout_find(model_dir, options, &j.layout, err))) goto done;
+    if (!j.layout.dte_fdm && !j.layout.mflm) {
+        status = fs_fail(err, FS_E_NOT_FOUND, "%s: holds neither DTE-FDM nor MFLM; give the folder that holds them", model_dir);
+        goto done;
+    }
+    if ((status = fs_fingerprint(&j.layout, j.fingerprint, err)) || (status = fs_make_dirs(out_dir, err))) goto done;
+    if (j.layout.dte_fdm && (status = plan_language_model(&j, &j.outputs[0], out_dir, true, err))) goto done;
+    if (j.layout.mflm && (status = plan_language_model(&j, &j.outputs[1], out_dir, false, err))) goto done;
+    if ((status = plan_vision(&j, &j.outputs[2], out_dir, err))) goto done;
+    if ((status = check_room(&j, out_dir, err))) goto done;
+    if ((status = fs_exec_init(&x, FS_DTYPE_F32, options->threads, NULL, err))) goto done; /* how many threads 0 means is known there */
+    threads = x.threads;
+    for (int i = 0; i < 3 && !status; i++)
+        if (j.outputs[i].w) status = write_output(&j, &j.outputs[i], threads, err);
+done:
+    fs_exec_end(&x);
+    for (int i = 0; i < 3; i++) {
+        fs_gguf_writer_free(j.outputs[i].w);
+        free(j.outputs[i].items);
+    }
+    fs_archive_free(j.dte);
+    fs_archive_free(j.mflm);
+    fs_archive_free(j.sam);
+    fs_archive_free(j.clip);
+    fs_archive_free(j.dtg);
+    fs_layout_free(&j.layout);
+    return status;
+}
+
+/* ---- verify ---- */
+
+/* source: the checkpoint the parts seen so far come from ("" before the first). */
+static fs_status verify_file(const char *path, const fs_callbacks *cb, char source[65], fs_error *err) {
+    fs_archive *a = NULL;
+    fs_gguf_text from = {0};
+    fs_status status = fs_archive_open(path, &a, err);
+    if (status) return status;
+    const fs_gguf *g = fs_archive_gguf(a);
+    if (!g) status = fs_fail(err, FS_E_UNSUPPORTED, "%s: is a %s file, which carries no checksums; expected a GGUF file or a bundle's folder", path, fs_archive_kind(a));
+    if (!status) status = fs_gguf_string(g, "fakeshield.source_sha256", false, &from, err);
+    if (!status && from.size == 64) {
+        if (source[0] && memcmp(source, from.data, 64) != 0)
+            status = fs_fail(err, FS_E_MISMATCH, "%s: comes from another checkpoint than the files beside it; convert them together", path);
+        memcpy(source, from.data, 64);
+    }
+    if (!status) status = fs_gguf_verify(g, cb, err);
+    fs_archive_free(a);
+    return status;
+}
+
+fs_status fs_verify(const char *path, const fs_callbacks *callbacks, fs_error *err) {
+    static const char *const files[] = {FS_BUNDLE_DTE, FS_BUNDLE_MFLM, FS_BUNDLE_VISION};
+    char source[65] = "";
+    int found = 0;
+    if (!fs_path_is_dir(path)) return verify_file(path, callbacks, source, err);
+    for (int i = 0; i < 3; i++) {
+        char *file = fs_path_join(path, files[i]);
+        if (!file) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+        const bool there = fs_path_exists(file);
+        fs_status status = there ? verify_file(file, callbacks, source, err) : FS_OK;
+        free(file);
+        if (status) return status;
+        found += there;
+    }
+    if (found == 0)
+        return fs_fail(err, FS_E_NOT_FOUND, "%s: holds none of " FS_BUNDLE_DTE ", " FS_BUNDLE_MFLM " and " FS_BUNDLE_VISION "; give a bundle's folder or one GGUF file", path);
+    return FS_OK;
+}
