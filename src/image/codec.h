@@ -20,6 +20,8 @@ fs_status fs_codec_webp(const fs_codec_job *job, fs_image **out);
 fs_status fs_codec_tiff(const fs_codec_job *job, fs_image **out);
 fs_status fs_codec_bmp(const fs_codec_job *job, fs_image **out);
 fs_status fs_codec_heif(const fs_codec_job *job, fs_image **out); /* "not built in" without libheif */
+/* Before libheif sees a file: FS_E_FORMAT if its items refer to each other in a circle. */
+fs_status fs_heif_check_references(const fs_codec_job *job);
 
 /* Notes format, mode and size in job->info and refuses sizes of 0 or over the limit. To be called before anything of the picture's size
  * is allocated. */

@@ -14,13 +14,14 @@ static fs_status fail_heif(const fs_codec_job *job, struct heif_error e) {
 }
 
 fs_status fs_codec_heif(const fs_codec_job *job, fs_image **out) {
+    fs_status status = fs_heif_check_references(job);
+    if (status) return status;
     struct heif_context *ctx = heif_context_alloc();
     struct heif_image_handle *handle = NULL;
     struct heif_image *pic = NULL;
     struct heif_decoding_options *options = NULL;
     struct heif_error e;
     fs_image *im = NULL;
-    fs_status status = FS_OK;
     snprintf(job->info->format, sizeof job->info->format, "HEIF");
     if (!ctx) return fs_fail(job->err, FS_E_NO_MEMORY, "%s: no memory for the HEIF decoder", job->name);
     /* libheif's limit is on a side: the square of it is the area it allows */
