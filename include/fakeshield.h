@@ -249,6 +249,56 @@ FS_API bool fs_is_picture_name(const char *name);
  * licence. json: as JSON, else as text for people; tensors: list every tensor. The string is the caller's. */
 FS_API fs_status fs_describe(const char *path, bool json, bool tensors, char **out, fs_error *err);
 
+/* ---- downloading released weights (docs/pull.md) ------------------------------------------------------------------ */
+
+/* FETCH: downloads what the folder lacks or has wrong. LIST: only tells what the hub has. CHECK: compares the folder with the hub's listing
+ * byte for byte and changes nothing; without a network, with the listing that an earlier FETCH has left in the folder. */
+typedef enum fs_pull_mode { FS_PULL_FETCH = 0, FS_PULL_LIST = 1, FS_PULL_CHECK = 2 } fs_pull_mode;
+typedef enum fs_pull_state {
+    FS_PULL_LISTED = 0,  /* LIST: not compared with anything */
+    FS_PULL_MISSING = 1,
+    FS_PULL_PARTIAL = 2, /* missing, but an unfinished download is there */
+    FS_PULL_WRONG = 3,   /* there, with another size or checksum */
+    FS_PULL_GOOD = 4,    /* there, and its checksum is right */
+    FS_PULL_FETCHED = 5  /* downloaded now, and its checksum is right */
+} fs_pull_state;
+FS_API const char *fs_pull_mode_name(fs_pull_mode m);   /* "fetch", "list", "check" */
+FS_API bool fs_pull_mode_from_name(const char *name, fs_pull_mode *out);
+FS_API const char *fs_pull_state_name(fs_pull_state s); /* "listed", "missing", "partial", "wrong", "good", "fetched" */
+FS_API bool fs_pull_state_from_name(const char *name, fs_pull_state *out);
+
+typedef struct fs_pull_file { /* valid during the callback */
+    const char *path;      /* below the folder */
+    int64_t size;
+    const char *algorithm; /* "sha256", or "git-sha1" for small files */
+    const char *checksum;  /* hex */
+    fs_pull_state state;
+} fs_pull_file;
+
+typedef struct fs_pull_options {
+    fs_pull_mode mode;
+    const char *revision;  /* branch, tag or commit; default "main" */
+    const char *base_url;  /* the hub, or a mirror that speaks as it does; default "https://huggingface.co" */
+    const char *token;     /* for private repositories; sent to base_url's host alone. Default NULL */
+    bool everything;       /* also what FakeShield has no use for: other frameworks' copies of the weights, git's own files */
+    int jobs;              /* connections at a time, 1..32; default 4 */
+    int64_t part_bytes;    /* what one request asks for; default 64 MiB */
+    int retries;           /* new attempts after failures without progress; default 6 */
+    double retry_delay;    /* seconds before the first of them, doubled each time up to a minute; default 1 */
+    int stall_seconds;     /* a connection that brings less than 1 KiB/s for so long is given up; default 30 */
+    void (*file)(void *user_data, const fs_pull_file *file); /* once a file, with callbacks.user_data; may be NULL */
+    fs_callbacks callbacks; /* progress: step is the file's path, done and total are bytes of the whole run */
+} fs_pull_options;
+FS_API fs_pull_options fs_pull_options_defaults(void);
+
+/* what: "fakeshield" (the released weights), "clip" (the vision tower both stages need), or a repository OWNER/NAME. *repo is its repository,
+ * *dir the folder it goes to by default ("weight/NAME"); either pointer may be NULL. The strings are the caller's: fs_string_free. */
+FS_API fs_status fs_pull_resolve(const char *what, char **repo, char **dir, fs_error *err);
+/* Brings the repository's files into dir (NULL = the default one). Can be stopped at any moment, by a kill too: the next call goes on. A
+ * file has its name only when its checksum is right; a file that is right already is left alone. FS_E_NOT_FOUND or FS_E_FORMAT in mode
+ * CHECK: something is missing, or something is wrong. */
+FS_API fs_status fs_pull(const char *what, const char *dir, const fs_pull_options *options, fs_error *err);
+
 /* ---- bundles: the checkpoint as GGUF files (docs/bundle.md) -------------------------------------------------------- */
 
 /* Writes dte-fdm.gguf, mflm.gguf and vision.gguf of the checkpoint in model_dir into out_dir, which is made if need be. type: "f32", "f16",

@@ -31,7 +31,7 @@ find src \( -name '*.c' -o -name '*.h' -o -name '*.cc' \) | LC_ALL=C sort | xarg
         if (header == "fakeshield.h") next
         if (room == "cli") {
             if (quoted && header != "cli.h") offence("cli may include only fakeshield.h and its own cli.h, not \"" header "\"")
-            if (!quoted && header ~ /^(omp|jansson|sentencepiece|png|jpeglib|tiff|tiffio|webp|libheif|dnnl)/)
+            if (!quoted && header ~ /^(omp|jansson|sentencepiece|png|jpeglib|tiff|tiffio|webp|libheif|dnnl|curl)/)
                 offence("cli may not use <" header ">")
             next
         }
