@@ -82,8 +82,8 @@ static void line(bench *b, const char *name, double flops, double bytes, op_fn f
     double best;
     const double t = median_time(&b->c, fn, a, &best);
     if (flops > 0)
-        printf("%-44s %9.3f ms %8.1f GFLOP/s  %3.0f %% of peak (best %3.0f %%)\n", name, t * 1e3, flops / t / 1e9, 100 * flops / t / b->peak,
-               100 * flops / best / b->peak);
+        printf("%-44s %9.3f ms %8.1f GFLOP/s  %3.0f %% of peak (best %3.0f %%)\n", name, t * 1e3, flops / t / 1e9,
+               100 * flops / t / b->peak, 100 * flops / best / b->peak);
     else
         printf("%-44s %9.3f ms %8.1f GB/s     %3.0f %% of read (best %3.0f %%)\n", name, t * 1e3, bytes / t / 1e9,
                100 * bytes / t / b->bandwidth, 100 * bytes / best / b->bandwidth);
@@ -146,17 +146,34 @@ static void rest(bench *b) {
     line(b, "conv 3x3 256x64x64 -> 256 (SAM neck)", 2.0 * 256 * 2304 * 4096, 0, run_conv, &neck);
     call patch = {.x = TENSOR(b, FS_DTYPE_F32, 3, 1024, 1024), .w = TENSOR(b, FS_DTYPE_F32, 1280, 3, 16, 16), .stride = 16};
     line(b, "conv 16x16/16 3x1024x1024 -> 1280 (SAM patch)", 2.0 * 1280 * 768 * 4096, 0, run_conv, &patch);
-    const call clip = {.x = TENSOR(b, FS_DTYPE_F32, 577, 16, 64), .w = TENSOR(b, FS_DTYPE_F32, 577, 16, 64), .v = TENSOR(b, FS_DTYPE_F32, 577, 16, 64)};
+    const call clip = {
+        .x = TENSOR(b, FS_DTYPE_F32, 577, 16, 64), .w = TENSOR(b, FS_DTYPE_F32, 577, 16, 64), .v = TENSOR(b, FS_DTYPE_F32, 577, 16, 64)};
     line(b, "attention 577x16x64 (CLIP)", 4.0 * 577 * 577 * 64 * 16, 0, run_attention, &clip);
-    const call prefill = {.x = TENSOR(b, FS_DTYPE_F32, 710, 40, 128), .w = TENSOR(b, FS_DTYPE_F32, 710, 40, 128), .v = TENSOR(b, FS_DTYPE_F32, 710, 40, 128), .causal = true};
+    const call prefill = {.x = TENSOR(b, FS_DTYPE_F32, 710, 40, 128),
+                          .w = TENSOR(b, FS_DTYPE_F32, 710, 40, 128),
+                          .v = TENSOR(b, FS_DTYPE_F32, 710, 40, 128),
+                          .causal = true};
     line(b, "attention causal 710x40x128 (LLaMA prefill)", 2.0 * 710 * 711 * 128 * 40, 0, run_attention, &prefill);
-    const call decode = {.x = TENSOR(b, FS_DTYPE_F32, 1, 40, 128), .w = TENSOR(b, FS_DTYPE_F32, 2048, 40, 128), .v = TENSOR(b, FS_DTYPE_F32, 2048, 40, 128), .causal = true};
+    const call decode = {.x = TENSOR(b, FS_DTYPE_F32, 1, 40, 128),
+                         .w = TENSOR(b, FS_DTYPE_F32, 2048, 40, 128),
+                         .v = TENSOR(b, FS_DTYPE_F32, 2048, 40, 128),
+                         .causal = true};
     line(b, "attention 1 of 2048 x40x128 (decode)", 0, 2.0 * 2048 * 40 * 128 * 4, run_attention, &decode);
-    const call window = {.x = TENSOR(b, FS_DTYPE_F32, 25, 196, 16, 80), .w = TENSOR(b, FS_DTYPE_F32, 25, 196, 16, 80), .v = TENSOR(b, FS_DTYPE_F32, 25, 196, 16, 80),
-                         .t = TENSOR(b, FS_DTYPE_F32, 27, 80), .u = TENSOR(b, FS_DTYPE_F32, 27, 80), .h = 14, .width = 14};
+    const call window = {.x = TENSOR(b, FS_DTYPE_F32, 25, 196, 16, 80),
+                         .w = TENSOR(b, FS_DTYPE_F32, 25, 196, 16, 80),
+                         .v = TENSOR(b, FS_DTYPE_F32, 25, 196, 16, 80),
+                         .t = TENSOR(b, FS_DTYPE_F32, 27, 80),
+                         .u = TENSOR(b, FS_DTYPE_F32, 27, 80),
+                         .h = 14,
+                         .width = 14};
     line(b, "attention_rel 25 windows of 14x14x16x80", 4.0 * 25 * 196 * 196 * 80 * 16, 0, run_rel, &window);
-    const call global = {.x = TENSOR(b, FS_DTYPE_F32, 1, 4096, 16, 80), .w = TENSOR(b, FS_DTYPE_F32, 1, 4096, 16, 80), .v = TENSOR(b, FS_DTYPE_F32, 1, 4096, 16, 80),
-                         .t = TENSOR(b, FS_DTYPE_F32, 127, 80), .u = TENSOR(b, FS_DTYPE_F32, 127, 80), .h = 64, .width = 64};
+    const call global = {.x = TENSOR(b, FS_DTYPE_F32, 1, 4096, 16, 80),
+                         .w = TENSOR(b, FS_DTYPE_F32, 1, 4096, 16, 80),
+                         .v = TENSOR(b, FS_DTYPE_F32, 1, 4096, 16, 80),
+                         .t = TENSOR(b, FS_DTYPE_F32, 127, 80),
+                         .u = TENSOR(b, FS_DTYPE_F32, 127, 80),
+                         .h = 64,
+                         .width = 64};
     line(b, "attention_rel 64x64x16x80 (SAM global)", 4.0 * 4096 * 4096 * 80 * 16, 0, run_rel, &global);
     const call wide = {.x = TENSOR(b, FS_DTYPE_F32, 4096, 5120), .w = TENSOR(b, FS_DTYPE_F32, 5120)};
     line(b, "gelu 4096x5120 (read + write)", 0, 2.0 * 4096 * 5120 * 4, run_gelu, &wide);

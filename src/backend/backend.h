@@ -38,7 +38,8 @@ typedef struct fs_backend {
     void (*mul)(const float *a, const float *b, float *y, int64_t n);
     void (*scale)(const float *x, float f, float *y, int64_t n);
     void (*affine)(const float *x, float a, float b, float *y, int64_t n);                  /* x a + b */
-    void (*normalize)(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n); /* (x - mean) rstd w + b */
+    /* (x - mean) rstd w + b */
+    void (*normalize)(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n);
     void (*gelu)(const float *x, float *y, int64_t n);                                      /* x * normal cdf of x */
     void (*silu)(const float *x, float *y, int64_t n);                                      /* x / (1 + exp -x) */
     void (*sigmoid)(const float *x, float *y, int64_t n);
@@ -80,8 +81,9 @@ struct fs_gemm {
     bool bias_by_row;
     fs_dtype round;    /* of the result, once, after the bias */
 };
-void fs_gemm_pack_nk(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out); /* b: [n, k] */
-void fs_gemm_pack_kn(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out); /* b: [k, n], F32 */
+/* b: [n, k] of any type above; b: [k, n], F32 */
+void fs_gemm_pack_nk(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out);
+void fs_gemm_pack_kn(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out);
 
 /* False when there is no memory for the packed blocks. Each result is a sum over blocks of FS_GEMM_KC terms in order, whatever m, n and
  * the number of threads are: a row has the same bits alone or among others. */

@@ -59,8 +59,8 @@ static void finish_row(const fs_gemm *g, const fs_backend *be, int64_t i, int64_
 }
 
 /* One block of the result: rows [i0, i1) (of the chunk that starts at m0), columns [n0, n1), all of k. */
-static void run_block(const fs_gemm *g, const fs_backend *be, const float *left, int64_t m0, int64_t chunk, int64_t i0, int64_t i1, int64_t n0,
-                      int64_t n1, float *right) {
+static void run_block(const fs_gemm *g, const fs_backend *be, const float *left, int64_t m0, int64_t chunk, int64_t i0, int64_t i1,
+                      int64_t n0, int64_t n1, float *right) {
     const int64_t tr = be->tile_rows, tc = be->tile_cols;
     for (int64_t k0 = 0, block = 0; k0 < g->k; k0 += FS_GEMM_KC, block++) {
         const int64_t terms = fs_min_i64(FS_GEMM_KC, g->k - k0);

@@ -40,7 +40,9 @@ static int64_t round_up(int64_t n, int64_t to) { return ceil_div(n, to) * to; }
 
 static sizes scratch_sizes(const attention *a) {
     const int64_t tc = a->be->tile_cols;
-    sizes s = {.keys = round_up(a->nk, tc) * a->d, .values = round_up(a->nk, KC) * round_up(a->dv, tc), .queries = QUERIES * round_up(a->d, KC),
+    sizes s = {.keys = round_up(a->nk, tc) * a->d,
+               .values = round_up(a->nk, KC) * round_up(a->dv, tc),
+               .queries = QUERIES * round_up(a->d, KC),
                .scores = QUERIES * round_up(a->nk, KC)};
     if (a->rel_h) {
         s.rel_h = QUERIES * round_up(2 * a->h - 1, tc);
@@ -92,8 +94,8 @@ static void times_panel(const attention *a, const float *queries, int64_t rows, 
     const int64_t tr = a->be->tile_rows, tc = a->be->tile_cols;
     for (int64_t i = 0; i < rows; i += tr)
         for (int64_t e = 0; e < a->d; e += KC)
-            a->be->gemm_tile(fs_min_i64(tr, rows - i), cols, fs_min_i64(KC, a->d - e), queries + (e / KC * QUERIES + i) * KC, panel + e * tc,
-                             out + i * ldc, ldc, e > 0);
+            a->be->gemm_tile(fs_min_i64(tr, rows - i), cols, fs_min_i64(KC, a->d - e), queries + (e / KC * QUERIES + i) * KC,
+                             panel + e * tc, out + i * ldc, ldc, e > 0);
 }
 
 /* out: [rows][round_up(2n-1)], rounded: queries against a whole packed table of 2n-1 rows */
@@ -118,7 +120,8 @@ static void add_terms(const attention *a, float *s, float up, const float *acros
 /* Adds the relative terms to the scores of query `token` (row i of the block). */
 static void add_relative(const attention *a, const scratch *m, int64_t i, int64_t token) {
     const int64_t tc = a->be->tile_cols, y = token / a->w, x = token % a->w;
-    const float *rh = m->rel_h + i * round_up(2 * a->h - 1, tc) + y + a->h - 1, *rw = m->rel_w + i * round_up(2 * a->w - 1, tc) + x + a->w - 1;
+    const float *rh = m->rel_h + i * round_up(2 * a->h - 1, tc) + y + a->h - 1,
+                *rw = m->rel_w + i * round_up(2 * a->w - 1, tc) + x + a->w - 1;
     float across[256]; /* of up to 256 key columns, in key order */
     for (int64_t x0 = 0; x0 < a->w; x0 += 256) {
         const int64_t n = fs_min_i64(256, a->w - x0);
@@ -172,7 +175,8 @@ static void attend_block(const attention *a, const float *q, int64_t i0, int64_t
         times_table(a, m, rows, a->rel_h, a->h, m->rel_h);
         times_table(a, m, rows, a->rel_w, a->w, m->rel_w);
         for (int64_t i = 0; i < rows; i++) {
-            for (int64_t j = 0; j < limit; j += KC) a->be->round(m->scores + (j / KC * QUERIES + i) * KC, fs_min_i64(KC, limit - j), a->precision);
+            for (int64_t j = 0; j < limit; j += KC)
+                a->be->round(m->scores + (j / KC * QUERIES + i) * KC, fs_min_i64(KC, limit - j), a->precision);
             add_relative(a, m, i, i0 + i);
         }
     }

@@ -59,7 +59,8 @@ fs_tensor *fs_conv2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const f
     const fs_op op = {c, "conv2d", {x, w, b}};
     if (!fs_op_ready(&op, 2) || !fs_op_needs_f32(&op, 0)) return NULL;
     if (x->ndim != 3 || w->ndim != 4 || !fs_is_float(w->dtype) || x->shape[0] != w->shape[1] || x->shape[0] < 1 || stride < 1 || pad < 0)
-        return fs_op_misuse(&op, "x %s, kernel %s, stride %d, padding %d do not fit", fs_op_describe(x).text, fs_op_describe(w).text, stride, pad);
+        return fs_op_misuse(&op, "x %s, kernel %s, stride %d, padding %d do not fit", fs_op_describe(x).text, fs_op_describe(w).text,
+                            stride, pad);
     if (!fs_op_needs_vector(&op, b, w->shape[0], "bias")) return NULL;
     const int64_t h = x->shape[1], width = x->shape[2], kh = w->shape[2], kw = w->shape[3];
     if (kh < 1 || kw < 1 || h + 2 * pad < kh || width + 2 * pad < kw)

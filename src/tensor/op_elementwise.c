@@ -152,7 +152,8 @@ bool fs_check_finite(fs_exec *c, const fs_tensor *x, const char *what) {
         bad += first_bad(values + i * CHUNK, fs_min_i64(CHUNK, n - i * CHUNK)) >= 0;
     if (!bad) return true;
     const int64_t at = first_bad(values, n);
-    fs_exec_fail(c, FS_E_NUMERIC, "%s: value %" PRId64 " of %s is %s; the weights or the input hold numbers that are not finite, or overflow",
-                 what, at, fs_op_describe(x).text, values[at] != values[at] ? "not a number" : "infinite");
+    fs_exec_fail(c, FS_E_NUMERIC,
+                 "%s: value %" PRId64 " of %s is %s; the weights or the input hold numbers that are not finite, or overflow", what, at,
+                 fs_op_describe(x).text, values[at] != values[at] ? "not a number" : "infinite");
     return false;
 }

@@ -76,7 +76,14 @@ fs_tensor *fs_rms_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, float
 
 enum { STRIP = 256 }; /* pixels normalised at once */
 
-typedef struct channel_norm { const fs_backend *be; fs_dtype precision; int64_t channels, pixels; const float *x, *w, *b; float eps; float *y; } channel_norm;
+typedef struct channel_norm {
+    const fs_backend *be;
+    fs_dtype precision;
+    int64_t channels, pixels;
+    const float *x, *w, *b;
+    float eps;
+    float *y;
+} channel_norm;
 
 /* Pixels [p0, p0 + n) of every channel. Each Python operation of the original is one step here, rounded. */
 static void layer_norm_strip(const channel_norm *j, int64_t p0, int64_t n) {
@@ -169,15 +176,16 @@ fs_tensor *fs_group_norm(fs_exec *c, const fs_tensor *x, int groups, const fs_te
         for (int g = 0; g < groups; g++) {
             const double mean = j.be->sum(j.x + g * n, n) / (double)n, off = mean - (double)(float)mean;
             const double variance = j.be->sum_squares(j.x + g * n, (float)mean, n) / (double)n - off * off;
-            for (int64_t ch = g * each; ch < (g + 1) * each; ch++) affine_channel(&j, ch, mean, 1.0 / sqrt(fmax(variance, 0.0) + (double)eps));
+            for (int64_t ch = g * each; ch < (g + 1) * each; ch++)
+                affine_channel(&j, ch, mean, 1.0 / sqrt(fmax(variance, 0.0) + (double)eps));
         }
     }
     fs_arena_release(c->arena, mark);
     return ok ? y : NULL;
 }
 
-fs_tensor *fs_batch_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, const fs_tensor *mean, const fs_tensor *var,
-                         float eps) {
+fs_tensor *fs_batch_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, const fs_tensor *mean,
+                         const fs_tensor *var, float eps) {
     const fs_op op = {c, "batch_norm", {x, w, b, mean, var}};
     if (!fs_op_ready(&op, 5) || !check_channels(&op, w, b) || !fs_op_needs_vector(&op, mean, x->shape[0], "mean") ||
         !fs_op_needs_vector(&op, var, x->shape[0], "variance"))

@@ -39,7 +39,8 @@ fs_tensor *fs_rope(fs_exec *c, const fs_tensor *x, int64_t pos0, float theta) {
     const fs_op op = {c, "rope", {x}};
     if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
     if (x->ndim != 3 || x->shape[2] < 2 || x->shape[2] % 2 || pos0 < 0 || !(theta > 0.0f))
-        return fs_op_misuse(&op, "expected [n,heads,even width] at a position from 0 on, found %s at %" PRId64, fs_op_describe(x).text, pos0);
+        return fs_op_misuse(&op, "expected [n,heads,even width] at a position from 0 on, found %s at %" PRId64, fs_op_describe(x).text,
+                            pos0);
     fs_tensor *y = fs_op_result(&op, 3, x->shape);
     if (!y) return NULL;
     const int64_t tokens = x->shape[0], d = x->shape[2], half = d / 2;
@@ -53,7 +54,8 @@ fs_tensor *fs_rope(fs_exec *c, const fs_tensor *x, int64_t pos0, float theta) {
         const int64_t share = (tokens + threads - 1) / threads;
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
         for (int part = 0; part < threads; part++)
-            for (int64_t t = part * share; t < fs_min_i64(tokens, (part + 1) * share); t++) rotate_token(&j, t, pos0 + t, tables + part * 5 * half);
+            for (int64_t t = part * share; t < fs_min_i64(tokens, (part + 1) * share); t++)
+                rotate_token(&j, t, pos0 + t, tables + part * 5 * half);
     }
     fs_arena_release(c->arena, mark);
     return ok ? y : NULL;

@@ -139,7 +139,8 @@ static void roi_channel(const float *map, int64_t h, int64_t w, const roi *r, in
 fs_tensor *fs_roi_align(fs_exec *c, const fs_tensor *x, const float *boxes, int64_t n, float spatial_scale, int out, int sampling_ratio) {
     const fs_op op = {c, "roi_align", {x}};
     if (!fs_op_ready(&op, 1) || !check_map(&op)) return NULL;
-    if (n < 0 || out < 1 || sampling_ratio < 0) return fs_op_misuse(&op, "%" PRId64 " boxes, output %d, sampling ratio %d make no sense", n, out, sampling_ratio);
+    if (n < 0 || out < 1 || sampling_ratio < 0)
+        return fs_op_misuse(&op, "%" PRId64 " boxes, output %d, sampling ratio %d make no sense", n, out, sampling_ratio);
     for (int64_t i = 0; i < 4 * n; i++) /* also keeps the number of samples of the automatic ratio bounded */
         if (!(fabsf(boxes[i] * spatial_scale) <= 1e6f))
             return fs_op_misuse(&op, "box %" PRId64 " has the coordinate %g", i / 4, (double)boxes[i]);

@@ -121,7 +121,8 @@ fs_tensor *fs_to_f32(fs_exec *c, const fs_tensor *w) {
 /* ---- windows ---- */
 
 /* Copies the rows of one window between the grid [h, w, C] and the window [win, win, C]. */
-static void copy_window(float *grid, float *window, int64_t h, int64_t w, int64_t channels, int64_t win, int64_t y0, int64_t x0, bool to_grid) {
+static void copy_window(float *grid, float *window, int64_t h, int64_t w, int64_t channels, int64_t win, int64_t y0, int64_t x0,
+                        bool to_grid) {
     for (int64_t r = 0; r < win; r++) {
         const int64_t y = y0 + r, cols = y < h ? fs_max_i64(0, fs_min_i64(win, w - x0)) : 0;
         float *row = window + r * win * channels, *line = grid + (y * w + x0) * channels;
@@ -138,8 +139,10 @@ static void copy_window(float *grid, float *window, int64_t h, int64_t w, int64_
 fs_tensor *fs_window_partition(fs_exec *c, const fs_tensor *x, int64_t win) {
     const fs_op op = {c, "window_partition", {x}};
     if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
-    if (x->ndim != 3 || win < 1) return fs_op_misuse(&op, "expected [h,w,C] and a window, found %s and %" PRId64, fs_op_describe(x).text, win);
-    const int64_t h = x->shape[0], w = x->shape[1], channels = x->shape[2], across = (w + win - 1) / win, count = (h + win - 1) / win * across;
+    if (x->ndim != 3 || win < 1)
+        return fs_op_misuse(&op, "expected [h,w,C] and a window, found %s and %" PRId64, fs_op_describe(x).text, win);
+    const int64_t h = x->shape[0], w = x->shape[1], channels = x->shape[2], across = (w + win - 1) / win,
+                  count = (h + win - 1) / win * across;
     fs_tensor *y = fs_op_result(&op, 3, (const int64_t[]){count, win * win, channels});
     if (!y) return NULL;
     const int threads = fs_op_threads(&op, fs_tensor_count(y));

@@ -93,8 +93,9 @@ static void check_conversions(const fs_backend *be) {
 
 static void check_rounding(const fs_backend *be) {
     enum { N = 4099 };
-    static const uint32_t special[] = {0, 0x80000000u, 0x7F800000u, 0xFF800000u, 0x7FC00000u, 0x7F800001u, 0xFFFFFFFFu, 0x7F7FFFFFu, 0x3F808000u,
-                                       0x3F818000u, 0x477FF000u, 0x477FEFFFu, 0x33000000u, 0x33000001u, 0x387FE000u, 1u, 0x00808000u};
+    static const uint32_t special[] = {0,           0x80000000u, 0x7F800000u, 0xFF800000u, 0x7FC00000u, 0x7F800001u,
+                                       0xFFFFFFFFu, 0x7F7FFFFFu, 0x3F808000u, 0x3F818000u, 0x477FF000u, 0x477FEFFFu,
+                                       0x33000000u, 0x33000001u, 0x387FE000u, 1u,          0x00808000u};
     fs_rng r = fs_rng_seed(1);
     float x[N], y[N];
     for (int i = 0; i < N; i++) x[i] = from_bits((uint32_t)fs_rng_next(&r));
@@ -120,8 +121,8 @@ static double true_silu(double x) { return x / (1 + exp(-x)); }
 static double true_sigmoid(double x) { return 1 / (1 + exp(-x)); }
 
 /* Within `relative` of the truth, or of the smallest normal number. */
-static void check_curve(const fs_backend *be, const char *name, void (*kernel)(const float *, float *, int64_t), double (*truth)(double), float lo,
-                        float hi, double relative) {
+static void check_curve(const fs_backend *be, const char *name, void (*kernel)(const float *, float *, int64_t), double (*truth)(double),
+                        float lo, float hi, double relative) {
     enum { N = 100003 };
     float *x = fs_alloc(N, sizeof *x), *y = fs_alloc(N, sizeof *y);
     assert_true(x && y);
@@ -129,7 +130,8 @@ static void check_curve(const fs_backend *be, const char *name, void (*kernel)(c
     kernel(x, y, N);
     for (int i = 0; i < N; i++) {
         const double want = truth((double)x[i]), off = fabs((double)y[i] - want);
-        if (!(off <= relative * fmax(fabs(want), 1.2e-38))) fail_msg("%s %s(%.9g) = %.9g, true %.9g", be->name, name, (double)x[i], (double)y[i], want);
+        if (!(off <= relative * fmax(fabs(want), 1.2e-38)))
+            fail_msg("%s %s(%.9g) = %.9g, true %.9g", be->name, name, (double)x[i], (double)y[i], want);
     }
     for (int i = 0; i < 60; i++) { /* the same bits wherever the value stands */
         float alone[61], one;
@@ -293,7 +295,8 @@ static void check_dots(const fs_backend *be) {
                     }
                     assert_true(fabs((double)y[i * ldy + j] - want) <= 1e-6 * size);
                     float alone; /* one row of each: the same bits */
-                    be->dot_rows(x + i * ldx, ldx, 1, (char *)w + (size_t)(j * ldw) * fs_dtype_size(types[t]), types[t], ldw, 1, k, &alone, 1);
+                    be->dot_rows(x + i * ldx, ldx, 1, (char *)w + (size_t)(j * ldw) * fs_dtype_size(types[t]), types[t], ldw, 1, k, &alone,
+                                 1);
                     assert_true(same(alone, y[i * ldy + j]));
                 }
             free(w), free(wide), free(x), free(y);
@@ -340,7 +343,8 @@ static void check_product(const fs_backend *be) {
         const fs_dtype type = types[round % 3];
         const bool few = round % 4 == 0;
         const int64_t m = few ? pick(&r, 1, FS_DOT_MAX_ROWS) : pick(&r, 1, 150), n = pick(&r, 1, 500), k = pick(&r, 1, 800);
-        float *wide, *a = random_floats(&r, m * k), *bias = random_floats(&r, n), *c = random_floats(&r, m * n), *again = random_floats(&r, m * n);
+        float *wide, *a = random_floats(&r, m * k), *bias = random_floats(&r, n), *c = random_floats(&r, m * n),
+                     *again = random_floats(&r, m * n);
         void *w = random_values(&r, type, n * k, &wide);
         fs_gemm g = product(a, w, type, bias, c, m, n, k);
         bool (*const run)(const fs_backend *, const fs_gemm *, int, fs_arena *) = few ? fs_gemm_few_rows : fs_gemm_run;

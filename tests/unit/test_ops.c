@@ -80,7 +80,8 @@ static void check(fs_exec *c, const char *name, const fs_tensor *y, double toler
         largest = fmax(largest, fabs((double)expected));
         if (!(diff <= worst)) worst = diff;
     }
-    if (far * 100 > n || !(worst <= largest / 64)) fail_msg("%s (%s): %d of %d beyond 2 ulp, worst %g", full, c->backend->name, (int)far, (int)n, worst);
+    if (far * 100 > n || !(worst <= largest / 64))
+        fail_msg("%s (%s): %d of %d beyond 2 ulp, worst %g", full, c->backend->name, (int)far, (int)n, worst);
 }
 
 /* Contexts to check in: every table, f32 and (if both) bf16. */
@@ -148,11 +149,16 @@ static void conv_case(fs_exec *c) {
         snprintf(in, sizeof in, "input.%s", cases[i].name);
         snprintf(w, sizeof w, "%s.weight", cases[i].name);
         snprintf(b, sizeof b, "%s.bias", cases[i].name);
-        check(c, cases[i].name, fs_conv2d(c, T(c, in, cases[i].ch, cases[i].h, cases[i].w), T(c, w, 10, cases[i].ch, cases[i].kernel, cases[i].kernel),
-                                          T(c, b, 10), cases[i].stride, cases[i].pad), CLOSE);
+        check(c, cases[i].name,
+              fs_conv2d(c, T(c, in, cases[i].ch, cases[i].h, cases[i].w), T(c, w, 10, cases[i].ch, cases[i].kernel, cases[i].kernel),
+                        T(c, b, 10), cases[i].stride, cases[i].pad),
+              CLOSE);
     }
-    check(c, "deconv2", fs_conv_transpose2d(c, T(c, "input.deconv2", 6, 5, 7), T(c, "deconv2.weight", 6, 4, 2, 2), T(c, "deconv2.bias", 4), 2), CLOSE);
-    check(c, "deconv3s2", fs_conv_transpose2d(c, T(c, "input.deconv3s2", 6, 5, 7), T(c, "deconv3s2.weight", 6, 4, 3, 3), T(c, "deconv3s2.bias", 4), 2), CLOSE);
+    check(c, "deconv2",
+          fs_conv_transpose2d(c, T(c, "input.deconv2", 6, 5, 7), T(c, "deconv2.weight", 6, 4, 2, 2), T(c, "deconv2.bias", 4), 2), CLOSE);
+    check(c, "deconv3s2",
+          fs_conv_transpose2d(c, T(c, "input.deconv3s2", 6, 5, 7), T(c, "deconv3s2.weight", 6, 4, 3, 3), T(c, "deconv3s2.bias", 4), 2),
+          CLOSE);
 }
 
 /* ---- elementwise, norms ---- */
@@ -191,7 +197,8 @@ static void rope_case(fs_exec *c) {
 }
 
 static void attention_case(fs_exec *c) {
-    const fs_tensor *q = T(c, "input.attention.q", 130, 4, 20), *k = T(c, "input.attention.k", 300, 2, 20), *v = T(c, "input.attention.v", 300, 2, 24);
+    const fs_tensor *q = T(c, "input.attention.q", 130, 4, 20), *k = T(c, "input.attention.k", 300, 2, 20),
+                    *v = T(c, "input.attention.v", 300, 2, 24);
     const float scale = 1.0f / sqrtf(20.0f);
     check(c, "attention", fs_attention(c, q, k, v, scale, false), CHAINED);
     check(c, "attention_causal", fs_attention(c, q, k, v, scale, true), CHAINED);
@@ -199,7 +206,10 @@ static void attention_case(fs_exec *c) {
 }
 
 static void rel_case(fs_exec *c) {
-    static const struct { const char *name; int64_t windows, h, w, heads, d; } cases[] = {{"rel", 2, 5, 7, 2, 12}, {"rel_large", 1, 18, 17, 1, 16}};
+    static const struct {
+        const char *name;
+        int64_t windows, h, w, heads, d;
+    } cases[] = {{"rel", 2, 5, 7, 2, 12}, {"rel_large", 1, 18, 17, 1, 16}};
     for (int i = 0; i < 2; i++) {
         const int64_t shape[4] = {cases[i].windows, cases[i].h * cases[i].w, cases[i].heads, cases[i].d};
         const fs_tensor *t[5];
@@ -213,7 +223,8 @@ static void rel_case(fs_exec *c) {
 #pragma GCC diagnostic pop
             t[j] = formula(c, name, 1.0f, 0.0f, j < 3 ? 4 : 2, j < 3 ? shape : table);
         }
-        check(c, cases[i].name, fs_attention_rel(c, t[0], t[1], t[2], t[3], t[4], cases[i].h, cases[i].w, 1.0f / sqrtf((float)cases[i].d)), CHAINED);
+        check(c, cases[i].name, fs_attention_rel(c, t[0], t[1], t[2], t[3], t[4], cases[i].h, cases[i].w, 1.0f / sqrtf((float)cases[i].d)),
+              CHAINED);
     }
 }
 

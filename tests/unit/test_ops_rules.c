@@ -30,32 +30,79 @@ static fs_tensor *formula(fs_exec *c, const char *name, int ndim, const int64_t 
 /* ---- threads: sizes large enough that all four get work ---- */
 
 typedef fs_tensor *(*op_case)(fs_exec *c);
-static fs_tensor *columns_case(fs_exec *c) { return fs_columns(c, T(c, "input.a", 700, 130), 3, 120); }
-static fs_tensor *transpose_case(fs_exec *c) { return fs_transpose(c, T(c, "input.a", 701, 130)); }
-static fs_tensor *add_case(fs_exec *c) { return fs_add(c, T(c, "input.a", 700, 131), T(c, "input.b", 131)); }
-static fs_tensor *mul_case(fs_exec *c) { return fs_mul(c, T(c, "input.a", 700, 131), T(c, "input.b", 700, 131)); }
-static fs_tensor *scale_case(fs_exec *c) { return fs_scale(c, T(c, "input.a", 700, 131), 0.3f); }
-static fs_tensor *relu_case(fs_exec *c) { return fs_relu(c, T(c, "input.a", 700, 131)); }
-static fs_tensor *gelu_case(fs_exec *c) { return fs_gelu(c, T(c, "input.a", 700, 131)); }
-static fs_tensor *quick_gelu_case(fs_exec *c) { return fs_quick_gelu(c, T(c, "input.a", 700, 131)); }
-static fs_tensor *silu_case(fs_exec *c) { return fs_silu(c, T(c, "input.a", 700, 131)); }
-static fs_tensor *silu_mul_case(fs_exec *c) { return fs_silu_mul(c, T(c, "input.a", 700, 131), T(c, "input.b", 700, 131)); }
-static fs_tensor *linear_case(fs_exec *c) { return fs_linear(c, T(c, "input.a", 150, 300), T(c, "l.weight", 203, 300), T(c, "l.bias", 203)); }
-static fs_tensor *linear_few_case(fs_exec *c) { return fs_linear(c, T(c, "input.a", 2, 900), T(c, "l.weight", 1203, 900), NULL); }
-static fs_tensor *linear_narrow_case(fs_exec *c) { return fs_linear(c, T(c, "input.a", 900, 300), T(c, "l.weight", 20, 300), NULL); }
-static fs_tensor *matmul_case(fs_exec *c) { return fs_matmul(c, T(c, "input.a", 150, 300), T(c, "input.b", 300, 203)); }
-static fs_tensor *conv_case(fs_exec *c) { return fs_conv2d(c, T(c, "input.a", 20, 41, 43), T(c, "c.weight", 30, 20, 3, 3), T(c, "c.bias", 30), 2, 1); }
-static fs_tensor *conv_1x1_case(fs_exec *c) { return fs_conv2d(c, T(c, "input.a", 64, 31, 33), T(c, "c.weight", 70, 64, 1, 1), NULL, 1, 0); }
-static fs_tensor *deconv_case(fs_exec *c) { return fs_conv_transpose2d(c, T(c, "input.a", 30, 31, 29), T(c, "c.weight", 30, 17, 2, 2), T(c, "c.bias", 17), 2); }
-static fs_tensor *layer_norm_case(fs_exec *c) { return fs_layer_norm(c, T(c, "input.a", 700, 131), T(c, "n.weight", 131), T(c, "n.bias", 131), 1e-5f); }
-static fs_tensor *rms_norm_case(fs_exec *c) { return fs_rms_norm(c, T(c, "input.a", 700, 131), T(c, "n.weight", 131), 1e-5f); }
-static fs_tensor *norm_2d_case(fs_exec *c) { return fs_layer_norm_2d(c, T(c, "input.a", 50, 41, 43), T(c, "n.weight", 50), T(c, "n.bias", 50), 1e-6f); }
-static fs_tensor *group_norm_case(fs_exec *c) { return fs_group_norm(c, T(c, "input.a", 50, 41, 43), 10, T(c, "n.weight", 50), T(c, "n.bias", 50), 1e-5f); }
-static fs_tensor *batch_norm_case(fs_exec *c) {
-    return fs_batch_norm(c, T(c, "input.a", 50, 41, 43), T(c, "n.weight", 50), T(c, "n.bias", 50), T(c, "n.running_mean", 50), T(c, "n.running_var", 50), 1e-5f);
+static fs_tensor *columns_case(fs_exec *c) {
+    return fs_columns(c, T(c, "input.a", 700, 130), 3, 120);
 }
-static fs_tensor *softmax_case(fs_exec *c) { return fs_softmax(c, T(c, "input.a", 700, 131)); }
-static fs_tensor *rope_case(fs_exec *c) { return fs_rope(c, T(c, "input.a", 71, 8, 64), 13, 10000.0f); }
+static fs_tensor *transpose_case(fs_exec *c) {
+    return fs_transpose(c, T(c, "input.a", 701, 130));
+}
+static fs_tensor *add_case(fs_exec *c) {
+    return fs_add(c, T(c, "input.a", 700, 131), T(c, "input.b", 131));
+}
+static fs_tensor *mul_case(fs_exec *c) {
+    return fs_mul(c, T(c, "input.a", 700, 131), T(c, "input.b", 700, 131));
+}
+static fs_tensor *scale_case(fs_exec *c) {
+    return fs_scale(c, T(c, "input.a", 700, 131), 0.3f);
+}
+static fs_tensor *relu_case(fs_exec *c) {
+    return fs_relu(c, T(c, "input.a", 700, 131));
+}
+static fs_tensor *gelu_case(fs_exec *c) {
+    return fs_gelu(c, T(c, "input.a", 700, 131));
+}
+static fs_tensor *quick_gelu_case(fs_exec *c) {
+    return fs_quick_gelu(c, T(c, "input.a", 700, 131));
+}
+static fs_tensor *silu_case(fs_exec *c) {
+    return fs_silu(c, T(c, "input.a", 700, 131));
+}
+static fs_tensor *silu_mul_case(fs_exec *c) {
+    return fs_silu_mul(c, T(c, "input.a", 700, 131), T(c, "input.b", 700, 131));
+}
+static fs_tensor *linear_case(fs_exec *c) {
+    return fs_linear(c, T(c, "input.a", 150, 300), T(c, "l.weight", 203, 300), T(c, "l.bias", 203));
+}
+static fs_tensor *linear_few_case(fs_exec *c) {
+    return fs_linear(c, T(c, "input.a", 2, 900), T(c, "l.weight", 1203, 900), NULL);
+}
+static fs_tensor *linear_narrow_case(fs_exec *c) {
+    return fs_linear(c, T(c, "input.a", 900, 300), T(c, "l.weight", 20, 300), NULL);
+}
+static fs_tensor *matmul_case(fs_exec *c) {
+    return fs_matmul(c, T(c, "input.a", 150, 300), T(c, "input.b", 300, 203));
+}
+static fs_tensor *conv_case(fs_exec *c) {
+    return fs_conv2d(c, T(c, "input.a", 20, 41, 43), T(c, "c.weight", 30, 20, 3, 3), T(c, "c.bias", 30), 2, 1);
+}
+static fs_tensor *conv_1x1_case(fs_exec *c) {
+    return fs_conv2d(c, T(c, "input.a", 64, 31, 33), T(c, "c.weight", 70, 64, 1, 1), NULL, 1, 0);
+}
+static fs_tensor *deconv_case(fs_exec *c) {
+    return fs_conv_transpose2d(c, T(c, "input.a", 30, 31, 29), T(c, "c.weight", 30, 17, 2, 2), T(c, "c.bias", 17), 2);
+}
+static fs_tensor *layer_norm_case(fs_exec *c) {
+    return fs_layer_norm(c, T(c, "input.a", 700, 131), T(c, "n.weight", 131), T(c, "n.bias", 131), 1e-5f);
+}
+static fs_tensor *rms_norm_case(fs_exec *c) {
+    return fs_rms_norm(c, T(c, "input.a", 700, 131), T(c, "n.weight", 131), 1e-5f);
+}
+static fs_tensor *norm_2d_case(fs_exec *c) {
+    return fs_layer_norm_2d(c, T(c, "input.a", 50, 41, 43), T(c, "n.weight", 50), T(c, "n.bias", 50), 1e-6f);
+}
+static fs_tensor *group_norm_case(fs_exec *c) {
+    return fs_group_norm(c, T(c, "input.a", 50, 41, 43), 10, T(c, "n.weight", 50), T(c, "n.bias", 50), 1e-5f);
+}
+static fs_tensor *batch_norm_case(fs_exec *c) {
+    return fs_batch_norm(c, T(c, "input.a", 50, 41, 43), T(c, "n.weight", 50), T(c, "n.bias", 50), T(c, "n.running_mean", 50),
+                         T(c, "n.running_var", 50), 1e-5f);
+}
+static fs_tensor *softmax_case(fs_exec *c) {
+    return fs_softmax(c, T(c, "input.a", 700, 131));
+}
+static fs_tensor *rope_case(fs_exec *c) {
+    return fs_rope(c, T(c, "input.a", 71, 8, 64), 13, 10000.0f);
+}
 static fs_tensor *attention_case(fs_exec *c) {
     return fs_attention(c, T(c, "input.q", 130, 3, 40), T(c, "input.k", 300, 3, 40), T(c, "input.v", 300, 3, 40), 0.2f, true);
 }
@@ -66,25 +113,63 @@ static fs_tensor *decode_case(fs_exec *c) {
     return fs_attention(c, T(c, "input.q", 1, 8, 64), T(c, "input.k", 500, 4, 64), T(c, "input.v", 500, 4, 64), 0.125f, true);
 }
 static fs_tensor *rel_case(fs_exec *c) {
-    return fs_attention_rel(c, T(c, "input.q", 3, 196, 2, 20), T(c, "input.k", 3, 196, 2, 20), T(c, "input.v", 3, 196, 2, 20), T(c, "rel_pos_h", 27, 20), T(c, "rel_pos_w", 27, 20), 14, 14, 0.2f);
+    return fs_attention_rel(c, T(c, "input.q", 3, 196, 2, 20), T(c, "input.k", 3, 196, 2, 20), T(c, "input.v", 3, 196, 2, 20),
+                            T(c, "rel_pos_h", 27, 20), T(c, "rel_pos_w", 27, 20), 14, 14, 0.2f);
 }
-static fs_tensor *partition_case(fs_exec *c) { return fs_window_partition(c, T(c, "input.a", 45, 47, 40), 14); }
-static fs_tensor *unpartition_case(fs_exec *c) { return fs_window_unpartition(c, T(c, "input.a", 16, 196, 40), 14, 45, 47); }
-static fs_tensor *pool_case(fs_exec *c) { return fs_max_pool2d(c, T(c, "input.a", 20, 41, 43), 3, 2, 1); }
-static fs_tensor *resize_case(fs_exec *c) { return fs_resize_bilinear(c, T(c, "input.a", 5, 41, 43), 150, 160, false, true); }
+static fs_tensor *partition_case(fs_exec *c) {
+    return fs_window_partition(c, T(c, "input.a", 45, 47, 40), 14);
+}
+static fs_tensor *unpartition_case(fs_exec *c) {
+    return fs_window_unpartition(c, T(c, "input.a", 16, 196, 40), 14, 45, 47);
+}
+static fs_tensor *pool_case(fs_exec *c) {
+    return fs_max_pool2d(c, T(c, "input.a", 20, 41, 43), 3, 2, 1);
+}
+static fs_tensor *resize_case(fs_exec *c) {
+    return fs_resize_bilinear(c, T(c, "input.a", 5, 41, 43), 150, 160, false, true);
+}
 static fs_tensor *roi_case(fs_exec *c) {
     const float boxes[] = {0, 0, 50, 60, 7, 9, 30, 31};
     return fs_roi_align(c, T(c, "input.a", 40, 41, 43), boxes, 2, 0.7f, 7, 2);
 }
 
-static const struct { const char *name; op_case fn; } cases[] = {
-    {"columns", columns_case}, {"transpose", transpose_case}, {"add", add_case}, {"mul", mul_case}, {"scale", scale_case}, {"relu", relu_case},
-    {"gelu", gelu_case}, {"quick_gelu", quick_gelu_case}, {"silu", silu_case}, {"silu_mul", silu_mul_case}, {"linear", linear_case},
-    {"linear_few", linear_few_case}, {"linear_narrow", linear_narrow_case}, {"matmul", matmul_case}, {"conv", conv_case},
-    {"conv_1x1", conv_1x1_case}, {"deconv", deconv_case}, {"layer_norm", layer_norm_case}, {"rms_norm", rms_norm_case}, {"norm_2d", norm_2d_case},
-    {"group_norm", group_norm_case}, {"batch_norm", batch_norm_case}, {"softmax", softmax_case}, {"rope", rope_case}, {"attention", attention_case},
-    {"one_head", one_head_case}, {"decode", decode_case}, {"rel", rel_case}, {"partition", partition_case}, {"unpartition", unpartition_case},
-    {"pool", pool_case}, {"resize", resize_case}, {"roi", roi_case},
+static const struct {
+    const char *name;
+    op_case fn;
+} cases[] = {
+    {"columns", columns_case},
+    {"transpose", transpose_case},
+    {"add", add_case},
+    {"mul", mul_case},
+    {"scale", scale_case},
+    {"relu", relu_case},
+    {"gelu", gelu_case},
+    {"quick_gelu", quick_gelu_case},
+    {"silu", silu_case},
+    {"silu_mul", silu_mul_case},
+    {"linear", linear_case},
+    {"linear_few", linear_few_case},
+    {"linear_narrow", linear_narrow_case},
+    {"matmul", matmul_case},
+    {"conv", conv_case},
+    {"conv_1x1", conv_1x1_case},
+    {"deconv", deconv_case},
+    {"layer_norm", layer_norm_case},
+    {"rms_norm", rms_norm_case},
+    {"norm_2d", norm_2d_case},
+    {"group_norm", group_norm_case},
+    {"batch_norm", batch_norm_case},
+    {"softmax", softmax_case},
+    {"rope", rope_case},
+    {"attention", attention_case},
+    {"one_head", one_head_case},
+    {"decode", decode_case},
+    {"rel", rel_case},
+    {"partition", partition_case},
+    {"unpartition", unpartition_case},
+    {"pool", pool_case},
+    {"resize", resize_case},
+    {"roi", roi_case},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
@@ -119,7 +204,8 @@ static void test_precision(void **state) {
     }
 }
 
-/* Scratch goes back: running an operator again and releasing its result leaves the arena where it was. */
+/* Scratch goes back: what is allocated next lies right behind the result (everything here fits the arena's first block). And an operator
+ * run again after its result was released takes no more than before. */
 static void test_memory(void **state) {
     (void)state;
     for (int i = 0; i < CASES; i++) {
@@ -127,7 +213,10 @@ static void test_memory(void **state) {
         size_t peak = 0;
         for (int run = 0; run < 3; run++) {
             const fs_arena_mark mark = fs_arena_get_mark(c.arena);
-            assert_non_null(cases[i].fn(&c));
+            const fs_tensor *y = cases[i].fn(&c);
+            assert_non_null(y);
+            const size_t bytes = ((size_t)fs_tensor_count(y) * sizeof(float) + 63) / 64 * 64;
+            if (fs_arena_alloc(c.arena, 64) != (char *)y->data + bytes) fail_msg("%s keeps scratch", cases[i].name);
             fs_arena_release(c.arena, mark);
             if (run == 1) peak = fs_arena_peak(c.arena);
         }
@@ -147,7 +236,7 @@ static void test_rows_alone(void **state) {
     const fs_tensor *q = T(&c, "input.q", 130, 3, 40), *k = T(&c, "input.k", 130, 3, 40), *v = T(&c, "input.v", 130, 3, 40);
     const fs_tensor *whole = fs_attention(&c, q, k, v, 0.2f, true);
     const fs_tensor *prefix = fs_attention(&c, fs_rows(&c, q, 0, 90), fs_rows(&c, k, 0, 90), fs_rows(&c, v, 0, 90), 0.2f, true);
-    assert_memory_equal(whole->data, prefix->data, 90 * 120 * sizeof(float)); /* later keys do not touch earlier queries */
+    assert_memory_equal(whole->data, prefix->data, 90 * 120 * sizeof(float));             /* later keys do not touch earlier queries */
     const fs_tensor *last = fs_attention(&c, fs_rows(&c, q, 129, 130), k, v, 0.2f, true); /* another path: last bits may differ */
     for (int i = 0; i < 120; i++) assert_true(fabsf(fs_f32(last)[i] - fs_f32(whole)[129 * 120 + i]) < 1e-6f);
     assert_int_equal(fs_exec_status(&c, NULL), FS_OK);
@@ -160,7 +249,8 @@ static void test_shapes(void **state) {
     (void)state;
     fs_exec c = context(FS_DTYPE_F32, 2);
     const fs_tensor *x = T(&c, "input.a", 4, 3, 5);
-    const fs_tensor *flat = fs_reshape_2d(&c, x, 12, 5), *rows = fs_rows(&c, x, 1, 3), *cols = fs_columns(&c, x, 1, 3), *t = fs_transpose(&c, x);
+    const fs_tensor *flat = fs_reshape_2d(&c, x, 12, 5), *rows = fs_rows(&c, x, 1, 3), *cols = fs_columns(&c, x, 1, 3),
+                    *t = fs_transpose(&c, x);
     assert_ptr_equal(flat->data, x->data);
     assert_ptr_equal(rows->data, fs_f32(x) + 15);
     assert_int_equal(rows->shape[0], 2);
@@ -236,7 +326,9 @@ static void test_misuse(void **state) {
     MISUSE(fs_rope(&c, T(&c, "input.a", 4, 3, 5), 0, 10000.0f), "even width");
     MISUSE(fs_attention(&c, T(&c, "input.q", 5, 2, 4), T(&c, "input.k", 3, 2, 4), T(&c, "input.v", 3, 2, 4), 1, true), "no fewer keys");
     MISUSE(fs_attention(&c, T(&c, "input.q", 5, 3, 4), T(&c, "input.k", 5, 2, 4), T(&c, "input.v", 5, 2, 4), 1, false), "do not fit");
-    MISUSE(fs_attention_rel(&c, T(&c, "input.q", 1, 6, 2, 4), T(&c, "input.k", 1, 6, 2, 4), T(&c, "input.v", 1, 6, 2, 4), T(&c, "rel_pos_h", 3, 4), T(&c, "rel_pos_w", 3, 4), 2, 3, 1), "tables");
+    MISUSE(fs_attention_rel(&c, T(&c, "input.q", 1, 6, 2, 4), T(&c, "input.k", 1, 6, 2, 4), T(&c, "input.v", 1, 6, 2, 4),
+                            T(&c, "rel_pos_h", 3, 4), T(&c, "rel_pos_w", 3, 4), 2, 3, 1),
+           "tables");
     MISUSE(fs_window_unpartition(&c, T(&c, "input.a", 2, 16, 3), 4, 9, 4), "is not 3 windows");
     MISUSE(fs_max_pool2d(&c, T(&c, "input.a", 3, 5, 5), 3, 2, 2), "padding 2");
     MISUSE(fs_resize_bilinear(&c, T(&c, "input.a", 3, 5, 5), 0, 4, false, false), "0 x 4");
@@ -263,7 +355,9 @@ static void test_first_error(void **state) {
     fs_exec_end(&c);
 }
 
-static bool stop(void *user) { return *(bool *)user; }
+static bool stop(void *user) {
+    return *(bool *)user;
+}
 
 static void test_cancel(void **state) {
     (void)state;
@@ -285,9 +379,11 @@ static void test_not_finite(void **state) {
     assert_true(fs_check_finite(&c, x, "logits"));
     fs_f32(x)[54321] = NAN;
     /* NaN reaches the end of every path that normalises or compares it */
-    const fs_tensor *softmax = fs_softmax(&c, x), *relu = fs_relu(&c, x), *pool = fs_max_pool2d(&c, fs_reshape_3d(&c, x, 1, 200, 300), 3, 1, 1);
+    const fs_tensor *softmax = fs_softmax(&c, x), *relu = fs_relu(&c, x),
+                    *pool = fs_max_pool2d(&c, fs_reshape_3d(&c, x, 1, 200, 300), 3, 1, 1);
     const int64_t row = 54321 / 300;
-    assert_true(isnan(fs_f32(softmax)[row * 300]) && !isnan(fs_f32(softmax)[0]) && isnan(fs_f32(relu)[54321]) && isnan(fs_f32(pool)[54321 - 301]));
+    assert_true(isnan(fs_f32(softmax)[row * 300]) && !isnan(fs_f32(softmax)[0]) && isnan(fs_f32(relu)[54321]) &&
+                isnan(fs_f32(pool)[54321 - 301]));
     const int64_t shape[3] = {200, 3, 100};
     const fs_tensor *q = fs_reshape(&c, x, 3, shape), *y = fs_attention(&c, q, q, q, 0.1f, false);
     assert_true(isnan(fs_f32(y)[0 + 54321 % 300 / 100 * 100]));
@@ -299,9 +395,9 @@ static void test_not_finite(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_threads),     cmocka_unit_test(test_precision), cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_rows_alone),  cmocka_unit_test(test_shapes),    cmocka_unit_test(test_f64_weights),
-        cmocka_unit_test(test_misuse),      cmocka_unit_test(test_first_error), cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_threads),    cmocka_unit_test(test_precision),   cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_rows_alone), cmocka_unit_test(test_shapes),      cmocka_unit_test(test_f64_weights),
+        cmocka_unit_test(test_misuse),     cmocka_unit_test(test_first_error), cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

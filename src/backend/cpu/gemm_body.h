@@ -3,20 +3,35 @@
 
 enum { COL_VECTORS = TILE_COLS / LANES };
 
-/* Loops over accumulators must be unrolled whole, or the accumulators live in memory. */
-#if defined(__clang__)
+/* Loops over accumulators must be unrolled whole, or the accumulators live in memory; so the kernels below are made once for each number of
+ * rows. Not when every access is checked by a sanitizer or nothing is optimised: that would take minutes to compile, to no use. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer) ||                              \
+    __has_feature(undefined_behavior_sanitizer)
+#define FS_CHECKED_BUILD 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
+#define FS_CHECKED_BUILD 1
+#endif
+
+#if defined(FS_CHECKED_BUILD)
+#define FS_INLINE inline
+#define FS_UNROLL
+#elif defined(__clang__)
+#define FS_INLINE inline __attribute__((always_inline))
 #define FS_UNROLL _Pragma("clang loop unroll(full)")
 #else
+#define FS_INLINE inline __attribute__((always_inline))
 #define FS_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 /* ---- the tile: `rows` x `vectors` accumulators, one broadcast of a for all vectors of a row of b ---- */
 
-static inline __attribute__((always_inline)) void tile(const int rows, const int vectors, int64_t cols, int64_t k, const float *a,
-                                                       const float *b, float *c, int64_t ldc, bool add) {
+static FS_INLINE void tile(const int rows, const int vectors, int64_t cols, int64_t k, const float *a, const float *b, float *c,
+                           int64_t ldc, bool add) {
     vf sum[TILE_ROWS][COL_VECTORS];
-    FS_UNROLL for (int i = 0; i < rows; i++)
-        FS_UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_set(0.0f);
+    FS_UNROLL for (int i = 0; i < rows; i++) FS_UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_set(0.0f);
     for (int64_t p = 0; p < k; p++) {
         vf row[COL_VECTORS];
         FS_UNROLL for (int v = 0; v < vectors; v++) row[v] = v_load(b + p * TILE_COLS + v * LANES);
@@ -25,15 +40,14 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
             FS_UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_fma(x, row[v], sum[i][v]);
         }
     }
-    FS_UNROLL for (int i = 0; i < rows; i++)
-        FS_UNROLL for (int v = 0; v < vectors; v++) {
-            float *out = c + i * ldc + v * LANES;
-            const int64_t left = cols - v * LANES;
-            if (left >= LANES)
-                v_store(out, add ? v_add(v_load(out), sum[i][v]) : sum[i][v]);
-            else if (left > 0)
-                v_store_part(out, add ? v_add(v_load_part(out, left), sum[i][v]) : sum[i][v], left);
-        }
+    FS_UNROLL for (int i = 0; i < rows; i++) FS_UNROLL for (int v = 0; v < vectors; v++) {
+        float *out = c + i * ldc + v * LANES;
+        const int64_t left = cols - v * LANES;
+        if (left >= LANES)
+            v_store(out, add ? v_add(v_load(out), sum[i][v]) : sum[i][v]);
+        else if (left > 0)
+            v_store_part(out, add ? v_add(v_load_part(out, left), sum[i][v]) : sum[i][v], left);
+    }
 }
 
 #define TILE_CASE(r)                                                                                                                       \
@@ -47,6 +61,9 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
 void FS_KERNEL(fs_gemm_tile)(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add) {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < cols; j += 16) _mm_prefetch((const char *)(c + i * ldc + j), _MM_HINT_T0);
+#if defined(FS_CHECKED_BUILD)
+    tile((int)rows, COL_VECTORS, cols, k, a, b, c, ldc, add);
+#else
     switch (rows) {
         TILE_CASE(1);
         TILE_CASE(2);
@@ -65,12 +82,12 @@ void FS_KERNEL(fs_gemm_tile)(int64_t rows, int64_t cols, int64_t k, const float 
         TILE_CASE(14);
 #endif
     }
+#endif
 }
 
 /* ---- packing: LANES rows x LANES terms at a time, transposed in registers ---- */
 
-static inline __attribute__((always_inline)) void pack_block(const char *w, fs_dtype type, int64_t ld, int64_t n, int64_t terms, fs_dtype round,
-                                                             float *out) {
+static FS_INLINE void pack_block(const char *w, fs_dtype type, int64_t ld, int64_t n, int64_t terms, fs_dtype round, float *out) {
     const int64_t size = type == FS_DTYPE_F32 ? 4 : 2;
     vf r[LANES];
     FS_UNROLL for (int i = 0; i < LANES; i++) {
@@ -79,12 +96,10 @@ static inline __attribute__((always_inline)) void pack_block(const char *w, fs_d
         if (round != type) r[i] = v_round_to(r[i], round);
     }
     v_transpose(r);
-    FS_UNROLL for (int p = 0; p < LANES; p++)
-        if (p < terms) v_store(out + p * TILE_COLS, r[p]);
+    FS_UNROLL for (int p = 0; p < LANES; p++) if (p < terms) v_store(out + p * TILE_COLS, r[p]);
 }
 
-static inline __attribute__((always_inline)) void pack_as(const char *w, fs_dtype type, int64_t ld, int64_t n, int64_t k, fs_dtype round,
-                                                          float *out) {
+static FS_INLINE void pack_as(const char *w, fs_dtype type, int64_t ld, int64_t n, int64_t k, fs_dtype round, float *out) {
     const int64_t size = type == FS_DTYPE_F32 ? 4 : 2;
     for (int64_t j = 0; j < TILE_COLS; j += LANES)
         for (int64_t p = 0; p < k; p += LANES) {
@@ -109,12 +124,11 @@ void FS_KERNEL(fs_pack_rows)(const void *w, fs_dtype type, int64_t ld, int64_t n
 
 enum { DOT_ROWS = 4, AHEAD = 1024 /* bytes of each weight row to fetch early */ };
 
-static inline __attribute__((always_inline)) void dot_block(const int m, const int rows, const fs_dtype type, const float *x, int64_t ldx,
-                                                            const char *w, int64_t ldw, int64_t k, float *y, int64_t ldy) {
+static FS_INLINE void dot_block(const int m, const int rows, const fs_dtype type, const float *x, int64_t ldx, const char *w, int64_t ldw,
+                                int64_t k, float *y, int64_t ldy) {
     const int64_t size = type == FS_DTYPE_F32 ? 4 : 2;
     vf sum[DOT_ROWS][FS_DOT_MAX_ROWS];
-    FS_UNROLL for (int j = 0; j < rows; j++)
-        FS_UNROLL for (int i = 0; i < m; i++) sum[j][i] = v_set(0.0f);
+    FS_UNROLL for (int j = 0; j < rows; j++) FS_UNROLL for (int i = 0; i < m; i++) sum[j][i] = v_set(0.0f);
     int64_t p = 0;
     for (; p + LANES <= k; p += LANES) {
         vf in[FS_DOT_MAX_ROWS];
@@ -126,35 +140,45 @@ static inline __attribute__((always_inline)) void dot_block(const int m, const i
             FS_UNROLL for (int i = 0; i < m; i++) sum[j][i] = v_fma(in[i], weight, sum[j][i]);
         }
     }
-    if (p < k)
-        FS_UNROLL for (int j = 0; j < rows; j++) {
+    if (p < k) FS_UNROLL for (int j = 0; j < rows; j++) {
             const vf weight = v_load_as_part(w + j * ldw * size, type, p, k - p);
             FS_UNROLL for (int i = 0; i < m; i++) sum[j][i] = v_fma(v_load_part(x + i * ldx + p, k - p), weight, sum[j][i]);
         }
-    FS_UNROLL for (int j = 0; j < rows; j++)
-        FS_UNROLL for (int i = 0; i < m; i++) y[i * ldy + j] = v_sum(sum[j][i]);
+    FS_UNROLL for (int j = 0; j < rows; j++) FS_UNROLL for (int i = 0; i < m; i++) y[i * ldy + j] = v_sum(sum[j][i]);
 }
 
-static inline __attribute__((always_inline)) void dot_all(const int m, const fs_dtype type, const float *x, int64_t ldx, const char *w,
-                                                          int64_t ldw, int64_t n, int64_t k, float *y, int64_t ldy) {
+static FS_INLINE void dot_all(const int m, const fs_dtype type, const float *x, int64_t ldx, const char *w, int64_t ldw, int64_t n,
+                              int64_t k, float *y, int64_t ldy) {
     const int64_t size = type == FS_DTYPE_F32 ? 4 : 2;
     int64_t j = 0;
     for (; j + DOT_ROWS <= n; j += DOT_ROWS) dot_block(m, DOT_ROWS, type, x, ldx, w + j * ldw * size, ldw, k, y + j, ldy);
     for (; j < n; j++) dot_block(m, 1, type, x, ldx, w + j * ldw * size, ldw, k, y + j, ldy);
 }
 
-static inline __attribute__((always_inline)) void dot_type(int64_t m, const fs_dtype type, const float *x, int64_t ldx, const char *w,
-                                                           int64_t ldw, int64_t n, int64_t k, float *y, int64_t ldy) {
+static FS_INLINE void dot_type(int64_t m, const fs_dtype type, const float *x, int64_t ldx, const char *w, int64_t ldw, int64_t n,
+                               int64_t k, float *y, int64_t ldy) {
+#if defined(FS_CHECKED_BUILD)
+    dot_all((int)m, type, x, ldx, w, ldw, n, k, y, ldy);
+#else
     switch (m) {
-    case 1: dot_all(1, type, x, ldx, w, ldw, n, k, y, ldy); break;
-    case 2: dot_all(2, type, x, ldx, w, ldw, n, k, y, ldy); break;
-    case 3: dot_all(3, type, x, ldx, w, ldw, n, k, y, ldy); break;
-    case 4: dot_all(4, type, x, ldx, w, ldw, n, k, y, ldy); break;
+    case 1:
+        dot_all(1, type, x, ldx, w, ldw, n, k, y, ldy);
+        break;
+    case 2:
+        dot_all(2, type, x, ldx, w, ldw, n, k, y, ldy);
+        break;
+    case 3:
+        dot_all(3, type, x, ldx, w, ldw, n, k, y, ldy);
+        break;
+    case 4:
+        dot_all(4, type, x, ldx, w, ldw, n, k, y, ldy);
+        break;
     }
+#endif
 }
 
-void FS_KERNEL(fs_dot_rows)(const float *x, int64_t ldx, int64_t m, const void *w, fs_dtype type, int64_t ldw, int64_t n, int64_t k, float *y,
-                            int64_t ldy) {
+void FS_KERNEL(fs_dot_rows)(const float *x, int64_t ldx, int64_t m, const void *w, fs_dtype type, int64_t ldw, int64_t n, int64_t k,
+                            float *y, int64_t ldy) {
     if (type == FS_DTYPE_F16)
         dot_type(m, FS_DTYPE_F16, x, ldx, w, ldw, n, k, y, ldy);
     else if (type == FS_DTYPE_BF16)
@@ -167,8 +191,7 @@ void FS_KERNEL(fs_dot_rows)(const float *x, int64_t ldx, int64_t m, const void *
 
 enum { STRIP = 4 };
 
-static inline __attribute__((always_inline)) void weighted_strip(const int vectors, int64_t part, const float *p, const float *v, int64_t ldv,
-                                                                 int64_t n, float *y) {
+static FS_INLINE void weighted_strip(const int vectors, int64_t part, const float *p, const float *v, int64_t ldv, int64_t n, float *y) {
     vf total[STRIP];
     FS_UNROLL for (int e = 0; e < vectors; e++) total[e] = v_set(0.0f);
     for (int64_t j0 = 0; j0 < n; j0 += FS_GEMM_KC) {
@@ -177,8 +200,8 @@ static inline __attribute__((always_inline)) void weighted_strip(const int vecto
         FS_UNROLL for (int e = 0; e < vectors; e++) sum[e] = v_set(0.0f);
         for (int64_t j = j0; j < end; j++) {
             const vf weight = v_set(p[j]);
-            FS_UNROLL for (int e = 0; e < vectors; e++)
-                sum[e] = v_fma(weight, part ? v_load_part(v + j * ldv, part) : v_load(v + j * ldv + e * LANES), sum[e]);
+            FS_UNROLL for (int e = 0; e < vectors; e++) sum[e] =
+                v_fma(weight, part ? v_load_part(v + j * ldv, part) : v_load(v + j * ldv + e * LANES), sum[e]);
         }
         FS_UNROLL for (int e = 0; e < vectors; e++) total[e] = v_add(total[e], sum[e]);
     }

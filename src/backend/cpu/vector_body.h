@@ -2,8 +2,8 @@
  * functions, reductions of a row. A tail is done with part of a vector and the same arithmetic, so a value's place does not matter.
  *
  * exp: x = n ln 2 + r, a polynomial of degree 7 in r, times 2^n; within 1 ulp, subnormal results included.
- * gelu: x Q(|x|) or x - x Q(|x|) with Q the upper tail of the normal distribution as exp(-x^2/2) t P(t), t = 1 / (1 + 0.3 |x|), P of degree 9;
- * relative error 4e-7 over the whole range, the left tail included, where 1 + erf would cancel. Both polynomials are minimax fits in the
+ * gelu: x Q(|x|) or x - x Q(|x|) with Q the upper tail of the normal distribution as exp(-x^2/2) t P(t), t = 1 / (1 + 0.3 |x|), P of degree
+ * 9; relative error 4e-7 over the whole range, the left tail included, where 1 + erf would cancel. Both polynomials are minimax fits in the
  * relative error. */
 
 static inline vf v_exp(vf x) {
