@@ -11,5 +11,7 @@ double roof_fma_avx512(int64_t rounds);
 /* Sums the bytes as 64-bit words, to be read as fast as memory gives them. */
 double roof_read_avx2(const void *p, size_t bytes);
 double roof_read_avx512(const void *p, size_t bytes);
+/* The same for integer products, operations of AVX-512 VNNI. */
+double roof_dot_vnni(int64_t rounds);
 
 #endif

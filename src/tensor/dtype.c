@@ -7,7 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-typedef struct dtype_info { const char *name; int64_t block; size_t bytes; } dtype_info; /* bytes: of a block */
+typedef struct dtype_info { const char *name; int64_t block; size_t bytes; } dtype_info; /* bytes: of a block; 0 where rows are interleaved */
 
 static const dtype_info dtypes[] = {
     [FS_DTYPE_F32] = {"F32", 1, 4},      [FS_DTYPE_F16] = {"F16", 1, 2},      [FS_DTYPE_BF16] = {"BF16", 1, 2},
@@ -16,6 +16,7 @@ static const dtype_info dtypes[] = {
     [FS_DTYPE_BOOL] = {"BOOL", 1, 1},    [FS_DTYPE_Q8_0] = {"Q8_0", 32, 34},  [FS_DTYPE_Q4_0] = {"Q4_0", 32, 18},
     [FS_DTYPE_Q4_K] = {"Q4_K", 256, 144}, [FS_DTYPE_Q6_K] = {"Q6_K", 256, 210}, [FS_DTYPE_Q4_1] = {"Q4_1", 32, 20},
     [FS_DTYPE_Q5_0] = {"Q5_0", 32, 22},  [FS_DTYPE_Q5_1] = {"Q5_1", 32, 24},  [FS_DTYPE_Q5_K] = {"Q5_K", 256, 176},
+    [FS_DTYPE_Q8_0X16] = {"Q8_0x16", 32, 0}, [FS_DTYPE_Q4_0X16] = {"Q4_0x16", 32, 0}, [FS_DTYPE_Q4_KX16] = {"Q4_Kx16", 256, 0},
 };
 enum { DTYPE_COUNT = (int)(sizeof dtypes / sizeof dtypes[0]) };
 
@@ -37,7 +38,7 @@ size_t fs_dtype_size(fs_dtype t) { return known(t) && dtypes[t].block == 1 ? dty
 int64_t fs_dtype_block(fs_dtype t) { return known(t) ? dtypes[t].block : 0; }
 
 bool fs_dtype_row_bytes(fs_dtype t, int64_t n, size_t *bytes) {
-    if (!known(t) || n < 0 || n % dtypes[t].block != 0) return false;
+    if (!known(t) || dtypes[t].bytes == 0 || n < 0 || n % dtypes[t].block != 0) return false;
     return fs_mul_size((size_t)(n / dtypes[t].block), dtypes[t].bytes, bytes);
 }
 

@@ -3,7 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "tensor/op.h"
+#include "tensor/op_quant.h"
 
 /* x: [..., in] -> the number of rows */
 static int64_t rows_of(const fs_tensor *x) {
@@ -14,8 +14,8 @@ static int64_t rows_of(const fs_tensor *x) {
 
 static bool run(const fs_op *op, const fs_gemm *g, bool few_rows) {
     const int threads = fs_op_threads(op, g->m * g->n / 8 * g->k / 8); /* a multiply-add is much less than a nanosecond */
-    const bool ok = few_rows ? fs_gemm_few_rows(op->c->backend, g, threads, op->c->arena)
-                             : fs_gemm_run(op->c->backend, g, threads, op->c->arena);
+    const bool ok =
+        few_rows ? fs_gemm_few_rows(op->c->backend, g, threads, op->c->arena) : fs_gemm_run(op->c->backend, g, threads, op->c->arena);
     if (!ok) fs_exec_fail(op->c, FS_E_NO_MEMORY, "%s: out of memory for the packed operands", op->name);
     return ok;
 }
@@ -23,7 +23,8 @@ static bool run(const fs_op *op, const fs_gemm *g, bool few_rows) {
 fs_tensor *fs_linear(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b) {
     const fs_op op = {c, "linear", {x, w, b}};
     if (!fs_op_ready(&op, 2) || !fs_op_needs_f32(&op, 0)) return NULL;
-    if (w->ndim != 2 || !fs_is_float(w->dtype) || x->ndim < 1 || w->shape[1] < 1 || x->shape[x->ndim - 1] != w->shape[1])
+    if (w->ndim != 2 || !(fs_is_float(w->dtype) || fs_op_quantized(w)) || x->ndim < 1 || w->shape[1] < 1 ||
+        x->shape[x->ndim - 1] != w->shape[1])
         return fs_op_misuse(&op, "x %s does not end in the inputs of the weight %s", fs_op_describe(x).text, fs_op_describe(w).text);
     if (!fs_op_needs_vector(&op, b, w->shape[0], "bias")) return NULL;
     int64_t shape[FS_MAX_DIMS];
@@ -31,6 +32,7 @@ fs_tensor *fs_linear(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const f
     shape[x->ndim - 1] = w->shape[0];
     fs_tensor *y = fs_op_result(&op, x->ndim, shape);
     if (!y) return NULL;
+    if (fs_op_quantized(w)) return fs_op_linear_quantized(&op, rows_of(x), x, w, b, y);
 
     const fs_arena_mark mark = fs_arena_get_mark(c->arena);
     const fs_tensor *matrix = fs_op_matrix(&op, w);
@@ -64,17 +66,21 @@ fs_tensor *fs_matmul(fs_exec *c, const fs_tensor *a, const fs_tensor *b) {
 fs_tensor *fs_embedding(fs_exec *c, const int32_t *ids, int64_t n, const fs_tensor *table) {
     const fs_op op = {c, "embedding", {table}};
     if (!fs_op_ready(&op, 1)) return NULL;
-    if (table->ndim != 2 || !fs_is_float(table->dtype)) return fs_op_misuse(&op, "expected a table [rows,width], found %s", fs_op_describe(table).text);
+    if (table->ndim != 2 || !(fs_is_float(table->dtype) || fs_op_quantized(table)))
+        return fs_op_misuse(&op, "expected a table [rows,width], found %s", fs_op_describe(table).text);
     const int64_t rows = table->shape[0], width = table->shape[1];
     for (int64_t i = 0; i < n; i++)
-        if (ids[i] < 0 || ids[i] >= rows) return fs_op_misuse(&op, "id %" PRId32 " at position %" PRId64 " is not in %s", ids[i], i, fs_op_describe(table).text);
+        if (ids[i] < 0 || ids[i] >= rows)
+            return fs_op_misuse(&op, "id %" PRId32 " at position %" PRId64 " is not in %s", ids[i], i, fs_op_describe(table).text);
     fs_tensor *y = fs_op_result(&op, 2, (const int64_t[]){n, width});
     if (!y) return NULL;
     const size_t size = fs_dtype_size(table->dtype);
     for (int64_t i = 0; i < n; i++) {
         const char *row = (const char *)table->data + (size_t)(ids[i] * width) * size;
         float *out = fs_f32(y) + i * width;
-        if (table->dtype == FS_DTYPE_F64)
+        if (fs_op_quantized(table))
+            fs_op_quantized_row(table, ids[i], out);
+        else if (table->dtype == FS_DTYPE_F64)
             for (int64_t j = 0; j < width; j++) out[j] = (float)((const double *)(const void *)row)[j];
         else
             c->backend->to_f32(row, table->dtype, out, width);

@@ -2,7 +2,9 @@
  * can record any of them. Shapes are PyTorch's, outermost first, row-major. x: F32 activations; w, b: weights of any float type.
  * Every result is rounded to the context's precision once, as PyTorch does for a network of that type: products accumulate in f32
  * and the bias is added before rounding; normalisations and softmax compute in f32 (sums in f64 where that is free).
- * Results do not depend on the number of threads: threads divide outputs, never a sum.
+ * A weight of another float type than the precision is rounded to it as it is read: a network in that type holds it so.
+ * Results do not depend on the number of threads: threads divide outputs, never a sum. Nor does a row's result depend on the rows beside
+ * it, except that linear with up to 4 rows and attention with up to 4 queries use other kernels: their last bits differ.
  * On any misuse (shape, dtype) the context's error is set and NULL returned. */
 #ifndef FS_OPS_H
 #define FS_OPS_H
@@ -31,12 +33,13 @@ fs_tensor *fs_mul(fs_exec *c, const fs_tensor *a, const fs_tensor *b); /* likewi
 fs_tensor *fs_scale(fs_exec *c, const fs_tensor *x, float factor);
 fs_tensor *fs_relu(fs_exec *c, const fs_tensor *x);
 fs_tensor *fs_gelu(fs_exec *c, const fs_tensor *x);       /* exact: x * 0.5 * (1 + erf(x / sqrt 2)) */
-fs_tensor *fs_quick_gelu(fs_exec *c, const fs_tensor *x); /* x * sigmoid(1.702 x), CLIP's */
+fs_tensor *fs_quick_gelu(fs_exec *c, const fs_tensor *x); /* x * sigmoid(1.702 x), CLIP's; each of the three steps rounded */
 fs_tensor *fs_silu(fs_exec *c, const fs_tensor *x);
 fs_tensor *fs_silu_mul(fs_exec *c, const fs_tensor *gate, const fs_tensor *up); /* silu(gate) * up; silu rounded before the product */
 
 /* -- products -- */
-/* x: [..., in], w: [out, in], b: [out] or NULL -> [..., out] = x w^T + b */
+/* x: [..., in], w: [out, in], b: [out] or NULL -> [..., out] = x w^T + b. w may also be of a block type, or packed
+ * (tensor/packed.h); packed, x is rounded to 8 bits in groups of 32: each value within 1/254 of its group's largest. */
 fs_tensor *fs_linear(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b);
 /* a: [m, k], b: [k, n] (both F32) -> [m, n] */
 fs_tensor *fs_matmul(fs_exec *c, const fs_tensor *a, const fs_tensor *b);
@@ -44,7 +47,7 @@ fs_tensor *fs_matmul(fs_exec *c, const fs_tensor *a, const fs_tensor *b);
 fs_tensor *fs_conv2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride, int pad);
 /* x: [C, H, W], w: [C, O, kh, kw], b: [O] or NULL; stride, no padding -> [O, (H-1)*stride+kh, ...] */
 fs_tensor *fs_conv_transpose2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride);
-/* ids: [n] token ids in [0, rows), table: [rows, width] any float type -> [n, width] */
+/* ids: [n] token ids in [0, rows), table: [rows, width] any float, block or packed type -> [n, width] */
 fs_tensor *fs_embedding(fs_exec *c, const int32_t *ids, int64_t n, const fs_tensor *table);
 
 /* -- normalisation -- */

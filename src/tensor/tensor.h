@@ -13,7 +13,9 @@ typedef enum fs_dtype {
     FS_DTYPE_F32 = 0, FS_DTYPE_F16, FS_DTYPE_BF16, FS_DTYPE_F64, FS_DTYPE_I64, FS_DTYPE_I32, FS_DTYPE_I16, FS_DTYPE_I8,
     FS_DTYPE_U8, FS_DTYPE_BOOL,
     /* Block types of quantized weights, with ggml's bit layout: see tensor/block.h. A row is a whole number of blocks. */
-    FS_DTYPE_Q8_0, FS_DTYPE_Q4_0, FS_DTYPE_Q4_K, FS_DTYPE_Q6_K, FS_DTYPE_Q4_1, FS_DTYPE_Q5_0, FS_DTYPE_Q5_1, FS_DTYPE_Q5_K
+    FS_DTYPE_Q8_0, FS_DTYPE_Q4_0, FS_DTYPE_Q4_K, FS_DTYPE_Q6_K, FS_DTYPE_Q4_1, FS_DTYPE_Q5_0, FS_DTYPE_Q5_1, FS_DTYPE_Q5_K,
+    /* The same put into the kernels' order, 16 rows interleaved, in memory only: see tensor/packed.h. A single row has no bytes of its own. */
+    FS_DTYPE_Q8_0X16, FS_DTYPE_Q4_0X16, FS_DTYPE_Q4_KX16
 } fs_dtype;
 const char *fs_dtype_name(fs_dtype t); /* "F32", "BF16", ... as safetensors writes them; "Q8_0", ... as ggml does */
 bool fs_dtype_from_name(const char *name, fs_dtype *out); /* plain types only: what safetensors may hold */

@@ -1,0 +1,208 @@
+/* Packed weights times quantized activations for AVX-512 VNNI: one vpdpbusd multiplies four values of 16 weight rows by four activations that
+ * it broadcasts from memory itself. Rules and layouts are in q_kernels.h. Empty where the build does not target x86. */
+#ifdef __AVX512VNNI__
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/q_kernels.h"
+
+enum { ROWS = FS_PACKED_ROWS, GROUP = FS_PACKED_GROUP, TILE = 12, AHEAD = 4096 /* bytes of weights to fetch early */ };
+
+/* As assembly because GCC 12 makes of the intrinsic a load of the broadcast value and a copy of the sum, and spills the sums of a tile. */
+static inline __attribute__((always_inline)) __m512i dot4(__m512i sum, __m512i u, const int8_t *q) {
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(u), "m"(*(const int32_t *)(const void *)q));
+    return sum;
+}
+
+static inline __m512i load(const uint8_t *p) { return _mm512_loadu_si512((const void *)p); }
+static inline __m512 load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
+static inline __m512i load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)); }
+
+/* One group of a weight tile in registers: codes of eight quads of values, scale and min of each row. */
+typedef struct group { __m512i u[8]; __m512 d, m; } group;
+
+static inline __attribute__((always_inline)) group unpack_q8(const uint8_t *chunk, const int half) {
+    group a;
+    a.m = _mm512_setzero_ps();
+    a.d = load_f16(chunk + 32 * half);
+#pragma GCC unroll 8
+    for (int z = 0; z < 8; z++) a.u[z] = load(chunk + 64 + 512 * half + 64 * z);
+    return a;
+}
+
+static inline __attribute__((always_inline)) group unpack_q4(const uint8_t *chunk, const int half) {
+    group a;
+    const __m512i low = _mm512_set1_epi8(15);
+    a.m = _mm512_setzero_ps();
+    a.d = load_f16(chunk + 32 * half);
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) {
+        const __m512i both = load(chunk + 64 + 256 * half + 64 * v);
+        a.u[v] = _mm512_and_si512(both, low);
+        a.u[v + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+    }
+    return a;
+}
+
+/* half: even or odd group of the pair; d, dmin: of the chunk */
+static inline __attribute__((always_inline)) group unpack_q4k(const uint8_t *scales, const uint8_t *q, const int half, __m512 d, __m512 dmin) {
+    group a;
+    const __m512i low = load_u8(scales + 16 * half), high = load_u8(scales + 32), nibble = _mm512_set1_epi32(15), top = _mm512_set1_epi32(48);
+    const __m512i sc = _mm512_or_si512(_mm512_and_si512(low, nibble),
+                                       _mm512_and_si512(half ? high : _mm512_slli_epi32(high, 4), top));
+    const __m512i mn = _mm512_or_si512(_mm512_srli_epi32(low, 4),
+                                       _mm512_and_si512(half ? _mm512_srli_epi32(high, 2) : _mm512_slli_epi32(high, 2), top));
+    a.d = _mm512_mul_ps(d, _mm512_cvtepi32_ps(sc));
+    a.m = _mm512_mul_ps(dmin, _mm512_cvtepi32_ps(mn));
+    const __m512i mask = _mm512_set1_epi8(15);
+#pragma GCC unroll 8
+    for (int z = 0; z < 8; z++) {
+        const __m512i both = load(q + 64 * z);
+        a.u[z] = _mm512_and_si512(half ? _mm512_srli_epi16(both, 4) : both, mask);
+    }
+    return a;
+}
+
+/* One group into the sums of n activation rows. */
+static inline __attribute__((always_inline)) void add_group(const bool mins, const int n, const group *a, const uint8_t *x, __m512 sum[TILE]) {
+    const int8_t *q = (const int8_t *)x;
+    const float *s = (const float *)(const void *)(x + n * GROUP), *scaled = s + n;
+    const int32_t *offset = (const int32_t *)(const void *)scaled;
+#pragma GCC unroll 16
+    for (int t = 0; t < n; t++, q += GROUP) {
+        __m512i dot = mins ? _mm512_setzero_si512() : _mm512_set1_epi32(offset[t]);
+        dot = dot4(dot, a->u[0], q);
+        dot = dot4(dot, a->u[1], q + 4);
+        dot = dot4(dot, a->u[2], q + 8);
+        dot = dot4(dot, a->u[3], q + 12);
+        dot = dot4(dot, a->u[4], q + 16);
+        dot = dot4(dot, a->u[5], q + 20);
+        dot = dot4(dot, a->u[6], q + 24);
+        dot = dot4(dot, a->u[7], q + 28);
+        sum[t] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot), _mm512_set1_ps(s[t])), a->d, sum[t]);
+        if (mins) sum[t] = _mm512_fnmadd_ps(a->m, _mm512_set1_ps(scaled[t]), sum[t]);
+    }
+}
+
+static inline __attribute__((always_inline)) void fetch(const uint8_t *p, const int bytes) {
+    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T1);
+}
+
+static inline __attribute__((always_inline)) void multiply(const fs_dtype type, const int n, const uint8_t *w, const uint8_t *x, int64_t groups,
+                                                           float *y, int64_t ldy, int rows) {
+    __m512 sum[TILE];
+    const size_t step = (size_t)(n * FS_Q_BYTES);
+#pragma GCC unroll 16
+    for (int t = 0; t < n; t++) sum[t] = _mm512_setzero_ps();
+    if (type == FS_DTYPE_Q4_KX16) {
+        for (int64_t g = 0; g < groups; g += 8, w += FS_Q4K_CHUNK) {
+            const __m512 d = load_f16(w), dmin = load_f16(w + 32);
+            if (n <= 4) fetch(w, 256);
+            for (int p = 0; p < 4; p++, x += 2 * step) {
+                if (n <= 4) fetch(w + 256 + 512 * p, 512);
+                const group even = unpack_q4k(w + 64 + 48 * p, w + 256 + 512 * p, 0, d, dmin);
+                add_group(true, n, &even, x, sum);
+                const group odd = unpack_q4k(w + 64 + 48 * p, w + 256 + 512 * p, 1, d, dmin);
+                add_group(true, n, &odd, x + step, sum);
+            }
+        }
+    } else {
+        const bool bytes = type == FS_DTYPE_Q8_0X16;
+        const int chunk = bytes ? FS_Q8_CHUNK : FS_Q4_CHUNK;
+        for (int64_t g = 0; g < groups; g += 2, w += chunk, x += 2 * step) {
+            if (n <= 4) fetch(w, chunk);
+            const group even = bytes ? unpack_q8(w, 0) : unpack_q4(w, 0);
+            add_group(false, n, &even, x, sum);
+            const group odd = bytes ? unpack_q8(w, 1) : unpack_q4(w, 1);
+            add_group(false, n, &odd, x + step, sum);
+        }
+    }
+    const __mmask16 mask = (__mmask16)((1u << rows) - 1u);
+#pragma GCC unroll 16
+    for (int t = 0; t < n; t++) _mm512_mask_storeu_ps(y + t * ldy, mask, sum[t]);
+}
+
+#define CASE(n)                                                                                                                            \
+    case n: multiply(type, n, w, x, groups, y, ldy, rows); break
+
+static inline __attribute__((always_inline)) void multiply_type(const fs_dtype type, const uint8_t *w, const uint8_t *x, int n, int64_t groups,
+                                                                float *y, int64_t ldy, int rows) {
+    switch (n) {
+        CASE(1);
+        CASE(2);
+        CASE(3);
+        CASE(4);
+        CASE(5);
+        CASE(6);
+        CASE(7);
+        CASE(8);
+        CASE(9);
+        CASE(10);
+        CASE(11);
+        CASE(12);
+    }
+}
+
+static void multiply_q8(const uint8_t *w, const uint8_t *x, int n, int64_t groups, float *y, int64_t ldy, int rows) {
+    multiply_type(FS_DTYPE_Q8_0X16, w, x, n, groups, y, ldy, rows);
+}
+static void multiply_q4(const uint8_t *w, const uint8_t *x, int n, int64_t groups, float *y, int64_t ldy, int rows) {
+    multiply_type(FS_DTYPE_Q4_0X16, w, x, n, groups, y, ldy, rows);
+}
+static void multiply_q4k(const uint8_t *w, const uint8_t *x, int n, int64_t groups, float *y, int64_t ldy, int rows) {
+    multiply_type(FS_DTYPE_Q4_KX16, w, x, n, groups, y, ldy, rows);
+}
+
+void fs_q_multiply_vnni(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, float *y, int64_t ldy, int rows) {
+    if (packed == FS_DTYPE_Q8_0X16)
+        multiply_q8(w, x, n, groups, y, ldy, rows);
+    else if (packed == FS_DTYPE_Q4_0X16)
+        multiply_q4(w, x, n, groups, y, ldy, rows);
+    else
+        multiply_q4k(w, x, n, groups, y, ldy, rows);
+}
+
+/* 32 values to q; returns s and the sum of q. */
+static inline __attribute__((always_inline)) float quantize_group(const float *x, int8_t *q, int32_t *sum) {
+    const __m512 lo = _mm512_loadu_ps(x), hi = _mm512_loadu_ps(x + 16);
+    const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
+    const uint32_t top = _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(lo), magnitude),
+                                                                  _mm512_and_si512(_mm512_castps_si512(hi), magnitude)));
+    float most;
+    memcpy(&most, &top, sizeof most);
+    if (top >= 0x7F800000u || most < FS_Q_TINY) {
+        memset(q, 0, GROUP);
+        *sum = 0;
+        return top >= 0x7F800000u ? NAN : 0.0f;
+    }
+    const __m512 inverse = _mm512_set1_ps(127.0f / most);
+    const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(lo, inverse)), b = _mm512_cvtps_epi32(_mm512_mul_ps(hi, inverse));
+    _mm_storeu_si128((__m128i *)(void *)q, _mm512_cvtepi32_epi8(a));
+    _mm_storeu_si128((__m128i *)(void *)(q + 16), _mm512_cvtepi32_epi8(b));
+    *sum = _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+    return most / 127.0f;
+}
+
+void fs_q_quantize_vnni(fs_dtype packed, const float *x, int64_t ldx, int n, int64_t cols, int64_t groups, uint8_t *out) {
+    const int32_t offset = packed == FS_DTYPE_Q8_0X16 ? 128 : 8;
+    for (int64_t g = 0; g < groups; g++, out += n * FS_Q_BYTES) {
+        if (g * GROUP >= cols) {
+            memset(out, 0, (size_t)(n * FS_Q_BYTES));
+            continue;
+        }
+        float *s = (float *)(void *)(out + n * GROUP), *scaled = s + n;
+        int32_t *offsets = (int32_t *)(void *)scaled;
+        for (int t = 0; t < n; t++) {
+            int32_t sum;
+            s[t] = quantize_group(x + t * ldx + g * GROUP, (int8_t *)out + t * GROUP, &sum);
+            if (packed == FS_DTYPE_Q4_KX16)
+                scaled[t] = s[t] * (float)sum;
+            else
+                offsets[t] = -sum * offset;
+        }
+    }
+}
+#else
+typedef int fs_no_vnni;
+#endif
