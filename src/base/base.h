@@ -89,8 +89,14 @@ double fs_rng_uniform(fs_rng *r); /* in [0,1), 53 bits */
 
 void fs_sha256_hex(const void *data, size_t size, char out[65]);
 /* The same piece by piece: begin, add as often as there are bytes, end. */
-typedef struct fs_sha256 { uint32_t h[8]; uint64_t size; uint8_t tail[64]; } fs_sha256;
+typedef struct fs_sha256 {
+    uint32_t h[8];
+    uint64_t size;
+    uint8_t tail[64];
+    void (*blocks)(uint32_t h[8], const uint8_t *p, size_t count); /* chosen at the beginning for this processor */
+} fs_sha256;
 void fs_sha256_begin(fs_sha256 *s);
+void fs_sha256_begin_plain(fs_sha256 *s); /* without the processor's own instructions: the reference */
 void fs_sha256_add(fs_sha256 *s, const void *data, size_t size);
 void fs_sha256_end(const fs_sha256 *s, char out[65]); /* lower-case hex; more may be added afterwards */
 

@@ -470,6 +470,7 @@ static void test_stale_state(void **state) {
         expect_all(x);
         hub_requests(x->hub, "large", &sent);
         assert_int_equal(sent, LARGE);
+        assert_int_equal(x->warnings, 0); /* not taken up and found wrong, but never taken up */
         unlink(path_of(x, "sub/large.bin"));
     }
     /* a state that fits bytes which are wrong: found by the checksum, fetched anew */
