@@ -93,7 +93,7 @@ static void line(bench *b, const char *name, double flops, double bytes, op_fn f
 static void linear(bench *b, const char *name, int64_t m, int64_t k, int64_t n, fs_dtype type) {
     if (b->filter && !strstr(name, b->filter)) return;
     call a = {.x = TENSOR(b, FS_DTYPE_F32, m, k), .w = TENSOR(b, type, n, k)};
-    if (m > FS_DOT_MAX_ROWS)
+    if (m > FS_GEMM_FEW_ROWS)
         line(b, name, 2.0 * (double)m * (double)n * (double)k, 0, run_linear, &a);
     else
         line(b, name, 0, (double)n * (double)k * (double)fs_dtype_size(type), run_linear, &a);
@@ -200,6 +200,8 @@ int main(int argc, char **argv) {
     linear(&b, "linear [1,5120]x[13824,5120] bf16", 1, 5120, 13824, FS_DTYPE_BF16);
     linear(&b, "linear [1,4096]x[11008,4096] f32", 1, 4096, 11008, FS_DTYPE_F32);
     linear(&b, "linear [4,5120]x[13824,5120] f16", 4, 5120, 13824, FS_DTYPE_F16);
+    linear(&b, "linear [8,5120]x[13824,5120] f16", 8, 5120, 13824, FS_DTYPE_F16);
+    linear(&b, "linear [12,5120]x[13824,5120] f16", 12, 5120, 13824, FS_DTYPE_F16);
     rest(&b);
     fs_exec_end(&b.c);
     return 0;

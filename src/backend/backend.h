@@ -11,7 +11,8 @@
 enum {
     FS_GEMM_KC = 256,      /* terms summed before the sum is added to the result; also the row stride of a tile's left operand */
     FS_GEMM_MAX_COLS = 32, /* no table's tile is wider */
-    FS_DOT_MAX_ROWS = 4    /* left rows that dot_rows takes at once */
+    FS_DOT_MAX_ROWS = 4,   /* left rows that dot_rows takes at once */
+    FS_GEMM_FEW_ROWS = 12  /* up to here fs_gemm_few_rows is faster than packing */
 };
 
 typedef struct fs_backend {
@@ -89,8 +90,8 @@ void fs_gemm_pack_kn(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t
  * the number of threads are: a row has the same bits alone or among others. */
 bool fs_gemm_run(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *arena);
 
-/* The same for few rows (m <= FS_DOT_MAX_ROWS), b: [n, k] read once as it streams by, a F32 with a_col 1. The bits of a row do not depend
- * on m, n or the threads either, but differ from fs_gemm_run's (other order of summation). */
+/* The same for few rows (any m, meant for m <= FS_GEMM_FEW_ROWS), b: [n, k] read from memory once as it streams by, a F32 with a_col 1. The
+ * bits of a row do not depend on m, n or the threads either, but differ from fs_gemm_run's (other order of summation). */
 bool fs_gemm_few_rows(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *arena);
 
 #endif

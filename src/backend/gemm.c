@@ -121,21 +121,27 @@ bool fs_gemm_run(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *
     return left && right;
 }
 
-enum { STREAM_ROWS = 16 }; /* weight rows of one task; a multiple of what any dot kernel takes at once */
+enum { STREAM_ROWS = 8 }; /* weight rows of one task: a multiple of what any dot kernel takes at once, and they stay in level-2 cache */
 
-/* Rows [n0, n0 + rows) of b against all rows of a. wide: room for STREAM_ROWS rounded rows, if they must be rounded. */
+/* Rows [n0, n0 + rows) of b against all rows of a, a few of those at a time. wide: room for STREAM_ROWS rounded rows, if they must be
+ * rounded. */
 static void stream_rows(const fs_gemm *g, const fs_backend *be, int64_t n0, int64_t rows, float *wide) {
     const size_t size = fs_dtype_size(g->b_type);
-    const char *b = (const char *)g->b + (size_t)(n0 * g->b_ld) * size;
+    const void *b = (const char *)g->b + (size_t)(n0 * g->b_ld) * size;
+    fs_dtype type = g->b_type;
+    int64_t ld = g->b_ld;
     if (wide) {
         for (int64_t j = 0; j < rows; j++) {
-            be->to_f32(b + (size_t)(j * g->b_ld) * size, g->b_type, wide + j * g->k, g->k);
+            be->to_f32((const char *)b + (size_t)(j * ld) * size, type, wide + j * g->k, g->k);
             be->round(wide + j * g->k, g->k, g->b_round);
         }
-        be->dot_rows(g->a, g->a_row, g->m, wide, FS_DTYPE_F32, g->k, rows, g->k, g->c + n0, g->ldc);
-    } else {
-        be->dot_rows(g->a, g->a_row, g->m, b, g->b_type, g->b_ld, rows, g->k, g->c + n0, g->ldc);
+        b = wide;
+        type = FS_DTYPE_F32;
+        ld = g->k;
     }
+    for (int64_t i = 0; i < g->m; i += FS_DOT_MAX_ROWS)
+        be->dot_rows((const float *)g->a + i * g->a_row, g->a_row, fs_min_i64(FS_DOT_MAX_ROWS, g->m - i), b, type, ld, rows, g->k,
+                     g->c + i * g->ldc + n0, g->ldc);
     for (int64_t i = 0; i < g->m; i++) finish_row(g, be, i, n0, rows);
 }
 

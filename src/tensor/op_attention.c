@@ -194,7 +194,9 @@ static void attend_block(const attention *a, const float *q, int64_t i0, int64_t
 
 /* All queries of one head, few of them. scores: [nq][nk] */
 static void attend_few(const attention *a, const float *q, const float *k, const float *v, float *scores, float *y) {
-    a->be->dot_rows(q, a->q_ld, a->nq, k, FS_DTYPE_F32, a->k_ld, a->nk, a->d, scores, a->nk);
+    for (int64_t i = 0; i < a->nq; i += FS_DOT_MAX_ROWS)
+        a->be->dot_rows(q + i * a->q_ld, a->q_ld, fs_min_i64(FS_DOT_MAX_ROWS, a->nq - i), k, FS_DTYPE_F32, a->k_ld, a->nk, a->d,
+                        scores + i * a->nk, a->nk);
     for (int64_t i = 0; i < a->nq; i++) {
         const int64_t seen = a->causal ? a->nk - a->nq + i + 1 : a->nk;
         softmax_row(a, scores + i * a->nk, KC, seen, seen);
@@ -207,7 +209,7 @@ static void attend_few(const attention *a, const float *q, const float *k, const
 static bool run(const fs_op *op, const attention *a) {
     const int64_t units = a->windows * a->heads;
     if (a->nq == 0 || units == 0) return true;
-    const bool few = a->nq <= FS_DOT_MAX_ROWS && !a->rel_h;
+    const bool few = a->nq <= FS_GEMM_FEW_ROWS && !a->rel_h;
     const int threads = fs_op_threads(op, units * a->nq * (a->nk / 16 + 1) * (a->d + a->dv));
     const int64_t blocks = ceil_div(a->nq, QUERIES);
     const int64_t parts = few ? 1 : fs_min_i64(blocks, units < 2 * threads ? ceil_div(2 * threads, units) : 1);

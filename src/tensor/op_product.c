@@ -43,7 +43,7 @@ fs_tensor *fs_linear(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const f
                            .a_row = w->shape[1], .a_col = 1, .pack = fs_gemm_pack_nk, .b = matrix->data, .b_type = matrix->dtype,
                            .b_round = c->precision, .b_ld = w->shape[1], .c = fs_f32(y), .ldc = w->shape[0], .bias = bias,
                            .round = c->precision};
-        ok = run(&op, &g, g.m <= FS_DOT_MAX_ROWS);
+        ok = run(&op, &g, g.m <= FS_GEMM_FEW_ROWS);
     }
     fs_arena_release(c->arena, mark);
     return ok ? y : NULL;

@@ -4,7 +4,8 @@
  * and the bias is added before rounding; normalisations and softmax compute in f32 (sums in f64 where that is free).
  * A weight of another float type than the precision is rounded to it as it is read: a network in that type holds it so.
  * Results do not depend on the number of threads: threads divide outputs, never a sum. Nor does a row's result depend on the rows beside
- * it, except that linear with up to 4 rows and attention with up to 4 queries use other kernels: their last bits differ.
+ * it, except that up to 12 rows of linear and up to 12 queries of attention go through other kernels than more do: among each other they
+ * have the same bits (so one token at a time is the same as a few), against more of them the last bits differ.
  * On any misuse (shape, dtype) the context's error is set and NULL returned. */
 #ifndef FS_OPS_H
 #define FS_OPS_H

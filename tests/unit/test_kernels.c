@@ -342,7 +342,7 @@ static void check_product(const fs_backend *be) {
     for (int round = 0; round < 14; round++) {
         const fs_dtype type = types[round % 3];
         const bool few = round % 4 == 0;
-        const int64_t m = few ? pick(&r, 1, FS_DOT_MAX_ROWS) : pick(&r, 1, 150), n = pick(&r, 1, 500), k = pick(&r, 1, 800);
+        const int64_t m = few ? pick(&r, 1, FS_GEMM_FEW_ROWS) : pick(&r, 1, 150), n = pick(&r, 1, 500), k = pick(&r, 1, 800);
         float *wide, *a = random_floats(&r, m * k), *bias = random_floats(&r, n), *c = random_floats(&r, m * n),
                      *again = random_floats(&r, m * n);
         void *w = random_values(&r, type, n * k, &wide);

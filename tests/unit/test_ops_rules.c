@@ -231,14 +231,23 @@ static void test_rows_alone(void **state) {
     (void)state;
     fs_exec c = context(FS_DTYPE_F32, 2);
     const fs_tensor *x = T(&c, "input.a", 150, 300), *w = T(&c, "l.weight", 203, 300);
-    const fs_tensor *all = fs_linear(&c, x, w, NULL), *part = fs_linear(&c, fs_rows(&c, x, 17, 24), w, NULL);
-    assert_memory_equal(fs_f32(all) + 17 * 203, part->data, 7 * 203 * sizeof(float));
+    const fs_tensor *all = fs_linear(&c, x, w, NULL), *part = fs_linear(&c, fs_rows(&c, x, 17, 37), w, NULL);
+    assert_memory_equal(fs_f32(all) + 17 * 203, part->data, 20 * 203 * sizeof(float));
     const fs_tensor *q = T(&c, "input.q", 130, 3, 40), *k = T(&c, "input.k", 130, 3, 40), *v = T(&c, "input.v", 130, 3, 40);
     const fs_tensor *whole = fs_attention(&c, q, k, v, 0.2f, true);
     const fs_tensor *prefix = fs_attention(&c, fs_rows(&c, q, 0, 90), fs_rows(&c, k, 0, 90), fs_rows(&c, v, 0, 90), 0.2f, true);
     assert_memory_equal(whole->data, prefix->data, 90 * 120 * sizeof(float));             /* later keys do not touch earlier queries */
     const fs_tensor *last = fs_attention(&c, fs_rows(&c, q, 129, 130), k, v, 0.2f, true); /* another path: last bits may differ */
     for (int i = 0; i < 120; i++) assert_true(fabsf(fs_f32(last)[i] - fs_f32(whole)[129 * 120 + i]) < 1e-6f);
+    /* a few tokens at once are the same as one at a time */
+    const fs_tensor *few = fs_attention(&c, fs_rows(&c, q, 118, 130), k, v, 0.2f, true),
+                    *lines = fs_linear(&c, fs_rows(&c, x, 0, 12), w, NULL);
+    for (int64_t i = 0; i < 12; i++) {
+        const int64_t end = 119 + i;
+        const fs_tensor *one = fs_attention(&c, fs_rows(&c, q, 118 + i, end), fs_rows(&c, k, 0, end), fs_rows(&c, v, 0, end), 0.2f, true);
+        assert_memory_equal(fs_f32(few) + i * 120, one->data, 120 * sizeof(float));
+        assert_memory_equal(fs_f32(lines) + i * 203, fs_linear(&c, fs_rows(&c, x, i, i + 1), w, NULL)->data, 203 * sizeof(float));
+    }
     assert_int_equal(fs_exec_status(&c, NULL), FS_OK);
     fs_exec_end(&c);
 }
