@@ -50,7 +50,7 @@ static bool on_cancel(void *user) {
     return cli_signal() != 0;
 }
 
-/* NAME: 3.1 of 44.2 GB, 52 MB/s, about 13 min left */
+/* 3.1 GB of 44.2 GB, 52 MB/s, about 13 min left: NAME, which is last because a narrow screen cuts the end */
 static void on_progress(void *user, const char *step, int64_t done, int64_t total) {
     pulling *p = user;
     char a[32], b[32], c[32], rate[96] = "";
@@ -67,7 +67,7 @@ static void on_progress(void *user, const char *step, int64_t done, int64_t tota
         else
             snprintf(rate, sizeof rate, ", %s/s, %.0f s left", human(speed, c), left);
     }
-    char *line = cli_format("%s: %s of %s%s", step, human((double)done, a), human((double)total, b), rate);
+    char *line = cli_format("%s of %s%s: %s", human((double)done, a), human((double)total, b), rate, step);
     cli_term_progress(p->term, line, done, total);
     free(line);
 }

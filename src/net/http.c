@@ -3,7 +3,6 @@
  * http. */
 #include "net/net.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,14 +11,22 @@
 
 enum { MAX_RETRY_AFTER = 120, MAX_DELAY = 60 };
 
+/* Not isdigit and isalnum, which depend on the locale of the program around us. */
+static bool is_digit(char c) {
+    return c >= '0' && c <= '9';
+}
+static bool is_plain(char c) {
+    return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || strchr("-_.~", c);
+}
+
 static char *percent_encode(const char *s, const char *keep) {
     fs_buffer b = {0};
     fs_buffer_puts(&b, "");
-    for (const unsigned char *p = (const unsigned char *)s; *p; p++) {
-        if (isalnum(*p) || strchr("-_.~", *p) || strchr(keep, *p))
+    for (const char *p = s; *p; p++) {
+        if (is_plain(*p) || strchr(keep, *p))
             fs_buffer_add(&b, p, 1);
         else
-            fs_buffer_printf(&b, "%%%02X", *p);
+            fs_buffer_printf(&b, "%%%02X", (unsigned char)*p);
     }
     if (b.failed) fs_buffer_free(&b);
     return b.data;
@@ -58,7 +65,9 @@ fs_status fs_net_hub_open(fs_net_hub *h, const char *repo, const fs_pull_options
         return fs_fail(err, FS_E_USAGE, "\"%.40s\" is no revision: give a branch, a tag or a commit", revision);
     for (const unsigned char *p = (const unsigned char *)revision; *p; p++)
         if (*p <= 0x20 || *p == 0x7f) return fs_fail(err, FS_E_USAGE, "\"%s\" is no revision: give a branch, a tag or a commit", revision);
-    h->base = fs_strdup(base);
+    int length = (int)strlen(base); /* at most 2000 */
+    while (length > 0 && base[length - 1] == '/') length--;
+    h->base = fs_format("%.*s", length, base);
     h->repo = fs_strdup(repo);
     h->revision = percent_encode(revision, "");
     h->headers = curl_slist_append(NULL, "Accept-Encoding: identity"); /* ranges and checksums are of the file, not of a packed form */
@@ -66,7 +75,6 @@ fs_status fs_net_hub_open(fs_net_hub *h, const char *repo, const fs_pull_options
         fs_net_hub_close(h);
         return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     }
-    for (size_t n = strlen(h->base); h->base[n - 1] == '/';) h->base[--n] = 0;
     return FS_OK;
 }
 
@@ -111,8 +119,8 @@ static bool header_is(const char *line, const char *name, char *out, size_t room
 
 static bool whole_number(const char **s, int64_t *out) {
     int64_t n = 0;
-    if (!isdigit((unsigned char)**s)) return false;
-    for (; isdigit((unsigned char)**s); ++*s)
+    if (!is_digit(**s)) return false;
+    for (; is_digit(**s); ++*s)
         if (!fs_mul_i64(n, 10, &n) || __builtin_add_overflow(n, **s - '0', &n)) return false;
     *out = n;
     return true;
@@ -121,7 +129,7 @@ static bool whole_number(const char **s, int64_t *out) {
 static size_t on_header(char *data, size_t one, size_t size, void *user) {
     (void)one;
     fs_net_reply *r = user;
-    char line[8400], value[8300];
+    char line[8400], value[8300] = "";
     if (size >= sizeof line) return size; /* longer than anything we ask for */
     memcpy(line, data, size);
     line[size] = 0;

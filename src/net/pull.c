@@ -297,7 +297,7 @@ fs_status fs_pull(const char *what, const char *dir, const fs_pull_options *opti
     char *repo = NULL, *usual = NULL;
     fs_status status = fs_pull_resolve(what, &repo, &usual, err);
     if (status) return status;
-    if (!dir) dir = usual;
+    if (!dir) dir = usual ? usual : "";
     if (!*dir || (unsigned)opt.mode >= MODES || opt.jobs < 1 || opt.jobs > 32 || opt.part_bytes < 1 || opt.retries < 0 ||
         !(opt.retry_delay >= 0) || opt.stall_seconds < 1) {
         status =

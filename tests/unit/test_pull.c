@@ -47,7 +47,6 @@ static fs_pull_options quick_options(const char *base) {
     opt.base_url = base;
     opt.part_bytes = PART;
     opt.retry_delay = 0.001;
-    opt.stall_seconds = 1;
     return opt;
 }
 
@@ -171,6 +170,13 @@ static void test_plain(void **state) {
     assert_int_equal(stat(path_of(x, "sub/large.bin"), &after), 0);
     assert_int_equal(before.st_ino, after.st_ino);
     assert_int_equal(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
+    unlink(path_of(x, "config.json")); /* one is missing: only that one is asked for */
+    pull_ok(x);
+    expect_all(x);
+    assert_int_equal(hub_requests(x->hub, "large", NULL), 0);
+    assert_int_equal(hub_requests(x->hub, "config", NULL), 1);
+    assert_int_equal(stat(path_of(x, "sub/large.bin"), &after), 0);
+    assert_int_equal(before.st_ino, after.st_ino);
 }
 
 static void test_everything_and_list(void **state) {
@@ -225,12 +231,11 @@ static void test_drops(void **state) {
 
 static void test_stall(void **state) {
     fixture *x = *state;
-    int64_t sent;
+    x->opt.stall_seconds = 1;
     hub_rule(x->hub, 0, (rule){.part_of_path = "large", .kind = STALL, .arg = 30000, .times = 1, .first = 3 * PART});
     pull_ok(x);
     expect_all(x);
-    assert_int_equal(hub_requests(x->hub, "large", &sent), 12);
-    assert_int_equal(sent, LARGE);
+    assert_true(hub_requests(x->hub, "large", NULL) >= 12); /* more if the machine is so busy that others seem to stall */
 }
 
 static void test_no_ranges(void **state) {
@@ -390,7 +395,6 @@ static void test_resume(void **state) {
 /* The program's other face: pulls until it is killed. */
 static int pull_child(const char *base, const char *dir) {
     fs_pull_options opt = quick_options(base);
-    opt.stall_seconds = 60;
     fs_error err;
     return (int)fs_pull("o/n", dir, &opt, &err);
 }
