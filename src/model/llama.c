@@ -107,6 +107,10 @@ static fs_tensor *attention(fs_exec *c, const fs_llama *m, const fs_llama_layer 
     fs_tensor *q = fs_reshape_3d(c, fs_linear(c, x, l->q, NULL), n, g->heads, d);
     fs_tensor *k = fs_reshape_3d(c, fs_linear(c, x, l->k, NULL), n, g->kv_heads, d);
     fs_tensor *v = fs_reshape_3d(c, fs_linear(c, x, l->v, NULL), n, g->kv_heads, d);
+    if (g->rope_pairs) { /* back to the order of transformers: everything after is the same to the bit */
+        q = fs_halves_from_pairs(c, q);
+        k = fs_halves_from_pairs(c, k);
+    }
     q = fs_rope(c, q, pos, g->rope_theta);
     k = fs_rope(c, k, pos, g->rope_theta);
     if (s) {

@@ -65,6 +65,7 @@ fs_tensor *fs_projector_forward(fs_exec *c, const fs_projector *m, const fs_tens
 typedef struct fs_llama_config {
     int64_t hidden, intermediate, layers, heads, kv_heads, vocab, max_positions;
     float eps, rope_theta;
+    bool rope_pairs; /* rows of q and k are stored as neighbouring pairs (GGUF) instead of halves (transformers) */
 } fs_llama_config;
 typedef struct fs_llama_layer { const fs_tensor *norm1, *q, *k, *v, *o, *norm2, *gate, *up, *down; } fs_llama_layer;
 typedef struct fs_llama {

@@ -42,31 +42,22 @@ static fs_status read_llama(const fs_json *j, fs_llama_config *g, fs_error *err)
     return tied ? fs_fail(err, FS_E_UNSUPPORTED, "%s: tie_word_embeddings is true; FakeShield's models keep lm_head apart", j->path) : FS_OK;
 }
 
-/* generation_config.json may be absent; then transformers' defaults hold. */
-static fs_status read_generation(const char *dir, fs_lm_config *c, fs_error *err) {
-    char *path = fs_path_join(dir, "generation_config.json");
-    if (!path) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-    fs_json j = {0};
+/* j NULL: there is no generation_config.json, and transformers' defaults hold. */
+static fs_status read_generation(const fs_json *j, fs_lm_config *c, fs_error *err) {
     double top_p = 1;
     int64_t top_k = 50;
     fs_status s = FS_OK;
-    if (fs_path_exists(path)) {
-        s = fs_json_open(path, &j, err);
-        if (!s) s = fs_json_float(&j, "top_p", FS_JSON_OPTIONAL, 0, 1, &top_p, err);
-        if (!s) s = fs_json_int(&j, "top_k", FS_JSON_OPTIONAL, 0, INT32_MAX, &top_k, err);
-        fs_json_close(&j);
-    }
+    if (j) s = fs_json_float(j, "top_p", FS_JSON_OPTIONAL, 0, 1, &top_p, err);
+    if (j && !s) s = fs_json_int(j, "top_k", FS_JSON_OPTIONAL, 0, INT32_MAX, &top_k, err);
     c->generation_top_p = (float)top_p;
     c->generation_top_k = (int)top_k;
-    free(path);
     return s;
 }
 
-fs_status fs_lm_config_read(const char *dir, fs_lm_config *out, fs_error *err) {
-    fs_json j = {0};
+static fs_status read_config(const fs_json *config, const fs_json *generation, fs_lm_config *out, fs_error *err) {
+    const fs_json j = *config;
     *out = (fs_lm_config){.select_layer = -2, .pad_image = false};
-    fs_status s = open_in(dir, "config.json", &j, err);
-    if (s) return s;
+    fs_status s;
     int64_t select = -2, max_length = 0;
     const char *tower = NULL, *aspect = "square", *dtype = "float32", *projector = "mlp2x_gelu", *feature = "patch";
     if ((s = read_llama(&j, &out->llama, err))) goto done;
@@ -90,10 +81,31 @@ fs_status fs_lm_config_read(const char *dir, fs_lm_config *out, fs_error *err) {
     out->pad_image = strcmp(aspect, "pad") == 0;
     out->stored = strcmp(dtype, "bfloat16") == 0 ? FS_DTYPE_BF16 : strcmp(dtype, "float16") == 0 ? FS_DTYPE_F16 : FS_DTYPE_F32;
     if (tower && !(out->vision_tower = fs_strdup(tower))) s = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-    if (!s) s = read_generation(dir, out, err);
+    if (!s) s = read_generation(generation, out, err);
 done:
-    fs_json_close(&j);
     if (s) fs_lm_config_free(out);
+    return s;
+}
+
+fs_status fs_lm_config_read(const char *dir, fs_lm_config *out, fs_error *err) {
+    fs_json config = {0}, generation = {0};
+    char *path = fs_path_join(dir, "generation_config.json");
+    fs_status s = path ? open_in(dir, "config.json", &config, err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    if (!s && fs_path_exists(path)) s = fs_json_open(path, &generation, err);
+    if (!s) s = read_config(&config, generation.root ? &generation : NULL, out, err);
+    fs_json_close(&config);
+    fs_json_close(&generation);
+    free(path);
+    return s;
+}
+
+fs_status fs_lm_config_parse(const char *where, fs_bytes config_json, fs_bytes generation_json, fs_lm_config *out, fs_error *err) {
+    fs_json config = {0}, generation = {0};
+    fs_status s = fs_json_parse(where, config_json.data, config_json.size, &config, err);
+    if (!s && generation_json.data) s = fs_json_parse(where, generation_json.data, generation_json.size, &generation, err);
+    if (!s) s = read_config(&config, generation.root ? &generation : NULL, out, err);
+    fs_json_close(&config);
+    fs_json_close(&generation);
     return s;
 }
 
@@ -123,14 +135,25 @@ static fs_status read_clip(const fs_json *v, fs_clip_config *out, fs_error *err)
     return FS_OK;
 }
 
-fs_status fs_clip_config_read(const char *dir, fs_clip_config *out, fs_error *err) {
-    fs_json j = {0}, vision = {0};
-    fs_status s = open_in(dir, "config.json", &j, err);
-    if (s) return s;
+/* Takes j over. */
+static fs_status read_clip_file(fs_json j, fs_clip_config *out, fs_error *err) {
+    fs_json vision = {0};
     /* the hub's file holds text and vision configs; a vision-only export holds the fields at the top */
-    s = fs_json_object(&j, "vision_config", FS_JSON_OPTIONAL, &vision, err);
+    fs_status s = fs_json_object(&j, "vision_config", FS_JSON_OPTIONAL, &vision, err);
     if (!s) s = read_clip(vision.root ? &vision : &j, out, err);
     fs_json_close(&vision);
     fs_json_close(&j);
     return s;
+}
+
+fs_status fs_clip_config_read(const char *dir, fs_clip_config *out, fs_error *err) {
+    fs_json j = {0};
+    fs_status s = open_in(dir, "config.json", &j, err);
+    return s ? s : read_clip_file(j, out, err);
+}
+
+fs_status fs_clip_config_parse(const char *where, fs_bytes json, fs_clip_config *out, fs_error *err) {
+    fs_json j = {0};
+    fs_status s = fs_json_parse(where, json.data, json.size, &j, err);
+    return s ? s : read_clip_file(j, out, err);
 }

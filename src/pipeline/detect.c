@@ -60,6 +60,15 @@ static char *directory_name(const char *dir) {
     return name;
 }
 
+static fs_status read_stage1_config(const fs_layout *l, fs_lm_config *out, fs_error *err) {
+    if (!l->bundle) return fs_lm_config_read(l->dte_fdm, out, err);
+    fs_bundle *b = NULL;
+    fs_status s = fs_bundle_open(l->dte_fdm, l->vision, "dte", 1, &b, err);
+    if (!s) s = fs_bundle_lm_config(b, out, err);
+    fs_bundle_close(b);
+    return s;
+}
+
 fs_status fs_detector_create(const char *model_dir, const fs_options *options, fs_detector **out, fs_error *err) {
     *out = NULL;
     fs_options o = options ? *options : fs_options_defaults();
@@ -84,7 +93,7 @@ fs_status fs_detector_create(const char *model_dir, const fs_options *options, f
     }
     if (d->layout.dte_fdm && (d->options.sampling.top_k < 0 || d->options.sampling.top_p < 0)) { /* say in results what will be used */
         fs_lm_config config;
-        if ((s = fs_lm_config_read(d->layout.dte_fdm, &config, err))) goto done;
+        if ((s = read_stage1_config(&d->layout, &config, err))) goto done;
         if (d->options.sampling.top_k < 0) d->options.sampling.top_k = config.generation_top_k;
         if (d->options.sampling.top_p < 0) d->options.sampling.top_p = config.generation_top_p;
         fs_lm_config_free(&config);
@@ -161,8 +170,8 @@ fs_status fs_fingerprint(const fs_layout *l, char out[65], fs_error *err) {
     fs_buffer text = {0};
     fs_mapping dtg = {0};
     char hash[65];
-    fs_status s = fingerprint_dir(l->dte_fdm, &text, err);
-    if (!s) s = fingerprint_dir(l->mflm, &text, err);
+    fs_status s = fingerprint_dir(l->bundle ? l->root : l->dte_fdm, &text, err);
+    if (!s && !l->bundle) s = fingerprint_dir(l->mflm, &text, err);
     if (!s && l->dtg && fs_map_file(l->dtg, &dtg, NULL) == FS_OK) {
         fs_sha256_hex(dtg.data, dtg.size < 65536 ? dtg.size : 65536, hash);
         fs_buffer_printf(&text, "DTG %zu %s\n", dtg.size, hash);

@@ -11,11 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/bundle.h"
 #include "text/utf8.h"
 
 struct fs_dte_fdm {
     fs_lm_config config;
     fs_archive *dtg_file, *lm_file;
+    fs_bundle *bundle; /* instead of the two */
     fs_resnet dtg;
     fs_tower tower;
     fs_projector projector;
@@ -36,55 +38,75 @@ static fs_dtype vision_precision(fs_precision p) {
     return p == FS_PRECISION_BF16 ? FS_DTYPE_BF16 : p == FS_PRECISION_F16 ? FS_DTYPE_F16 : FS_DTYPE_F32;
 }
 
-fs_status fs_dte_fdm_open(fs_layout *layout, const fs_options *opt, fs_dte_fdm **out, fs_error *err) {
-    *out = NULL;
-    if (!layout->dte_fdm)
-        return fs_fail(err, FS_E_NOT_FOUND, "%s: no DTE-FDM directory (stage 1); download it from huggingface.co/zhipeixu/fakeshield-v1-22b",
-                       layout->root);
+/* A tokenizer with more pieces than the embedding has rows would make ids that cannot be looked up. */
+static fs_status check_tokenizer(const fs_dte_fdm *s, const char *path, fs_error *err) {
+    if (fs_tokenizer_size(s->tokenizer) <= s->config.llama.vocab) return FS_OK;
+    return fs_fail(err, FS_E_MISMATCH, "%s: the tokenizer has %d pieces, config.json says vocab_size %lld", path, fs_tokenizer_size(s->tokenizer),
+                   (long long)s->config.llama.vocab);
+}
+
+static fs_status bind_dtg(fs_dte_fdm *s, const fs_tensor_source *source, const char *path, fs_error *err) {
+    fs_status status = fs_resnet_bind(&s->dtg, source, "", err);
+    if (!status && s->dtg.classes != 3)
+        status = fs_fail(err, FS_E_MISMATCH, "%s: tensor fc.weight has %d classes, expected 3 (AIGC, DeepFake, Photoshop)", path, s->dtg.classes);
+    return status;
+}
+
+static fs_status bind_lm(fs_dte_fdm *s, const fs_tensor_source *source, fs_error *err) {
+    fs_status status = fs_llama_bind(&s->llama, &s->config.llama, source, "", err);
+    return status ? status : fs_projector_bind(&s->projector, s->tower.clip.config.hidden, s->config.llama.hidden, source, "model.mm_projector.", err);
+}
+
+static fs_status open_bundle(fs_dte_fdm *s, const fs_layout *layout, const fs_options *opt, fs_error *err) {
+    fs_status status;
+    if ((status = fs_bundle_open(layout->dte_fdm, layout->vision, "dte", opt->threads, &s->bundle, err))) return status;
+    if ((status = fs_bundle_lm_config(s->bundle, &s->config, err))) return status;
+    if ((status = fs_bundle_tokenizer(s->bundle, FS_RULES_437, &s->tokenizer, err))) return status;
+    if ((status = check_tokenizer(s, layout->dte_fdm, err))) return status;
+    const fs_tensor_source dtg = fs_bundle_dtg(s->bundle);
+    if ((status = bind_dtg(s, &dtg, layout->vision, err))) return status;
+    if ((status = fs_bundle_clip(s->bundle, &s->tower.clip, err))) return status;
+    return bind_lm(s, fs_bundle_tensors(s->bundle), err);
+}
+
+static fs_status open_checkpoint(fs_dte_fdm *s, fs_layout *layout, const fs_options *opt, fs_error *err) {
+    fs_status status;
+    const char *extra;
     if (!layout->dtg)
         return fs_fail(err, FS_E_NOT_FOUND,
                        "%s: no DTG.pth (the domain tag generator); download it from huggingface.co/zhipeixu/fakeshield-v1-22b or give --dtg FILE",
                        layout->root);
+    if ((status = fs_lm_config_read(layout->dte_fdm, &s->config, err))) return status;
+    if ((status = fs_tokenizer_open(layout->dte_fdm, FS_RULES_437, &s->tokenizer, err))) return status;
+    if ((status = check_tokenizer(s, layout->dte_fdm, err))) return status;
+    if ((status = fs_archive_open(layout->dtg, &s->dtg_file, err))) return status;
+    fs_tensor_source source = fs_archive_source(s->dtg_file);
+    if ((status = bind_dtg(s, &source, layout->dtg, err))) return status;
+    /* upstream loads this file strictly */
+    if (fs_report_extra(s->dtg_file, (const char *const[]){"num_batches_tracked", NULL}, NULL, &extra))
+        return fs_fail(err, FS_E_MISMATCH, "%s: unexpected tensor %s; this is no ResNet-50 state dict as torchvision names it", layout->dtg, extra);
+    if ((status = fs_archive_open(layout->dte_fdm, &s->lm_file, err))) return status;
+    source = fs_archive_source(s->lm_file);
+    if ((status = fs_layout_find_clip(layout, opt->clip_dir, s->config.vision_tower, err))) return status;
+    if ((status = fs_tower_open(&s->tower, layout->clip, s->lm_file, s->config.vision_tower, err))) return status;
+    if ((status = bind_lm(s, &source, err))) return status;
+    fs_report_extra(s->lm_file, (const char *const[]){"vision_tower", "inv_freq", "position_ids", NULL}, &s->callbacks, NULL);
+    return FS_OK;
+}
+
+fs_status fs_dte_fdm_open(fs_layout *layout, const fs_options *opt, fs_dte_fdm **out, fs_error *err) {
+    *out = NULL;
+    if (!layout->dte_fdm)
+        return fs_fail(err, FS_E_NOT_FOUND, "%s: no %s (stage 1); download it from huggingface.co/zhipeixu/fakeshield-v1-22b%s", layout->root,
+                       layout->bundle ? FS_BUNDLE_DTE : "DTE-FDM directory", layout->bundle ? " and convert it" : "");
     fs_dte_fdm *s = calloc(1, sizeof *s);
     if (!s) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     s->callbacks = opt->callbacks;
-    fs_status status;
-    fs_tensor_source source;
-    const char *extra;
-    if ((status = fs_lm_config_read(layout->dte_fdm, &s->config, err))) goto done;
-    if ((status = fs_tokenizer_open(layout->dte_fdm, FS_RULES_437, &s->tokenizer, err))) goto done;
-    if (fs_tokenizer_size(s->tokenizer) > s->config.llama.vocab) {
-        status = fs_fail(err, FS_E_MISMATCH, "%s: the tokenizer has %d pieces, config.json says vocab_size %lld", layout->dte_fdm,
-                         fs_tokenizer_size(s->tokenizer), (long long)s->config.llama.vocab);
-        goto done;
-    }
-    if ((status = fs_archive_open(layout->dtg, &s->dtg_file, err))) goto done;
-    source = fs_archive_source(s->dtg_file);
-    if ((status = fs_resnet_bind(&s->dtg, &source, "", err))) goto done;
-    if (s->dtg.classes != 3) {
-        status = fs_fail(err, FS_E_MISMATCH, "%s: tensor fc.weight has %d classes, expected 3 (AIGC, DeepFake, Photoshop)", layout->dtg,
-                         s->dtg.classes);
-        goto done;
-    }
-    /* upstream loads this file strictly */
-    if (fs_report_extra(s->dtg_file, (const char *const[]){"num_batches_tracked", NULL}, NULL, &extra)) {
-        status = fs_fail(err, FS_E_MISMATCH, "%s: unexpected tensor %s; this is no ResNet-50 state dict as torchvision names it", layout->dtg, extra);
-        goto done;
-    }
-    if ((status = fs_archive_open(layout->dte_fdm, &s->lm_file, err))) goto done;
-    source = fs_archive_source(s->lm_file);
-    if ((status = fs_llama_bind(&s->llama, &s->config.llama, &source, "", err))) goto done;
-    if ((status = fs_layout_find_clip(layout, opt->clip_dir, s->config.vision_tower, err))) goto done;
-    if ((status = fs_tower_open(&s->tower, layout->clip, s->lm_file, s->config.vision_tower, err))) goto done;
-    if ((status = fs_projector_bind(&s->projector, s->tower.clip.config.hidden, s->config.llama.hidden, &source, "model.mm_projector.", err)))
-        goto done;
-    fs_report_extra(s->lm_file, (const char *const[]){"vision_tower", "inv_freq", "position_ids", NULL}, &s->callbacks, NULL);
-    if ((status = fs_exec_init(&s->vision, vision_precision(opt->precision), opt->threads, &s->callbacks, err))) goto done;
-    if ((status = fs_exec_init(&s->exec, lm_precision(opt->precision), opt->threads, &s->callbacks, err))) goto done;
-    *out = s;
-    s = NULL;
-done:
-    fs_dte_fdm_close(s);
+    fs_status status = layout->bundle ? open_bundle(s, layout, opt, err) : open_checkpoint(s, layout, opt, err);
+    if (!status) status = fs_exec_init(&s->vision, vision_precision(opt->precision), opt->threads, &s->callbacks, err);
+    if (!status) status = fs_exec_init(&s->exec, lm_precision(opt->precision), opt->threads, &s->callbacks, err);
+    if (status) fs_dte_fdm_close(s);
+    else *out = s;
     return status;
 }
 
@@ -98,6 +120,7 @@ void fs_dte_fdm_close(fs_dte_fdm *s) {
     fs_tokenizer_free(s->tokenizer);
     fs_archive_free(s->dtg_file);
     fs_archive_free(s->lm_file);
+    fs_bundle_close(s->bundle);
     fs_lm_config_free(&s->config);
     free(s);
 }

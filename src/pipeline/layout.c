@@ -1,6 +1,8 @@
 /* Finding the parts of a checkpoint as users download them (spec section 2): DTE-FDM/, MFLM/, DTG.pth, and beside them CLIP and SAM. */
 #include "pipeline/pipeline.h"
 
+#include "pipeline/bundle.h"
+
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,13 @@ fs_status fs_layout_find(const char *root, const fs_options *opt, fs_layout *out
     if (opt->dtg_file && !fs_path_exists(opt->dtg_file)) return fs_fail(err, FS_E_NOT_FOUND, "%s: no such file (the domain tag generator)", opt->dtg_file);
     if (opt->sam_file && !fs_path_exists(opt->sam_file)) return fs_fail(err, FS_E_NOT_FOUND, "%s: no such file (SAM)", opt->sam_file);
     out->root = fs_strdup(root);
+    out->vision = if_there(root, FS_BUNDLE_VISION, false);
+    if (out->vision) {
+        out->bundle = true;
+        out->dte_fdm = if_there(root, FS_BUNDLE_DTE, false);
+        out->mflm = if_there(root, FS_BUNDLE_MFLM, false);
+        return out->root ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    }
     out->dte_fdm = if_there(root, "DTE-FDM", true);
     out->mflm = if_there(root, "MFLM", true);
     out->dtg = opt->dtg_file ? fs_strdup(opt->dtg_file) : if_there(root, "DTG.pth", false);
@@ -99,5 +108,6 @@ void fs_layout_free(fs_layout *l) {
     free(l->dtg);
     free(l->clip);
     free(l->sam);
+    free(l->vision);
     *l = (fs_layout){0};
 }

@@ -8,11 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/bundle.h"
+
 enum { MAX_NEW_TOKENS = 512 };
 
 struct fs_mflm {
     fs_lm_config config;
     fs_archive *lm_file, *sam_file;
+    fs_bundle *bundle;       /* instead of them */
     fs_archive *fallback_lm; /* stage 1's archive, opened only for a vision tower embedded there */
     fs_tower tower;
     fs_projector projector;
@@ -33,13 +36,42 @@ static fs_dtype stage2_precision(fs_precision p) {
     return p == FS_PRECISION_F32 ? FS_DTYPE_F32 : p == FS_PRECISION_F16 ? FS_DTYPE_F16 : FS_DTYPE_BF16;
 }
 
+/* Everything but SAM's two encoders, which may come from elsewhere. */
+static fs_status bind_rest(fs_mflm *s, const fs_tensor_source *source, const char *path, fs_error *err) {
+    fs_status status;
+    if ((status = fs_llama_bind(&s->llama, &s->config.llama, source, "", err))) return status;
+    if ((status = fs_projector_bind(&s->projector, s->tower.clip.config.hidden, s->config.llama.hidden, source, "model.mm_projector.", err)))
+        return status;
+    if ((status = fs_seg_head_bind(&s->seg_head, s->config.llama.hidden, source, "model.text_hidden_fcs.0.", err))) return status;
+    if (s->seg_head.fc2.w->shape[0] != s->sam_decoder.channels)
+        return fs_fail(err, FS_E_MISMATCH, "%s: tensor model.text_hidden_fcs.0.2.weight makes %lld values, SAM's mask decoder expects %lld", path,
+                       (long long)s->seg_head.fc2.w->shape[0], (long long)s->sam_decoder.channels);
+    s->has_region = source->find(source->user, "model.region_encoder.roi_align.updims.weight") != NULL;
+    const int64_t grid = s->tower.clip.config.image_size / s->tower.clip.config.patch_size;
+    return s->has_region ? fs_region_encoder_bind(&s->region, grid, source, "model.region_encoder.", err) : FS_OK;
+}
+
+static fs_status check_tokens(fs_mflm *s, const char *path, fs_error *err) {
+    s->seg_id = fs_tokenizer_id(s->tokenizer, "[SEG]");
+    s->bbox_id = fs_tokenizer_id(s->tokenizer, "<bbox>");
+    if (s->seg_id >= 0 && s->seg_id < s->config.llama.vocab) return FS_OK;
+    return fs_fail(err, FS_E_MISMATCH, "%s: the tokenizer knows no [SEG] within vocab_size %lld; added_tokens.json is missing or of another model", path,
+                   (long long)s->config.llama.vocab);
+}
+
+static fs_status bind_sam(fs_mflm *s, const fs_tensor_source *source, fs_error *err) {
+    fs_status status;
+    if ((status = fs_sam_encoder_bind(&s->sam, source, "model.grounding_encoder.image_encoder.", err))) return status;
+    if ((status = fs_sam_prompt_bind(&s->sam_prompt, source, "model.grounding_encoder.prompt_encoder.", err))) return status;
+    return fs_sam_decoder_bind(&s->sam_decoder, source, "model.grounding_encoder.mask_decoder.", err);
+}
+
 /* SAM from the checkpoint, or, where it lacks image or prompt encoder, from sam_vit_h (spec 2.7). */
-static fs_status open_sam(fs_mflm *s, fs_layout *layout, fs_error *err) {
+static fs_status open_sam(fs_mflm *s, const fs_layout *layout, fs_error *err) {
     static const char in_mflm[] = "model.grounding_encoder.";
     fs_tensor_source source = fs_archive_source(s->lm_file);
     fs_archive_layer layers[2] = {{.archive = s->lm_file, .from = "", .to = ""}, {.from = in_mflm, .to = ""}};
     fs_archive_stack stack = {.layers = layers, .count = 1};
-    fs_status status;
     const bool complete = source.find(source.user, "model.grounding_encoder.image_encoder.pos_embed") &&
                           source.find(source.user, "model.grounding_encoder.prompt_encoder.no_mask_embed.weight");
     if (!complete) {
@@ -47,66 +79,60 @@ static fs_status open_sam(fs_mflm *s, fs_layout *layout, fs_error *err) {
             return fs_fail(err, FS_E_NOT_FOUND,
                            "%s: holds no SAM image encoder, and no sam_vit_h_4b8939.pth was found; download it (segment-anything's ViT-H) into "
                            "%s or give --sam FILE", layout->mflm, layout->root);
-        if ((status = fs_archive_open(layout->sam, &s->sam_file, err))) return status;
+        fs_status status = fs_archive_open(layout->sam, &s->sam_file, err);
+        if (status) return status;
         layers[1].archive = s->sam_file;
         stack.count = 2;
     }
     source = fs_archive_stack_source(&stack);
-    if ((status = fs_sam_encoder_bind(&s->sam, &source, "model.grounding_encoder.image_encoder.", err))) return status;
-    if ((status = fs_sam_prompt_bind(&s->sam_prompt, &source, "model.grounding_encoder.prompt_encoder.", err))) return status;
-    return fs_sam_decoder_bind(&s->sam_decoder, &source, "model.grounding_encoder.mask_decoder.", err);
+    return bind_sam(s, &source, err);
+}
+
+static fs_status open_bundle(fs_mflm *s, const fs_layout *layout, const fs_options *opt, fs_error *err) {
+    fs_status status;
+    if ((status = fs_bundle_open(layout->mflm, layout->vision, "mflm", opt->threads, &s->bundle, err))) return status;
+    if ((status = fs_bundle_lm_config(s->bundle, &s->config, err))) return status;
+    if ((status = fs_bundle_tokenizer(s->bundle, FS_RULES_428, &s->tokenizer, err))) return status;
+    if ((status = check_tokens(s, layout->mflm, err))) return status;
+    if ((status = fs_bundle_clip(s->bundle, &s->tower.clip, err))) return status;
+    if ((status = bind_sam(s, fs_bundle_tensors(s->bundle), err))) return status;
+    return bind_rest(s, fs_bundle_tensors(s->bundle), layout->mflm, err);
+}
+
+static fs_status open_checkpoint(fs_mflm *s, fs_layout *layout, const fs_options *opt, fs_error *err) {
+    fs_status status;
+    if ((status = fs_lm_config_read(layout->mflm, &s->config, err))) return status;
+    if ((status = fs_tokenizer_open(layout->mflm, FS_RULES_428, &s->tokenizer, err))) return status;
+    if ((status = check_tokens(s, layout->mflm, err))) return status;
+    if ((status = fs_archive_open(layout->mflm, &s->lm_file, err))) return status;
+    fs_tensor_source source = fs_archive_source(s->lm_file);
+    if ((status = fs_layout_find_clip(layout, opt->clip_dir, s->config.vision_tower, err))) return status;
+    if (!layout->clip && layout->dte_fdm && (status = fs_archive_open(layout->dte_fdm, &s->fallback_lm, err))) return status;
+    if ((status = fs_tower_open(&s->tower, layout->clip, s->fallback_lm, s->config.vision_tower, err))) return status;
+    if ((status = open_sam(s, layout, err))) return status;
+    if ((status = bind_rest(s, &source, layout->mflm, err))) return status;
+    fs_report_extra(s->lm_file,
+                    (const char *const[]){"vision_tower", "inv_freq", "position_ids", "point_embeddings", "not_a_point_embed", "mask_downscaling",
+                                          "output_hypernetworks_mlps", "iou_prediction_head", "pixel_mean", "pixel_std", NULL},
+                    &s->callbacks, NULL);
+    return FS_OK;
 }
 
 fs_status fs_mflm_open(fs_layout *layout, const fs_options *opt, fs_mflm **out, fs_error *err) {
     *out = NULL;
     if (!layout->mflm)
-        return fs_fail(err, FS_E_NOT_FOUND, "%s: no MFLM directory (stage 2); download it from huggingface.co/zhipeixu/fakeshield-v1-22b",
-                       layout->root);
+        return fs_fail(err, FS_E_NOT_FOUND, "%s: no %s (stage 2); download it from huggingface.co/zhipeixu/fakeshield-v1-22b%s", layout->root,
+                       layout->bundle ? FS_BUNDLE_MFLM : "MFLM directory", layout->bundle ? " and convert it" : "");
     fs_mflm *s = calloc(1, sizeof *s);
     if (!s) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     s->callbacks = opt->callbacks;
-    fs_status status;
-    if ((status = fs_lm_config_read(layout->mflm, &s->config, err))) goto done;
-    if ((status = fs_tokenizer_open(layout->mflm, FS_RULES_428, &s->tokenizer, err))) goto done;
-    s->seg_id = fs_tokenizer_id(s->tokenizer, "[SEG]");
-    s->bbox_id = fs_tokenizer_id(s->tokenizer, "<bbox>");
-    if (s->seg_id < 0 || s->seg_id >= s->config.llama.vocab) {
-        status = fs_fail(err, FS_E_MISMATCH, "%s: the tokenizer knows no [SEG] within vocab_size %lld; added_tokens.json is missing or of another model",
-                         layout->mflm, (long long)s->config.llama.vocab);
-        goto done;
-    }
-    if ((status = fs_archive_open(layout->mflm, &s->lm_file, err))) goto done;
-    fs_tensor_source source = fs_archive_source(s->lm_file);
-    if ((status = fs_llama_bind(&s->llama, &s->config.llama, &source, "", err))) goto done;
-    if ((status = fs_layout_find_clip(layout, opt->clip_dir, s->config.vision_tower, err))) goto done;
-    if (!layout->clip && layout->dte_fdm && (status = fs_archive_open(layout->dte_fdm, &s->fallback_lm, err))) goto done;
-    if ((status = fs_tower_open(&s->tower, layout->clip, s->fallback_lm, s->config.vision_tower, err))) goto done;
-    if ((status = fs_projector_bind(&s->projector, s->tower.clip.config.hidden, s->config.llama.hidden, &source, "model.mm_projector.", err)))
-        goto done;
-    if ((status = fs_seg_head_bind(&s->seg_head, s->config.llama.hidden, &source, "model.text_hidden_fcs.0.", err))) goto done;
-    if ((status = open_sam(s, layout, err))) goto done;
-    if (s->seg_head.fc2.w->shape[0] != s->sam_decoder.channels) {
-        status = fs_fail(err, FS_E_MISMATCH, "%s: tensor model.text_hidden_fcs.0.2.weight makes %lld values, SAM's mask decoder expects %lld",
-                         layout->mflm, (long long)s->seg_head.fc2.w->shape[0], (long long)s->sam_decoder.channels);
-        goto done;
-    }
-    if (source.find(source.user, "model.region_encoder.roi_align.updims.weight")) {
-        const int64_t grid = s->tower.clip.config.image_size / s->tower.clip.config.patch_size;
-        if ((status = fs_region_encoder_bind(&s->region, grid, &source, "model.region_encoder.", err))) goto done;
-        s->has_region = true;
-    }
+    fs_status status = layout->bundle ? open_bundle(s, layout, opt, err) : open_checkpoint(s, layout, opt, err);
     /* The dense positional encoding of a bf16 network has its phases rounded before sin and cos, which is visible in the mask (spec 5.9); it
      * follows the checkpoint's type, not ours. */
     s->pe_bf16 = s->config.stored == FS_DTYPE_BF16 || opt->precision == FS_PRECISION_BF16 || opt->precision == FS_PRECISION_UPSTREAM;
-    fs_report_extra(s->lm_file,
-                    (const char *const[]){"vision_tower", "inv_freq", "position_ids", "point_embeddings", "not_a_point_embed", "mask_downscaling",
-                                          "output_hypernetworks_mlps", "iou_prediction_head", "pixel_mean", "pixel_std", NULL},
-                    &s->callbacks, NULL);
-    if ((status = fs_exec_init(&s->exec, stage2_precision(opt->precision), opt->threads, &s->callbacks, err))) goto done;
-    *out = s;
-    s = NULL;
-done:
-    fs_mflm_close(s);
+    if (!status) status = fs_exec_init(&s->exec, stage2_precision(opt->precision), opt->threads, &s->callbacks, err);
+    if (status) fs_mflm_close(s);
+    else *out = s;
     return status;
 }
 
@@ -121,6 +147,7 @@ void fs_mflm_close(fs_mflm *s) {
     fs_archive_free(s->lm_file);
     fs_archive_free(s->sam_file);
     fs_archive_free(s->fallback_lm);
+    fs_bundle_close(s->bundle);
     fs_lm_config_free(&s->config);
     free(s);
 }

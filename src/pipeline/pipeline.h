@@ -25,6 +25,9 @@ typedef struct fs_lm_config {
 fs_status fs_lm_config_read(const char *dir, fs_lm_config *out, fs_error *err);
 void fs_lm_config_free(fs_lm_config *c);
 fs_status fs_clip_config_read(const char *dir, fs_clip_config *out, fs_error *err);
+/* The same from the files' bytes (a bundle holds them); `where` is for error lines. generation_json.data NULL: there is none. */
+fs_status fs_lm_config_parse(const char *where, fs_bytes config_json, fs_bytes generation_json, fs_lm_config *out, fs_error *err);
+fs_status fs_clip_config_parse(const char *where, fs_bytes json, fs_clip_config *out, fs_error *err);
 
 /* ---- where the parts of a checkpoint are --------------------------------------------------------------------------- */
 
@@ -32,11 +35,27 @@ typedef struct fs_layout {
     char *root, *dte_fdm, *mflm, *dtg; /* paths; NULL = not there */
     char *clip;                        /* directory, NULL = none found (then embedded tensors, if any) */
     char *sam;                         /* sam_vit_h_4b8939.pth, NULL = none found */
+    bool bundle;                       /* root is a bundle: dte_fdm and mflm are GGUF files, and vision is the third */
+    char *vision;
 } fs_layout;
 /* Looks for the parts; a missing one is no error yet. Options override. tower: the name config.json gives, or NULL. */
 fs_status fs_layout_find(const char *root, const fs_options *opt, fs_layout *out, fs_error *err);
 fs_status fs_layout_find_clip(fs_layout *l, const char *explicit_dir, const char *tower, fs_error *err);
 void fs_layout_free(fs_layout *l);
+
+/* ---- a bundle (docs/bundle.md): one language model with what belongs to it in the vision file --------------------- */
+
+typedef struct fs_bundle fs_bundle;
+/* part: "dte" or "mflm". Block types are packed for the kernels as they are asked for. */
+fs_status fs_bundle_open(const char *lm_path, const char *vision_path, const char *part, int threads, fs_bundle **out, fs_error *err);
+void fs_bundle_close(fs_bundle *b);
+const fs_tensor_source *fs_bundle_tensors(const fs_bundle *b); /* under upstream's names, the vision parts of this model included */
+fs_tensor_source fs_bundle_dtg(fs_bundle *b);
+/* A file of the checkpoint kept in the metadata; data NULL = not there. It lives as long as the bundle. */
+fs_status fs_bundle_file(const fs_bundle *b, const char *name, bool vision, fs_bytes *out, fs_error *err);
+fs_status fs_bundle_lm_config(const fs_bundle *b, fs_lm_config *out, fs_error *err);
+fs_status fs_bundle_tokenizer(const fs_bundle *b, fs_tokenizer_rules rules, fs_tokenizer **out, fs_error *err);
+fs_status fs_bundle_clip(const fs_bundle *b, fs_clip *clip, fs_error *err); /* binds it */
 
 /* ---- a vision tower with its weights ------------------------------------------------------------------------------- */
 

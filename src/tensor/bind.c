@@ -2,7 +2,7 @@
  * that the config implies, so that a wrong, mixed-up or incomplete checkpoint stops here, in one line that names file and
  * tensor, and never inside a network. The first failure is kept; later calls do nothing, so a model binds all its weights and
  * looks at the status once. */
-#include "tensor/tensor.h"
+#include "tensor/packed.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -64,10 +64,10 @@ static const fs_tensor *bind(fs_binder *b, bool required, int ndim, const int64_
                     b->source->origin(b->source->user, name), name, expected, found);
         return NULL;
     }
-    if (!is_float(t->dtype)) {
+    if (!is_float(t->dtype) && !(ndim == 2 && (fs_dtype_is_block(t->dtype) || fs_dtype_is_packed(t->dtype)))) {
         b->status = fs_fail(b->err, FS_E_MISMATCH,
-                            "%s: tensor %s: expected dtype F32, F16, BF16 or F64, found %s; quantized checkpoints in "
-                            "other programs' formats are not read",
+                            "%s: tensor %s: expected dtype F32, F16, BF16 or F64 (or a block type, for a matrix), found %s; convert the "
+                            "checkpoint anew",
                             b->source->origin(b->source->user, name), name, fs_dtype_name(t->dtype));
         return NULL;
     }

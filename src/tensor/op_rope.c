@@ -60,3 +60,21 @@ fs_tensor *fs_rope(fs_exec *c, const fs_tensor *x, int64_t pos0, float theta) {
     fs_arena_release(c->arena, mark);
     return ok ? y : NULL;
 }
+
+fs_tensor *fs_halves_from_pairs(fs_exec *c, const fs_tensor *x) {
+    const fs_op op = {c, "halves_from_pairs", {x}};
+    if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
+    if (x->ndim != 3 || x->shape[2] % 2) return fs_op_misuse(&op, "expected [n,heads,even width], found %s", fs_op_describe(x).text);
+    fs_tensor *y = fs_op_result(&op, 3, x->shape);
+    if (!y) return NULL;
+    const int64_t rows = x->shape[0] * x->shape[1], half = x->shape[2] / 2;
+    for (int64_t r = 0; r < rows; r++) {
+        const float *from = fs_f32(x) + r * 2 * half;
+        float *to = fs_f32(y) + r * 2 * half;
+        for (int64_t i = 0; i < half; i++) {
+            to[i] = from[2 * i];
+            to[half + i] = from[2 * i + 1];
+        }
+    }
+    return y;
+}

@@ -68,6 +68,8 @@ fs_tensor *fs_softmax(fs_exec *c, const fs_tensor *x); /* over the last dimensio
 /* LLaMA's rotary embedding, half-rotation convention. x: [n, heads, d] at positions pos0.. -> same shape. cos and sin are rounded to
  * the precision, and so are products and sum. */
 fs_tensor *fs_rope(fs_exec *c, const fs_tensor *x, int64_t pos0, float theta);
+/* x: [n, heads, d] whose heads hold neighbouring pairs (2i, 2i+1), as GGUF files have them -> the same in halves (i, i + d/2). */
+fs_tensor *fs_halves_from_pairs(fs_exec *c, const fs_tensor *x);
 /* softmax(q k^T * scale [+ causal mask]) v per head, tiled: scores of one query block at a time, never the whole matrix.
  * q: [nq, heads, d], k, v: [nk, heads_kv, d] (heads a multiple of heads_kv; v's d may differ) -> [nq, heads, dv].
  * causal: query i sees keys 0 .. nk - nq + i. scale is applied to the scores (scores rounded, then scaled and rounded). A caller whose

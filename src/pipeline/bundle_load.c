@@ -1,0 +1,154 @@
+/* Running from a bundle (docs/bundle.md): the tensors of its files under upstream's names, block types packed for the kernels, and the
+ * configs and tokenizer that lie in the language model's metadata. */
+#include "pipeline/bundle.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "format/gguf.h"
+#include "pipeline/pipeline.h"
+#include "tensor/packed.h"
+
+enum { MAX_RULES = 16 };
+
+struct fs_bundle {
+    char *lm_path;
+    fs_archive *lm, *vision;
+    int64_t layers;
+    fs_archive_layer rules[MAX_RULES];
+    fs_archive_stack vision_stack;
+    fs_tensor_source vision_source, joined;
+    fs_packed_source *packed;
+    fs_archive_layer clip_rule, dtg_rule;
+    fs_archive_stack clip_stack, dtg_stack;
+    fs_packed_source *clip_packed;
+    fs_tensor_source clip_source;
+};
+
+/* A tensor of the language model by upstream's name; the vision file has the others. */
+static const fs_tensor *find(void *user, const char *name) {
+    fs_bundle *b = user;
+    fs_bundle_llm t;
+    for (int64_t i = 0; fs_bundle_llm_tensor(b->layers, i, &t); i++)
+        if (strcmp(t.upstream, name) == 0) return fs_archive_find(b->lm, t.name);
+    return b->vision_source.find(b->vision_source.user, name);
+}
+
+static const char *origin(void *user, const char *name) {
+    fs_bundle *b = user;
+    fs_bundle_llm t;
+    for (int64_t i = 0; fs_bundle_llm_tensor(b->layers, i, &t); i++)
+        if (strcmp(t.upstream, name) == 0) return b->lm_path;
+    return b->vision_source.origin(b->vision_source.user, name);
+}
+
+fs_status fs_bundle_file(const fs_bundle *b, const char *name, bool vision, fs_bytes *out, fs_error *err) {
+    char *key = fs_format("fakeshield.file.%s", name);
+    fs_gguf_array bytes = {0};
+    fs_gguf_text text = {0};
+    const fs_gguf *g = fs_archive_gguf(vision ? b->vision : b->lm);
+    *out = (fs_bytes){0};
+    fs_status status = key ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    if (!status && g && fs_gguf_has(g, key)) {
+        status = fs_gguf_array_of(g, key, false, FS_GGUF_U8, &bytes, NULL); /* bytes, or, for text files, a string */
+        if (status) status = fs_gguf_string(g, key, true, &text, err);
+        *out = bytes.data ? (fs_bytes){bytes.data, bytes.size} : (fs_bytes){text.data, text.size};
+    }
+    free(key);
+    return status;
+}
+
+fs_status fs_bundle_lm_config(const fs_bundle *b, fs_lm_config *out, fs_error *err) {
+    fs_bytes config, generation;
+    fs_status status = fs_bundle_file(b, "config.json", false, &config, err);
+    if (!status) status = fs_bundle_file(b, "generation_config.json", false, &generation, err);
+    if (status) return status;
+    if (!config.data) return fs_fail(err, FS_E_FORMAT, "%s: holds no config.json (fakeshield.file.config.json); make the bundle anew with convert", b->lm_path);
+    status = fs_lm_config_parse(b->lm_path, config, generation, out, err);
+    if (!status) out->llama.rope_pairs = true;
+    return status;
+}
+
+fs_status fs_bundle_tokenizer(const fs_bundle *b, fs_tokenizer_rules rules, fs_tokenizer **out, fs_error *err) {
+    fs_tokenizer_files files = {.where = b->lm_path};
+    fs_status status = fs_bundle_file(b, "tokenizer.model", false, &files.model, err);
+    if (!status) status = fs_bundle_file(b, "tokenizer_config.json", false, &files.config, err);
+    if (!status) status = fs_bundle_file(b, "special_tokens_map.json", false, &files.special_map, err);
+    if (!status) status = fs_bundle_file(b, "added_tokens.json", false, &files.added, err);
+    return status ? status : fs_tokenizer_create(&files, rules, out, err);
+}
+
+fs_status fs_bundle_clip(const fs_bundle *b, fs_clip *clip, fs_error *err) {
+    fs_bytes bytes;
+    fs_clip_config config;
+    fs_status status = fs_bundle_file(b, "clip_config.json", true, &bytes, err);
+    if (!status && !bytes.data) status = fs_fail(err, FS_E_FORMAT, "%s: holds no CLIP config; make the bundle anew with convert", fs_archive_path(b->vision));
+    if (!status) status = fs_clip_config_parse(fs_archive_path(b->vision), bytes, &config, err);
+    return status ? status : fs_clip_bind(clip, &config, fs_packed_source_tensors(b->clip_packed), "vision_model.", err);
+}
+
+const fs_tensor_source *fs_bundle_tensors(const fs_bundle *b) { return fs_packed_source_tensors(b->packed); }
+fs_tensor_source fs_bundle_dtg(fs_bundle *b) { return fs_archive_stack_source(&b->dtg_stack); }
+
+fs_status fs_bundle_open(const char *lm_path, const char *vision_path, const char *part, int threads, fs_bundle **out, fs_error *err) {
+    *out = NULL;
+    fs_status status;
+    fs_bundle *b = calloc(1, sizeof *b);
+    if (!b) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    if (!vision_path) {
+        status = fs_fail(err, FS_E_NOT_FOUND, "%s: no " FS_BUNDLE_VISION " beside it; a bundle needs both, make it anew with convert", lm_path);
+        goto done;
+    }
+    if (!(b->lm_path = fs_strdup(lm_path))) {
+        status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+        goto done;
+    }
+    if ((status = fs_archive_open(lm_path, &b->lm, err)) || (status = fs_archive_open(vision_path, &b->vision, err))) goto done;
+    const fs_gguf *g = fs_archive_gguf(b->lm), *v = fs_archive_gguf(b->vision);
+    fs_gguf_text rope = {0}, one = {0}, two = {0};
+    if (!g || !v) {
+        status = fs_fail(err, FS_E_FORMAT, "%s: is no GGUF file", g ? vision_path : lm_path);
+        goto done;
+    }
+    if ((status = fs_gguf_int(g, "llama.block_count", true, 1, 4096, &b->layers, err)) ||
+        (status = fs_gguf_string(g, "fakeshield.rope", true, &rope, err)) ||
+        (status = fs_gguf_string(g, "fakeshield.source_sha256", true, &one, err)) ||
+        (status = fs_gguf_string(v, "fakeshield.source_sha256", true, &two, err)))
+        goto done;
+    if (!fs_gguf_text_is(rope, "interleaved")) {
+        status = fs_fail(err, FS_E_UNSUPPORTED, "%s: fakeshield.rope is \"%.*s\", expected \"interleaved\"", lm_path, (int)rope.size, rope.data);
+        goto done;
+    }
+    if (one.size != two.size || memcmp(one.data, two.data, one.size) != 0) {
+        status = fs_fail(err, FS_E_MISMATCH, "%s: comes from another checkpoint than %s; convert them together", lm_path, vision_path);
+        goto done;
+    }
+    for (const fs_bundle_prefix *p = fs_bundle_prefixes; p->part; p++)
+        if (strcmp(p->part, part) == 0 && b->vision_stack.count < MAX_RULES)
+            b->rules[b->vision_stack.count++] = (fs_archive_layer){.archive = b->vision, .from = p->from, .to = p->to};
+    b->vision_stack.layers = b->rules;
+    b->vision_source = fs_archive_stack_source(&b->vision_stack);
+    b->joined = (fs_tensor_source){b, find, origin};
+    b->clip_rule = (fs_archive_layer){.archive = b->vision, .from = "vision_model.", .to = "clip."};
+    b->clip_stack = (fs_archive_stack){.layers = &b->clip_rule, .count = 1};
+    b->clip_source = fs_archive_stack_source(&b->clip_stack);
+    b->dtg_rule = (fs_archive_layer){.archive = b->vision, .from = "", .to = "dtg."};
+    b->dtg_stack = (fs_archive_stack){.layers = &b->dtg_rule, .count = 1};
+    if ((status = fs_packed_source_create(&b->joined, true, threads, &b->packed, err))) goto done;
+    if ((status = fs_packed_source_create(&b->clip_source, true, threads, &b->clip_packed, err))) goto done;
+    *out = b;
+    b = NULL;
+done:
+    fs_bundle_close(b);
+    return status;
+}
+
+void fs_bundle_close(fs_bundle *b) {
+    if (!b) return;
+    fs_packed_source_free(b->packed);
+    fs_packed_source_free(b->clip_packed);
+    fs_archive_free(b->lm);
+    fs_archive_free(b->vision);
+    free(b->lm_path);
+    free(b);
+}
