@@ -71,7 +71,7 @@ coverage: ## line coverage of the suite, in build/coverage/coverage.txt
 	@$(call CONFIGURE,coverage,)
 	@cmake --build --preset coverage -j $(JOBS)
 	@cd build/coverage && FS_TEST_NO_LIMITS=1 $(CTEST) -LE parity-full
-	@gcovr -r . --filter src/ --gcov-ignore-parse-errors --object-directory build/coverage build/coverage -o build/coverage/coverage.txt --print-summary
+	@gcovr -r . --filter src/ --gcov-ignore-parse-errors --exclude-directories '.*CompilerId.*' --object-directory build/coverage build/coverage -o build/coverage/coverage.txt --print-summary
 
 bench: all ## timings
 	@cmake --build --preset release -j $(JOBS)
