@@ -5,6 +5,7 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "backend/cpu/q_kernels.h"
@@ -31,6 +32,15 @@ static double seconds(const bench *b) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Memory in huge pages, as packed weights are. */
+static void *pages(size_t bytes) {
+    const size_t page = 2 << 20;
+    void *p = NULL;
+    if (posix_memalign(&p, page, (bytes + page - 1) / page * page) != 0) return NULL;
+    madvise(p, (bytes + page - 1) / page * page, MADV_HUGEPAGE);
+    return p;
+}
+
 static int by_value(const void *a, const void *b) {
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -46,10 +56,10 @@ static double read_roof(const bench *b) { /* bytes a second */
     double sum = 0, start = seconds(b);
 #pragma omp parallel num_threads(b->threads) reduction(+ : sum)
     {
-        const size_t piece = 1 << 20, pieces = STREAM / piece; /* dynamic, as the products are */
-#pragma omp for schedule(dynamic, 4)
+        const size_t piece = 10 << 20, pieces = STREAM / piece; /* dynamic, as the products are */
+#pragma omp for schedule(dynamic, 1)
         for (size_t i = 0; i < pieces; i++)
-            sum += b->wide ? roof_read_avx512(b->memory + i * piece, piece) : roof_read_avx2(b->memory + i * piece, piece);
+            sum += b->wide ? roof_stream_vnni(b->memory + i * piece, piece) : roof_read_avx2(b->memory + i * piece, piece);
     }
     const double t = seconds(b) - start;
     sink = sum;
@@ -100,7 +110,7 @@ static void run_case(const bench *b, fs_dtype type, int64_t rows, int64_t cols, 
     double pack;
     fs_packed *w = make_weight(b, type, rows, cols, &pack);
     const size_t copies = m > 16 ? 1 : STREAM / w->bytes + 1;
-    uint8_t *all = fs_alloc(copies, w->bytes);
+    uint8_t *all = pages(copies * w->bytes);
     float *x = fs_alloc((size_t)(m * cols), sizeof *x), *y = fs_alloc((size_t)(m * rows), sizeof *y);
     if (!all || !x || !y) exit(1);
     for (size_t i = 0; i < copies; i++) memcpy(all + i * w->bytes, w->tensor.data, w->bytes);

@@ -82,12 +82,23 @@ static inline __attribute__((always_inline)) void store(float *y, __m256 lo, __m
     if (rows < ROWS) memcpy(y, part, (size_t)rows * sizeof *y);
 }
 
+static inline __attribute__((always_inline)) void load_sums(const float *y, int rows, __m256 sum[2]) {
+    float part[ROWS] = {0};
+    if (rows < ROWS) memcpy(part, y, (size_t)rows * sizeof *y);
+    const float *from = rows == ROWS ? y : part;
+    sum[0] = _mm256_loadu_ps(from);
+    sum[1] = _mm256_loadu_ps(from + 8);
+}
+
 static inline __attribute__((always_inline)) void multiply(const fs_dtype type, const int n, const uint8_t *w, const uint8_t *x, int64_t groups,
-                                                           float *y, int64_t ldy, int rows) {
+                                                           bool more, float *y, int64_t ldy, int rows) {
     __m256 sum[TILE][2];
     const size_t step = (size_t)(n * FS_Q_BYTES);
     group a;
-    for (int t = 0; t < n; t++) sum[t][0] = sum[t][1] = _mm256_setzero_ps();
+    for (int t = 0; t < n; t++) {
+        sum[t][0] = sum[t][1] = _mm256_setzero_ps();
+        if (more) load_sums(y + t * ldy, rows, sum[t]);
+    }
     if (type == FS_DTYPE_Q4_KX16) {
         for (int64_t g = 0; g < groups; g += 8, w += FS_Q4K_CHUNK) {
             if (n == 1) fetch(w, FS_Q4K_CHUNK);
@@ -114,10 +125,10 @@ static inline __attribute__((always_inline)) void multiply(const fs_dtype type, 
 }
 
 #define CASE(n)                                                                                                                            \
-    case n: multiply(type, n, w, x, groups, y, ldy, rows); break
+    case n: multiply(type, n, w, x, groups, more, y, ldy, rows); break
 
 static inline __attribute__((always_inline)) void multiply_type(const fs_dtype type, const uint8_t *w, const uint8_t *x, int n, int64_t groups,
-                                                                float *y, int64_t ldy, int rows) {
+                                                                bool more, float *y, int64_t ldy, int rows) {
     switch (n) {
         CASE(1);
         CASE(2);
@@ -126,13 +137,14 @@ static inline __attribute__((always_inline)) void multiply_type(const fs_dtype t
     }
 }
 
-void FS_Q_KERNEL(fs_q_multiply)(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, float *y, int64_t ldy, int rows) {
+void FS_Q_KERNEL(fs_q_multiply)(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy,
+                                int rows) {
     if (packed == FS_DTYPE_Q8_0X16)
-        multiply_type(FS_DTYPE_Q8_0X16, w, x, n, groups, y, ldy, rows);
+        multiply_type(FS_DTYPE_Q8_0X16, w, x, n, groups, more, y, ldy, rows);
     else if (packed == FS_DTYPE_Q4_0X16)
-        multiply_type(FS_DTYPE_Q4_0X16, w, x, n, groups, y, ldy, rows);
+        multiply_type(FS_DTYPE_Q4_0X16, w, x, n, groups, more, y, ldy, rows);
     else
-        multiply_type(FS_DTYPE_Q4_KX16, w, x, n, groups, y, ldy, rows);
+        multiply_type(FS_DTYPE_Q4_KX16, w, x, n, groups, more, y, ldy, rows);
 }
 
 /* ---- activations ---- */

@@ -24,8 +24,9 @@ typedef struct fs_quant {
     int tile; /* activation rows a call takes at most */
     /* n <= tile rows of `cols` values at stride ldx to one tile of `groups` groups; what is missing from cols to groups * 32 becomes 0. */
     void (*quantize)(fs_dtype packed, const float *x, int64_t ldx, int n, int64_t cols, int64_t groups, uint8_t *out);
-    /* y[t * ldy + r] for t < n rows of the activation tile x and r < rows <= FS_PACKED_ROWS of the weight tile w. */
-    void (*multiply)(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, float *y, int64_t ldy, int rows);
+    /* y[t * ldy + r] for t < n rows of the activation tile x and r < rows <= FS_PACKED_ROWS of the weight tile w. With `more` the groups
+     * come after others that y holds the sum of; cutting k so does not change a bit. groups is a whole number of the weights' chunks. */
+    void (*multiply)(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows);
 } fs_quant;
 
 /* "ref", "avx2", "avxvnni" or "vnni" (AVX-512 VNNI); NULL if there is none of that name or the processor cannot run it. */
@@ -50,7 +51,8 @@ bool fs_quant_run(const fs_quant *q, const fs_backend *be, const fs_quant_produc
 #endif
 #define FS_Q_DECLARE(isa)                                                                                                                  \
     void fs_q_quantize_##isa(fs_dtype packed, const float *x, int64_t ldx, int n, int64_t cols, int64_t groups, uint8_t *out);             \
-    void fs_q_multiply_##isa(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, float *y, int64_t ldy, int rows);
+    void fs_q_multiply_##isa(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, \
+                             int rows);
 FS_Q_DECLARE(ref)
 #ifdef FS_Q_X86
 FS_Q_DECLARE(avx2)

@@ -1,6 +1,6 @@
 /* The product of activations with a packed matrix: quantize the activations once, then run over tiles of 16 weight rows. Few activation
- * rows (decoding) stream every tile once from memory. With many (prefill) a block of weight tiles that fits the level-2 cache meets one
- * tile of activations after another, so that either is fetched from further away only once for the other's whole block. */
+ * rows (decoding) stream every tile once from memory. With many (prefill) k is cut so that a tile of activations stays in the level-1
+ * cache while it meets a block of weight tiles that stays in the level-2 cache. */
 #include <string.h>
 
 #include "backend/cpu/q_kernels.h"
@@ -8,7 +8,11 @@
 #include <cpuid.h>
 #endif
 
-enum { ROWS = FS_PACKED_ROWS, BLOCK_BYTES = 384 << 10 /* of weights, in a level-2 cache of 1 MiB and up */ };
+enum {
+    ROWS = FS_PACKED_ROWS,
+    CUT_GROUPS = 64,        /* of k at once: a tile of 12 activation rows is 30 KiB then; whole chunks of every type */
+    BLOCK_BYTES = 384 << 10 /* of weights, in a level-2 cache of 1 MiB and up */
+};
 
 /* ---- choice ---- */
 
@@ -88,21 +92,28 @@ static void quantize_tile(const plan *a, int64_t i) {
     a->q->quantize(a->p->w->dtype, a->p->x + i * a->q->tile * k, k, rows_in(a, i), k, a->groups, a->x + (size_t)i * a->x_bytes);
 }
 
+/* Groups [g0, g1) of weight tiles [begin, end) against activation tile i; bias and rounding after the last group. */
+static void multiply_block(const plan *a, int64_t i, int64_t begin, int64_t end, int64_t g0, int64_t g1) {
+    const fs_quant_product *p = a->p;
+    const fs_dtype type = p->w->dtype;
+    const int64_t n = p->w->shape[0], r0 = begin * ROWS, r1 = fs_min_i64(n, end * ROWS);
+    const int rows = rows_in(a, i);
+    float *y = p->y + i * a->q->tile * n;
+    const uint8_t *x = a->x + (size_t)i * a->x_bytes + (size_t)(g0 * rows * FS_Q_BYTES);
+    const uint8_t *w = (const uint8_t *)p->w->data + (size_t)(g0 / chunk_groups(type)) * chunk_bytes(type);
+    for (int64_t t = begin; t < end; t++)
+        a->q->multiply(type, w + (size_t)t * a->w_bytes, x, rows, g1 - g0, g0 > 0, y + t * ROWS, n, (int)fs_min_i64(ROWS, n - t * ROWS));
+    for (int r = 0; r < rows && g1 == a->groups; r++) {
+        if (p->bias) a->be->add(y + r * n + r0, p->bias + r0, y + r * n + r0, r1 - r0);
+        if (p->round != FS_DTYPE_F32) a->be->round(y + r * n + r0, r1 - r0, p->round);
+    }
+}
+
 /* Weight tiles [begin, end) against all activations. */
 static void multiply_tiles(const plan *a, int64_t begin, int64_t end) {
-    const fs_quant_product *p = a->p;
-    const int64_t n = p->w->shape[0], r0 = begin * ROWS, r1 = fs_min_i64(n, end * ROWS);
-    for (int64_t i = 0; i < a->x_tiles; i++) {
-        const int rows = rows_in(a, i);
-        float *y = p->y + i * a->q->tile * n;
-        for (int64_t t = begin; t < end; t++)
-            a->q->multiply(p->w->dtype, (const uint8_t *)p->w->data + (size_t)t * a->w_bytes, a->x + (size_t)i * a->x_bytes, rows,
-                           a->groups, y + t * ROWS, n, (int)fs_min_i64(ROWS, n - t * ROWS));
-        for (int r = 0; r < rows; r++) {
-            if (p->bias) a->be->add(y + r * n + r0, p->bias + r0, y + r * n + r0, r1 - r0);
-            if (p->round != FS_DTYPE_F32) a->be->round(y + r * n + r0, r1 - r0, p->round);
-        }
-    }
+    const int64_t cut = a->x_tiles == 1 ? a->groups : CUT_GROUPS;
+    for (int64_t g = 0; g < a->groups; g += cut)
+        for (int64_t i = 0; i < a->x_tiles; i++) multiply_block(a, i, begin, end, g, fs_min_i64(a->groups, g + cut));
 }
 
 bool fs_quant_run(const fs_quant *q, const fs_backend *be, const fs_quant_product *p, int threads, fs_arena *arena) {
@@ -120,6 +131,7 @@ bool fs_quant_run(const fs_quant *q, const fs_backend *be, const fs_quant_produc
 
     /* Tasks of a block of tiles; smaller ones where a thread would get too few to share evenly with others that the system disturbs. */
     int64_t block = fs_max_i64(1, BLOCK_BYTES / (int64_t)a.w_bytes);
+    if (a.x_tiles > 1 && a.groups > CUT_GROUPS) block = fs_max_i64(1, BLOCK_BYTES * a.groups / CUT_GROUPS / (int64_t)a.w_bytes);
     if (threads > 1) block = fs_max_i64(1, fs_min_i64(block, a.w_tiles / (16 * threads)));
     const int64_t tasks = (a.w_tiles + block - 1) / block;
     if (threads == 1 || a.x_tiles == 1) { /* quantizing one tile is too little to be shared */

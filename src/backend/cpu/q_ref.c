@@ -70,9 +70,10 @@ static void unpack(fs_dtype packed, const uint8_t *w, int64_t g, group *out) {
     for (int i = 0; i < 512; i++) (&out->u[0][0][0])[i] = bytes ? q[i] : q[i % 256] >> (i / 256 * 4) & 15;
 }
 
-void fs_q_multiply_ref(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, float *y, int64_t ldy, int rows) {
+void fs_q_multiply_ref(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy,
+                       int rows) {
     const bool mins = packed == FS_DTYPE_Q4_KX16;
-    for (int t = 0; t < n; t++)
+    for (int t = 0; t < n && !more; t++)
         for (int r = 0; r < rows; r++) y[t * ldy + r] = 0.0f;
     for (int64_t g = 0; g < groups; g++, x += n * FS_Q_BYTES) {
         group a;

@@ -7,7 +7,9 @@
 
 #include "backend/cpu/q_kernels.h"
 
-enum { ROWS = FS_PACKED_ROWS, GROUP = FS_PACKED_GROUP, TILE = 12, AHEAD = 4096 /* bytes of weights to fetch early */ };
+enum { ROWS = FS_PACKED_ROWS, GROUP = FS_PACKED_GROUP, TILE = 12,
+       AT_ONCE = 4,  /* activation rows whose products take turns: each waits for the one before it */
+       AHEAD = 4096 /* bytes of weights to fetch early */ };
 
 /* As assembly because GCC 12 makes of the intrinsic a load of the broadcast value and a copy of the sum, and spills the sums of a tile. */
 static inline __attribute__((always_inline)) __m512i dot4(__m512i sum, __m512i u, const int8_t *q) {
@@ -70,18 +72,21 @@ static inline __attribute__((always_inline)) void add_group(const bool mins, con
     const float *s = (const float *)(const void *)(x + n * GROUP), *scaled = s + n;
     const int32_t *offset = (const int32_t *)(const void *)scaled;
 #pragma GCC unroll 16
-    for (int t = 0; t < n; t++, q += GROUP) {
-        __m512i dot = mins ? _mm512_setzero_si512() : _mm512_set1_epi32(offset[t]);
-        dot = dot4(dot, a->u[0], q);
-        dot = dot4(dot, a->u[1], q + 4);
-        dot = dot4(dot, a->u[2], q + 8);
-        dot = dot4(dot, a->u[3], q + 12);
-        dot = dot4(dot, a->u[4], q + 16);
-        dot = dot4(dot, a->u[5], q + 20);
-        dot = dot4(dot, a->u[6], q + 24);
-        dot = dot4(dot, a->u[7], q + 28);
-        sum[t] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot), _mm512_set1_ps(s[t])), a->d, sum[t]);
-        if (mins) sum[t] = _mm512_fnmadd_ps(a->m, _mm512_set1_ps(scaled[t]), sum[t]);
+    for (int t0 = 0; t0 < n; t0 += AT_ONCE) {
+        __m512i dot[AT_ONCE];
+        const int rows = n - t0 < AT_ONCE ? n - t0 : AT_ONCE;
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) dot[i] = mins ? _mm512_setzero_si512() : _mm512_set1_epi32(offset[t0 + i]);
+#pragma GCC unroll 16
+        for (int z = 0; z < 8; z++)
+#pragma GCC unroll 16
+            for (int i = 0; i < rows; i++) dot[i] = dot4(dot[i], a->u[z], q + (t0 + i) * GROUP + 4 * z);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+            const int t = t0 + i;
+            sum[t] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot[i]), _mm512_set1_ps(s[t])), a->d, sum[t]);
+            if (mins) sum[t] = _mm512_fnmadd_ps(a->m, _mm512_set1_ps(scaled[t]), sum[t]);
+        }
     }
 }
 
@@ -90,17 +95,18 @@ static inline __attribute__((always_inline)) void fetch(const uint8_t *p, const 
 }
 
 static inline __attribute__((always_inline)) void multiply(const fs_dtype type, const int n, const uint8_t *w, const uint8_t *x, int64_t groups,
-                                                           float *y, int64_t ldy, int rows) {
+                                                           bool more, float *y, int64_t ldy, int rows) {
     __m512 sum[TILE];
     const size_t step = (size_t)(n * FS_Q_BYTES);
+    const __mmask16 mask = (__mmask16)((1u << rows) - 1u), before = more ? mask : 0;
 #pragma GCC unroll 16
-    for (int t = 0; t < n; t++) sum[t] = _mm512_setzero_ps();
+    for (int t = 0; t < n; t++) sum[t] = _mm512_maskz_loadu_ps(before, y + t * ldy);
     if (type == FS_DTYPE_Q4_KX16) {
         for (int64_t g = 0; g < groups; g += 8, w += FS_Q4K_CHUNK) {
             const __m512 d = load_f16(w), dmin = load_f16(w + 32);
-            if (n <= 4) fetch(w, 256);
+            if (n < TILE) fetch(w, 256);
             for (int p = 0; p < 4; p++, x += 2 * step) {
-                if (n <= 4) fetch(w + 256 + 512 * p, 512);
+                if (n < TILE) fetch(w + 256 + 512 * p, 512);
                 const group even = unpack_q4k(w + 64 + 48 * p, w + 256 + 512 * p, 0, d, dmin);
                 add_group(true, n, &even, x, sum);
                 const group odd = unpack_q4k(w + 64 + 48 * p, w + 256 + 512 * p, 1, d, dmin);
@@ -111,23 +117,22 @@ static inline __attribute__((always_inline)) void multiply(const fs_dtype type, 
         const bool bytes = type == FS_DTYPE_Q8_0X16;
         const int chunk = bytes ? FS_Q8_CHUNK : FS_Q4_CHUNK;
         for (int64_t g = 0; g < groups; g += 2, w += chunk, x += 2 * step) {
-            if (n <= 4) fetch(w, chunk);
+            if (n < TILE) fetch(w, chunk);
             const group even = bytes ? unpack_q8(w, 0) : unpack_q4(w, 0);
             add_group(false, n, &even, x, sum);
             const group odd = bytes ? unpack_q8(w, 1) : unpack_q4(w, 1);
             add_group(false, n, &odd, x + step, sum);
         }
     }
-    const __mmask16 mask = (__mmask16)((1u << rows) - 1u);
 #pragma GCC unroll 16
     for (int t = 0; t < n; t++) _mm512_mask_storeu_ps(y + t * ldy, mask, sum[t]);
 }
 
 #define CASE(n)                                                                                                                            \
-    case n: multiply(type, n, w, x, groups, y, ldy, rows); break
+    case n: multiply(type, n, w, x, groups, more, y, ldy, rows); break
 
 static inline __attribute__((always_inline)) void multiply_type(const fs_dtype type, const uint8_t *w, const uint8_t *x, int n, int64_t groups,
-                                                                float *y, int64_t ldy, int rows) {
+                                                                bool more, float *y, int64_t ldy, int rows) {
     switch (n) {
         CASE(1);
         CASE(2);
@@ -144,23 +149,23 @@ static inline __attribute__((always_inline)) void multiply_type(const fs_dtype t
     }
 }
 
-static void multiply_q8(const uint8_t *w, const uint8_t *x, int n, int64_t groups, float *y, int64_t ldy, int rows) {
-    multiply_type(FS_DTYPE_Q8_0X16, w, x, n, groups, y, ldy, rows);
+static void multiply_q8(const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows) {
+    multiply_type(FS_DTYPE_Q8_0X16, w, x, n, groups, more, y, ldy, rows);
 }
-static void multiply_q4(const uint8_t *w, const uint8_t *x, int n, int64_t groups, float *y, int64_t ldy, int rows) {
-    multiply_type(FS_DTYPE_Q4_0X16, w, x, n, groups, y, ldy, rows);
+static void multiply_q4(const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows) {
+    multiply_type(FS_DTYPE_Q4_0X16, w, x, n, groups, more, y, ldy, rows);
 }
-static void multiply_q4k(const uint8_t *w, const uint8_t *x, int n, int64_t groups, float *y, int64_t ldy, int rows) {
-    multiply_type(FS_DTYPE_Q4_KX16, w, x, n, groups, y, ldy, rows);
+static void multiply_q4k(const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows) {
+    multiply_type(FS_DTYPE_Q4_KX16, w, x, n, groups, more, y, ldy, rows);
 }
 
-void fs_q_multiply_vnni(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, float *y, int64_t ldy, int rows) {
+void fs_q_multiply_vnni(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows) {
     if (packed == FS_DTYPE_Q8_0X16)
-        multiply_q8(w, x, n, groups, y, ldy, rows);
+        multiply_q8(w, x, n, groups, more, y, ldy, rows);
     else if (packed == FS_DTYPE_Q4_0X16)
-        multiply_q4(w, x, n, groups, y, ldy, rows);
+        multiply_q4(w, x, n, groups, more, y, ldy, rows);
     else
-        multiply_q4k(w, x, n, groups, y, ldy, rows);
+        multiply_q4k(w, x, n, groups, more, y, ldy, rows);
 }
 
 /* 32 values to q; returns s and the sum of q. */
