@@ -26,8 +26,8 @@ pass; grep -q "${return}.*1/2 a.bmp: stage 1.*${escape}\[K" raw || fail "no prog
 pass; grep -q "${return}.*/2 .*: stage 2" raw || fail "no progress line of stage 2"
 pass; grep -q 'Whether the picture has been tampered with' out && ! grep -q 'tampered area: The picture has been tampered with, and' out || fail "not wrapped"
 # every screen line fits: progress lines between returns, text lines between newlines (wc counts wide characters twice)
-sed "s/${escape}\[[0-9;]*[mK]//g" raw | tr '\r' '\n' | grep '^    [^ ]\|stage [12]: ' >lines
-pass; [ "$(wc -l <lines)" -gt 20 ] && [ "$(wc -L <lines)" -le 80 ] || fail "$(wc -l <lines) lines, the longest of $(wc -L <lines) columns"
+sed "s/${escape}\[[0-9;]*[mK]//g" raw | tr '\r' '\n' | grep '^    [^ ]\|[12]/2 ' >lines
+pass; [ "$(wc -l <lines)" -ge 14 ] && grep -q '/2 un ours' lines && [ "$(wc -L <lines)" -le 80 ] || { cat lines; fail "$(wc -l <lines) lines, the longest of $(wc -L <lines) columns"; }
 
 begin "no colours when asked"
 on_terminal "'$FAKESHIELD' detect -m '$TINY' -o res --no-color -q a.bmp"
