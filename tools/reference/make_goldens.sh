@@ -25,6 +25,7 @@ case $(uname -m) in x86_64) export OPENBLAS_CORETYPE="${OPENBLAS_CORETYPE:-Skyla
 export PYTHONDONTWRITEBYTECODE=1
 
 "$env_dir/tf437/bin/python" "$here/weightgen.py" "$out/weightgen.safetensors"
+"$env_dir/tf437/bin/python" "$here/make_op_goldens.py" "$out/ops.safetensors"
 "$env_dir/tf437/bin/python" "$here/make_goldens.py" dte "$out"
 "$env_dir/tf428/bin/python" "$here/make_goldens.py" mflm "$out"
 [ $full = no ] || "$env_dir/tf437/bin/python" "$here/fullsize.py" "$out"
