@@ -42,11 +42,12 @@ static const char *origin(void *user, const char *name) {
     return b->vision_source.origin(b->vision_source.user, name);
 }
 
-fs_status fs_bundle_file(const fs_bundle *b, const char *name, bool vision, fs_bytes *out, fs_error *err) {
+/* A file of the checkpoint kept in the metadata; data NULL = not there. It lives as long as the archive. */
+static fs_status kept_file(const fs_archive *a, const char *name, fs_bytes *out, fs_error *err) {
     char *key = fs_format("fakeshield.file.%s", name);
     fs_gguf_array bytes = {0};
     fs_gguf_text text = {0};
-    const fs_gguf *g = fs_archive_gguf(vision ? b->vision : b->lm);
+    const fs_gguf *g = fs_archive_gguf(a);
     *out = (fs_bytes){0};
     fs_status status = key ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     if (!status && g && fs_gguf_has(g, key)) {
@@ -58,30 +59,41 @@ fs_status fs_bundle_file(const fs_bundle *b, const char *name, bool vision, fs_b
     return status;
 }
 
-fs_status fs_bundle_lm_config(const fs_bundle *b, fs_lm_config *out, fs_error *err) {
+static fs_status read_config(const fs_archive *a, fs_lm_config *out, fs_error *err) {
     fs_bytes config, generation;
-    fs_status status = fs_bundle_file(b, "config.json", false, &config, err);
-    if (!status) status = fs_bundle_file(b, "generation_config.json", false, &generation, err);
+    fs_status status = kept_file(a, "config.json", &config, err);
+    if (!status) status = kept_file(a, "generation_config.json", &generation, err);
     if (status) return status;
-    if (!config.data) return fs_fail(err, FS_E_FORMAT, "%s: holds no config.json (fakeshield.file.config.json); make the bundle anew with convert", b->lm_path);
-    status = fs_lm_config_parse(b->lm_path, config, generation, out, err);
+    if (!config.data)
+        return fs_fail(err, FS_E_FORMAT, "%s: holds no config.json (fakeshield.file.config.json); make the bundle anew with convert", fs_archive_path(a));
+    status = fs_lm_config_parse(fs_archive_path(a), config, generation, out, err);
     if (!status) out->llama.rope_pairs = true;
+    return status;
+}
+
+fs_status fs_bundle_lm_config(const fs_bundle *b, fs_lm_config *out, fs_error *err) { return read_config(b->lm, out, err); }
+
+fs_status fs_bundle_read_config(const char *lm_path, fs_lm_config *out, fs_error *err) {
+    fs_archive *a = NULL;
+    fs_status status = fs_archive_open(lm_path, &a, err);
+    if (!status) status = read_config(a, out, err);
+    fs_archive_free(a);
     return status;
 }
 
 fs_status fs_bundle_tokenizer(const fs_bundle *b, fs_tokenizer_rules rules, fs_tokenizer **out, fs_error *err) {
     fs_tokenizer_files files = {.where = b->lm_path};
-    fs_status status = fs_bundle_file(b, "tokenizer.model", false, &files.model, err);
-    if (!status) status = fs_bundle_file(b, "tokenizer_config.json", false, &files.config, err);
-    if (!status) status = fs_bundle_file(b, "special_tokens_map.json", false, &files.special_map, err);
-    if (!status) status = fs_bundle_file(b, "added_tokens.json", false, &files.added, err);
+    fs_status status = kept_file(b->lm, "tokenizer.model", &files.model, err);
+    if (!status) status = kept_file(b->lm, "tokenizer_config.json", &files.config, err);
+    if (!status) status = kept_file(b->lm, "special_tokens_map.json", &files.special_map, err);
+    if (!status) status = kept_file(b->lm, "added_tokens.json", &files.added, err);
     return status ? status : fs_tokenizer_create(&files, rules, out, err);
 }
 
 fs_status fs_bundle_clip(const fs_bundle *b, fs_clip *clip, fs_error *err) {
     fs_bytes bytes;
     fs_clip_config config;
-    fs_status status = fs_bundle_file(b, "clip_config.json", true, &bytes, err);
+    fs_status status = kept_file(b->vision, "clip_config.json", &bytes, err);
     if (!status && !bytes.data) status = fs_fail(err, FS_E_FORMAT, "%s: holds no CLIP config; make the bundle anew with convert", fs_archive_path(b->vision));
     if (!status) status = fs_clip_config_parse(fs_archive_path(b->vision), bytes, &config, err);
     return status ? status : fs_clip_bind(clip, &config, fs_packed_source_tensors(b->clip_packed), "vision_model.", err);

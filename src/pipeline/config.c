@@ -88,6 +88,7 @@ done:
 }
 
 fs_status fs_lm_config_read(const char *dir, fs_lm_config *out, fs_error *err) {
+    if (!fs_path_is_dir(dir)) return fs_bundle_read_config(dir, out, err);
     fs_json config = {0}, generation = {0};
     char *path = fs_path_join(dir, "generation_config.json");
     fs_status s = path ? open_in(dir, "config.json", &config, err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory");

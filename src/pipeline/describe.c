@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "format/json.h"
+#include "pipeline/bundle.h"
 #include "pipeline/pipeline.h"
 
 enum { TEXT_TOKENS = 2048 }; /* the length of text for which memory is stated: 576 + about 140 of prompt, the rest of answer */
@@ -30,6 +31,19 @@ static const rule rules[] = { /* the first prefix that fits decides */
     {"model.norm.", "language model", true},
     {"lm_head.", "language model", true},
     {"vision_model.", "CLIP vision tower", true},
+    /* a bundle's names (docs/bundle.md) */
+    {"token_embd.", "language model", true},
+    {"blk.", "language model", true},
+    {"output", "language model", true},
+    {"clip.", "CLIP vision tower", true},
+    {"dte.mm_projector.", "projector", true},
+    {"mflm.mm_projector.", "projector", true},
+    {"mflm.text_hidden_fcs.", "[SEG] projection", true},
+    {"sam.enc.", "SAM image encoder", true},
+    {"sam.prompt.", "SAM prompt encoder", true},
+    {"sam.dec.", "SAM mask decoder", true},
+    {"region.", "region encoder", true},
+    {"dtg.", "ResNet-50", true},
     {"text_model.", "CLIP text model (unused)", false},
     {"visual_projection.", "CLIP text model (unused)", false},
     {"text_projection.", "CLIP text model (unused)", false},
@@ -356,6 +370,27 @@ done:
     return status;
 }
 
+static fs_status describe_bundle(report *r, const char *path, fs_error *err) {
+    fs_options opt = fs_options_defaults();
+    fs_layout l;
+    facts dte = {0}, mflm = {0}, vision = {0};
+    fs_error ignored;
+    static const char from_convert[] = "fakeshield convert, which writes all three files";
+    fs_status status = fs_layout_find(path, &opt, &l, err);
+    if (status) return status;
+    if (l.dte_fdm) add_part(r, FS_BUNDLE_DTE, "detection and explanation (stage 1)", l.dte_fdm, CONFIG_LM, &dte, &ignored);
+    else add_missing(r, FS_BUNDLE_DTE, "detection and explanation (stage 1)", true, from_convert);
+    if (l.mflm) add_part(r, FS_BUNDLE_MFLM, "localization (stage 2)", l.mflm, CONFIG_LM, &mflm, &ignored);
+    else add_missing(r, FS_BUNDLE_MFLM, "localization (stage 2)", true, from_convert);
+    add_part(r, FS_BUNDLE_VISION, "domain tag, vision tower, segmentation (both stages)", l.vision, CONFIG_NONE, &vision, &ignored);
+    add_memory(r, "stage 1", dte.used + vision.used, dte.text_bytes);
+    add_memory(r, "stage 2", mflm.used + vision.used, mflm.text_bytes);
+    free(dte.tower);
+    free(mflm.tower);
+    fs_layout_free(&l);
+    return FS_OK;
+}
+
 /* What config.json says the directory is. */
 static config_kind kind_of(const char *dir, const char **name, const char **role) {
     fs_json j = {0};
@@ -391,6 +426,9 @@ static fs_status build(report *r, const char *path, fs_error *err) {
         return fs_fail(err, FS_E_NOT_FOUND, "%s: no such file or directory; get a checkpoint from %s", path, from_fakeshield);
     if (!fs_path_is_dir(path)) {
         status = add_part(r, fs_path_base(path), "weights", path, CONFIG_NONE, &f, err);
+    } else if (holds(path, FS_BUNDLE_VISION)) {
+        kind = "bundle";
+        status = describe_bundle(r, path, err);
     } else if (holds(path, "DTE-FDM") || holds(path, "MFLM") || holds(path, "DTG.pth")) {
         kind = "checkpoint";
         status = describe_checkpoint(r, path, err);

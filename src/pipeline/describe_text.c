@@ -155,6 +155,7 @@ char *fs_describe_text(const json_t *report) {
     add_name(&b, text(report, "path"));
     fs_buffer_printf(&b, ": %s%s\n",
                      strcmp(kind, "checkpoint") == 0 ? "FakeShield checkpoint"
+                     : strcmp(kind, "bundle") == 0   ? "FakeShield bundle"
                      : strcmp(kind, "part") == 0     ? "model directory"
                                                      : "weight file",
                      json_is_true(json_object_get(report, "complete")) ? "" : ", with problems");

@@ -60,15 +60,6 @@ static char *directory_name(const char *dir) {
     return name;
 }
 
-static fs_status read_stage1_config(const fs_layout *l, fs_lm_config *out, fs_error *err) {
-    if (!l->bundle) return fs_lm_config_read(l->dte_fdm, out, err);
-    fs_bundle *b = NULL;
-    fs_status s = fs_bundle_open(l->dte_fdm, l->vision, "dte", 1, &b, err);
-    if (!s) s = fs_bundle_lm_config(b, out, err);
-    fs_bundle_close(b);
-    return s;
-}
-
 fs_status fs_detector_create(const char *model_dir, const fs_options *options, fs_detector **out, fs_error *err) {
     *out = NULL;
     fs_options o = options ? *options : fs_options_defaults();
@@ -93,7 +84,7 @@ fs_status fs_detector_create(const char *model_dir, const fs_options *options, f
     }
     if (d->layout.dte_fdm && (d->options.sampling.top_k < 0 || d->options.sampling.top_p < 0)) { /* say in results what will be used */
         fs_lm_config config;
-        if ((s = read_stage1_config(&d->layout, &config, err))) goto done;
+        if ((s = fs_lm_config_read(d->layout.dte_fdm, &config, err))) goto done;
         if (d->options.sampling.top_k < 0) d->options.sampling.top_k = config.generation_top_k;
         if (d->options.sampling.top_p < 0) d->options.sampling.top_p = config.generation_top_p;
         fs_lm_config_free(&config);

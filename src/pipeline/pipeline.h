@@ -21,7 +21,7 @@ typedef struct fs_lm_config {
     float generation_top_p;    /* generation_config.json; 1 if absent */
     int generation_top_k;      /* likewise; 50, transformers' default, if absent */
 } fs_lm_config;
-/* dir: DTE-FDM or MFLM. */
+/* dir: DTE-FDM or MFLM, or a bundle's language model file. */
 fs_status fs_lm_config_read(const char *dir, fs_lm_config *out, fs_error *err);
 void fs_lm_config_free(fs_lm_config *c);
 fs_status fs_clip_config_read(const char *dir, fs_clip_config *out, fs_error *err);
@@ -51,8 +51,7 @@ fs_status fs_bundle_open(const char *lm_path, const char *vision_path, const cha
 void fs_bundle_close(fs_bundle *b);
 const fs_tensor_source *fs_bundle_tensors(const fs_bundle *b); /* under upstream's names, the vision parts of this model included */
 fs_tensor_source fs_bundle_dtg(fs_bundle *b);
-/* A file of the checkpoint kept in the metadata; data NULL = not there. It lives as long as the bundle. */
-fs_status fs_bundle_file(const fs_bundle *b, const char *name, bool vision, fs_bytes *out, fs_error *err);
+fs_status fs_bundle_read_config(const char *lm_path, fs_lm_config *out, fs_error *err); /* without opening the rest */
 fs_status fs_bundle_lm_config(const fs_bundle *b, fs_lm_config *out, fs_error *err);
 fs_status fs_bundle_tokenizer(const fs_bundle *b, fs_tokenizer_rules rules, fs_tokenizer **out, fs_error *err);
 fs_status fs_bundle_clip(const fs_bundle *b, fs_clip *clip, fs_error *err); /* binds it */

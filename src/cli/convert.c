@@ -1,0 +1,113 @@
+/* fakeshield convert: a checkpoint as downloaded becomes a bundle of GGUF files. fakeshield verify: are a bundle's bytes what was written? */
+#include "cli.h"
+
+#include <string.h>
+
+static const char convert_help[] = "Usage: fakeshield convert [options] CHECKPOINT -o BUNDLE\n"
+                                   "Writes the checkpoint as a bundle: dte-fdm.gguf, mflm.gguf and vision.gguf, with smaller weights,\n"
+                                   "checksums, and all that is needed to run (detect -m BUNDLE). Reads and writes piece by piece; needs\n"
+                                   "little memory. Disk space is checked first, and no half-written file is left under its name.\n"
+                                   "\n"
+                                   "  -o, --out DIR       folder for the three files\n"
+                                   "      --type T        f32, f16, bf16, q8_0, q4_0, q4_k, or mixed (default: 4 to 6 bits)\n"
+                                   "      --clip DIR  --sam FILE  --dtg FILE   parts that are not where they are looked for\n"
+                                   "  -t, --threads N     0 = one per core (default)\n"
+                                   "  -q, --quiet  -v, --verbose  --no-color  -h, --help\n"
+                                   "\n"
+                                   "Example: fakeshield convert weight/fakeshield-v1-22b --type q8_0 -o weight/fakeshield-q8\n";
+
+static const char verify_help[] = "Usage: fakeshield verify [options] BUNDLE...\n"
+                                  "Compares every tensor of a bundle (its folder, or one of its files) with the checksum that convert\n"
+                                  "wrote, and the files with one another. Exit code 0: all is as it was written.\n"
+                                  "\n"
+                                  "  -q, --quiet  -v, --verbose  --no-color  -h, --help\n"
+                                  "\n"
+                                  "Example: fakeshield verify weight/fakeshield-q8\n";
+
+static int convert_main(int argc, char **argv) {
+    cli_settings s;
+    cli_options o = {0};
+    cli_list operands = {0};
+    cli_term t;
+    const char *out = NULL, *type = "mixed";
+    fs_error err = {0};
+    cli_settings_init(&s);
+    cli_term_init(&t, false, false, 0);
+    cli_add_terminal_options(&o, &s);
+    cli_option_add(&o, (cli_option){.letter = 'o', .name = "out", .kind = CLI_TEXT, .target = &out});
+    cli_option_add(&o, (cli_option){.name = "type", .kind = CLI_TEXT, .target = &type});
+    cli_option_add(&o, (cli_option){.name = "clip", .kind = CLI_TEXT, .target = &s.opt.clip_dir});
+    cli_option_add(&o, (cli_option){.name = "sam", .kind = CLI_TEXT, .target = &s.opt.sam_file});
+    cli_option_add(&o, (cli_option){.name = "dtg", .kind = CLI_TEXT, .target = &s.opt.dtg_file});
+    cli_option_add(&o, (cli_option){.letter = 't', .name = "threads", .kind = CLI_INT, .target = &s.opt.threads, .low = 0, .high = 1024});
+    fs_status status = cli_parse("convert", &o, argc, argv, &operands);
+    if (status) goto done;
+    if (s.help) {
+        fputs(convert_help, stdout);
+        status = cli_flush(&t);
+        goto done;
+    }
+    if ((status = cli_settings_finish("convert", &s))) goto done;
+    cli_term_init(&t, s.no_color, s.quiet, s.verbose);
+    if (operands.count != 1 || !out) {
+        cli_error(&t, "give one checkpoint and -o BUNDLE (see: fakeshield convert --help)");
+        status = FS_E_USAGE;
+        goto done;
+    }
+    cli_catch_signals();
+    s.opt.callbacks = cli_callbacks(&t, false);
+    status = fs_convert(operands.items[0], out, type, &s.opt, &err);
+    cli_term_clear(&t);
+    if (status) cli_error(&t, "%s", err.message);
+    else if (!s.quiet) cli_print(&t, "%s: written as %s. Use it: fakeshield detect -m %s IMAGE\n", out, type, out);
+    if (!status) status = cli_flush(&t);
+done:
+    cli_list_free(&operands);
+    return cli_signal() ? 130 : (int)status;
+}
+
+static int verify_main(int argc, char **argv) {
+    cli_settings s;
+    cli_options o = {0};
+    cli_list operands = {0};
+    cli_term t;
+    cli_settings_init(&s);
+    cli_term_init(&t, false, false, 0);
+    cli_add_terminal_options(&o, &s);
+    fs_status status = cli_parse("verify", &o, argc, argv, &operands), first = FS_OK;
+    size_t failed = 0;
+    if (status) goto done;
+    if (s.help) {
+        fputs(verify_help, stdout);
+        status = cli_flush(&t);
+        goto done;
+    }
+    if ((status = cli_settings_finish("verify", &s))) goto done;
+    cli_term_init(&t, s.no_color, s.quiet, s.verbose);
+    if (!operands.count) {
+        cli_error(&t, "no bundle given (see: fakeshield verify --help)");
+        status = FS_E_USAGE;
+        goto done;
+    }
+    cli_catch_signals();
+    for (size_t i = 0; i < operands.count && !cli_signal(); i++) {
+        const fs_callbacks callbacks = cli_callbacks(&t, false);
+        fs_error err = {0};
+        status = fs_verify(operands.items[i], &callbacks, &err);
+        cli_term_clear(&t);
+        if (status) {
+            cli_report_failure(&t, operands.items[i], &err);
+            if (!failed++) first = status;
+        } else if (!s.quiet) {
+            cli_print(&t, "%s: all tensors are as they were written\n", operands.items[i]);
+        }
+    }
+    status = (fs_status)cli_exit_code(operands.count, failed, first);
+    if (!status) status = cli_flush(&t);
+done:
+    cli_list_free(&operands);
+    return cli_signal() ? 130 : (int)status;
+}
+
+const cli_command cli_convert = {"convert", "smaller weights: a checkpoint becomes a bundle of GGUF files", convert_help, convert_main};
+const cli_command cli_verify = {"verify", "compares a bundle with its checksums", verify_help, verify_main};
