@@ -10,8 +10,9 @@
 
 enum {
     ROWS = FS_PACKED_ROWS,
-    CUT_GROUPS = 64,        /* of k at once: a tile of 12 activation rows is 30 KiB then; whole chunks of every type */
-    BLOCK_BYTES = 384 << 10 /* of weights, in a level-2 cache of 1 MiB and up */
+    CUT_GROUPS = 48,        /* of k at most at once: a tile of 12 activation rows is 22 KiB then */
+    CHUNK_GROUPS = 8,       /* cuts lie between whole chunks of any type */
+    BLOCK_BYTES = 512 << 10 /* of weights, in a level-2 cache of 1 MiB and up */
 };
 
 /* ---- choice ---- */
@@ -81,7 +82,7 @@ typedef struct plan {
     const fs_backend *be;
     const fs_quant_product *p;
     uint8_t *x;
-    int64_t groups, x_tiles, w_tiles;
+    int64_t groups, cut, x_tiles, w_tiles; /* cut: groups taken at once */
     size_t x_bytes, w_bytes; /* of a tile */
 } plan;
 
@@ -111,9 +112,8 @@ static void multiply_block(const plan *a, int64_t i, int64_t begin, int64_t end,
 
 /* Weight tiles [begin, end) against all activations. */
 static void multiply_tiles(const plan *a, int64_t begin, int64_t end) {
-    const int64_t cut = a->x_tiles == 1 ? a->groups : CUT_GROUPS;
-    for (int64_t g = 0; g < a->groups; g += cut)
-        for (int64_t i = 0; i < a->x_tiles; i++) multiply_block(a, i, begin, end, g, fs_min_i64(a->groups, g + cut));
+    for (int64_t g = 0; g < a->groups; g += a->cut)
+        for (int64_t i = 0; i < a->x_tiles; i++) multiply_block(a, i, begin, end, g, fs_min_i64(a->groups, g + a->cut));
 }
 
 bool fs_quant_run(const fs_quant *q, const fs_backend *be, const fs_quant_product *p, int threads, fs_arena *arena) {
@@ -129,9 +129,13 @@ bool fs_quant_run(const fs_quant *q, const fs_backend *be, const fs_quant_produc
     a.x = fs_arena_alloc(arena, all);
     if (!a.x) return false;
 
+    a.cut = a.groups;
+    if (a.x_tiles > 1) { /* even parts, so that no small one is left over */
+        const int64_t parts = (a.groups + CUT_GROUPS - 1) / CUT_GROUPS;
+        a.cut = fs_max_i64(1, (a.groups + parts * CHUNK_GROUPS - 1) / (parts * CHUNK_GROUPS)) * CHUNK_GROUPS;
+    }
     /* Tasks of a block of tiles; smaller ones where a thread would get too few to share evenly with others that the system disturbs. */
-    int64_t block = fs_max_i64(1, BLOCK_BYTES / (int64_t)a.w_bytes);
-    if (a.x_tiles > 1 && a.groups > CUT_GROUPS) block = fs_max_i64(1, BLOCK_BYTES * a.groups / CUT_GROUPS / (int64_t)a.w_bytes);
+    int64_t block = fs_max_i64(1, BLOCK_BYTES * a.groups / a.cut / (int64_t)a.w_bytes);
     if (threads > 1) block = fs_max_i64(1, fs_min_i64(block, a.w_tiles / (16 * threads)));
     const int64_t tasks = (a.w_tiles + block - 1) / block;
     if (threads == 1 || a.x_tiles == 1) { /* quantizing one tile is too little to be shared */
