@@ -1,19 +1,4 @@
-/* Hostile BMP files: the decoder is called in both styles with small limits. */
-#include "image/codec.h"
+/* Hostile BMP files. */
+#include "image_codec.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    for (int style = 0; style < 2 && size > 0; style++) {
-        fs_decode_options opt = fs_decode_options_defaults((fs_decode_style)style);
-        opt.max_pixels = 1 << 18;
-        fs_image_info info = {.orientation = 1};
-        fs_error err;
-        fs_image *im = NULL;
-        const fs_codec_job job = {"fuzz", data, size, &opt, &info, &err};
-        fs_status status = fs_codec_bmp(&job, &im);
-        if ((status == FS_OK) != (im != NULL) || info.orientation < 1 || info.orientation > 8) __builtin_trap();
-        fs_image_free(im);
-    }
-    return 0;
-}
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) { return fuzz_image_codec(fs_codec_bmp, data, size); }
