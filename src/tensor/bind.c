@@ -66,9 +66,8 @@ static const fs_tensor *bind(fs_binder *b, bool required, int ndim, const int64_
     }
     if (!is_float(t->dtype) && !(ndim == 2 && (fs_dtype_is_block(t->dtype) || fs_dtype_is_packed(t->dtype)))) {
         b->status = fs_fail(b->err, FS_E_MISMATCH,
-                            "%s: tensor %s: expected dtype F32, F16, BF16 or F64 (or a block type, for a matrix), found %s; convert the "
-                            "checkpoint anew",
-                            b->source->origin(b->source->user, name), name, fs_dtype_name(t->dtype));
+                            "%s: tensor %s: expected dtype F32, F16, BF16 or F64%s, found %s; the file belongs to another model or is damaged",
+                            b->source->origin(b->source->user, name), name, ndim == 2 ? " or a block type" : "", fs_dtype_name(t->dtype));
         return NULL;
     }
     return t;

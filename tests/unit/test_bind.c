@@ -79,8 +79,8 @@ static void test_not_a_float(void **state) {
     fs_error err = {0};
     fs_binder b = binder("net.", &err);
     assert_null(fs_bind_1d(&b, 4, "ids"));
-    check(FS_E_MISMATCH, &b, &err, "dir/net.bin: tensor net.ids: expected dtype F32, F16, BF16 or F64, found I64; quantized checkpoints in other programs' "
-                                   "formats are not read");
+    check(FS_E_MISMATCH, &b, &err, "dir/net.bin: tensor net.ids: expected dtype F32, F16, BF16 or F64, found I64; the file belongs to another model "
+                                   "or is damaged");
 }
 
 static void test_first_error_stays(void **state) {
