@@ -51,7 +51,9 @@ static bool few_rows(const fs_op *op, const fs_gemm *g, int threads) {
         float *wide = scratch + omp_get_thread_num() * STREAM_ROWS * g->k;
         const int64_t cols = fs_min_i64(STREAM_ROWS, g->n - n0);
         for (int64_t j = 0; j < cols; j++) fs_row_to_f32(g->b_type, block_at(g->b, g->b_type, g->b_ld, n0 + j, 0), g->k, wide + j * g->k);
-        be->dot_rows(g->a, g->a_row, g->m, wide, FS_DTYPE_F32, g->k, cols, g->k, g->c + n0, g->ldc);
+        for (int64_t i = 0; i < g->m; i += FS_DOT_MAX_ROWS)
+            be->dot_rows((const float *)g->a + i * g->a_row, g->a_row, fs_min_i64(FS_DOT_MAX_ROWS, g->m - i), wide, FS_DTYPE_F32, g->k, cols,
+                         g->k, g->c + i * g->ldc + n0, g->ldc);
         for (int64_t i = 0; i < g->m; i++) {
             float *c = g->c + i * g->ldc + n0;
             if (g->bias) be->add(c, g->bias + n0, c, cols);
@@ -62,7 +64,7 @@ static bool few_rows(const fs_op *op, const fs_gemm *g, int threads) {
 }
 
 static bool multiply_blocks(const fs_op *op, const fs_gemm *g, int threads) {
-    return g->m <= FS_DOT_MAX_ROWS ? few_rows(op, g, threads) : fs_gemm_run(op->c->backend, g, threads, op->c->arena);
+    return g->m <= FS_GEMM_FEW_ROWS ? few_rows(op, g, threads) : fs_gemm_run(op->c->backend, g, threads, op->c->arena);
 }
 
 fs_tensor *fs_op_linear_quantized(const fs_op *op, int64_t rows, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, fs_tensor *y) {

@@ -346,11 +346,11 @@ static void blocks_are_multiplied_exactly(void **state) {
     (void)state;
     static const fs_dtype all[] = {FS_DTYPE_Q8_0, FS_DTYPE_Q4_0, FS_DTYPE_Q4_K, FS_DTYPE_Q6_K, FS_DTYPE_Q4_1, FS_DTYPE_Q5_0, FS_DTYPE_Q5_1, FS_DTYPE_Q5_K};
     static const char *const tables[] = {"ref", "avx2", "avx512"};
-    static const int64_t counts[] = {1, 3, 30}; /* few rows, and many */
+    static const int64_t counts[] = {1, 3, 9, 30}; /* few rows, and many */
     fs_rng r = fs_rng_seed(7);
     for (int t = 0; t < 8; t++)
         for (int b = 0; b < 3; b++)
-            for (int i = 0; i < 3; i++) {
+            for (int i = 0; i < 4; i++) {
                 const int64_t m = counts[i];
                 if (!fs_backend_by_name(tables[b])) continue;
                 matrix w = random_matrix(&r, all[t], pick(&r, 1, 60), fs_dtype_block(all[t]) * pick(&r, 1, 3));
