@@ -67,7 +67,7 @@ static void unpack(fs_dtype packed, const uint8_t *w, int64_t g, group *out) {
     const bool bytes = packed == FS_DTYPE_Q8_0X16;
     const uint8_t *chunk = w + (size_t)(g / 2) * (bytes ? FS_Q8_CHUNK : FS_Q4_CHUNK), *q = chunk + 64 + (bytes ? 512 : 256) * (g % 2);
     for (int r = 0; r < ROWS; r++) out->d[r] = half_at(chunk + 32 * (g % 2) + 2 * r);
-    for (int i = 0; i < 512; i++) (&out->u[0][0][0])[i] = bytes ? q[i] : q[i % 256] >> (i / 256 * 4) & 15;
+    for (int i = 0; i < 512; i++) (&out->u[0][0][0])[i] = (uint8_t)(bytes ? q[i] : q[i % 256] >> (i / 256 * 4) & 15);
 }
 
 void fs_q_multiply_ref(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy,
