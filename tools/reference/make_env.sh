@@ -41,4 +41,5 @@ assert torch.__version__.startswith("1.13"), "another torch shadows the Debian o
 build tf437 4.37.2 0.15.2
 build tf428 4.28.0 0.13.3
 "$env_dir/tf437/bin/pip" --disable-pip-version-check install -q --no-deps "gguf==0.17.1" # only make_gguf_goldens.py wants it
+"$env_dir/tf428/bin/pip" --disable-pip-version-check install -q --no-deps "opencv-python-headless==4.8.1.78" # make_image_goldens.py: cv2's decoding
 echo "environments ready in $env_dir"

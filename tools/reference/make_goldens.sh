@@ -30,3 +30,11 @@ export PYTHONDONTWRITEBYTECODE=1
 "$env_dir/tf428/bin/python" "$here/make_goldens.py" mflm "$out"
 [ $full = no ] || "$env_dir/tf437/bin/python" "$here/fullsize.py" "$out"
 [ "$out" = "$golden" ] || "$env_dir/tf437/bin/python" "$here/compare.py" "$out" "$golden"
+
+# The folders below have programs of their own, which write and check in place.
+check=
+[ "$out" = "$golden" ] || check=--check
+for e in tf437 tf428; do "$env_dir/$e/bin/python" "$here/make_image_goldens.py" $check "$golden/image"; done
+"$env_dir/tf437/bin/python" "$here/make_format_goldens.py" $check "$golden/format"
+"$env_dir/tf437/bin/python" "$here/make_gguf_goldens.py" $check "$golden/gguf"
+FAKESHIELD_REF_ENV=$env_dir "$env_dir/tf437/bin/python" "$here/make_text_goldens.py" $check
