@@ -105,6 +105,10 @@ void cli_add_stage2_options(cli_options *o, cli_settings *s);
 fs_status cli_parse(const char *command, const cli_options *o, int argc, char **argv, cli_list *operands);
 /* After parsing: checks what belongs together and fills s->opt.sampling. */
 fs_status cli_settings_finish(const char *command, cli_settings *s);
+/* The beginning of every command: parses, prints `help` if asked for, checks what belongs together, sets up terminal and signals. False:
+ * there is nothing more to do, and *code is the exit code. */
+bool cli_begin(const char *command, const char *help, const cli_options *o, int argc, char **argv, cli_settings *s, cli_term *t,
+               cli_list *operands, int *code);
 /* The model directory from -m or the environment; NULL and a line on stderr when there is neither. */
 const char *cli_model_dir(const char *command, const cli_settings *s);
 /* The entry of `words` nearest to `word`, or NULL when nothing is near. */

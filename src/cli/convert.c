@@ -40,21 +40,17 @@ static int convert_main(int argc, char **argv) {
     cli_option_add(&o, (cli_option){.name = "sam", .kind = CLI_TEXT, .target = &s.opt.sam_file});
     cli_option_add(&o, (cli_option){.name = "dtg", .kind = CLI_TEXT, .target = &s.opt.dtg_file});
     cli_option_add(&o, (cli_option){.letter = 't', .name = "threads", .kind = CLI_INT, .target = &s.opt.threads, .low = 0, .high = 1024});
-    fs_status status = cli_parse("convert", &o, argc, argv, &operands);
-    if (status) goto done;
-    if (s.help) {
-        fputs(convert_help, stdout);
-        status = cli_flush(&t);
+    int code = 0;
+    fs_status status = FS_OK;
+    if (!cli_begin("convert", convert_help, &o, argc, argv, &s, &t, &operands, &code)) {
+        status = (fs_status)code;
         goto done;
     }
-    if ((status = cli_settings_finish("convert", &s))) goto done;
-    cli_term_init(&t, s.no_color, s.quiet, s.verbose);
     if (operands.count != 1 || !out) {
         cli_error(&t, "give one checkpoint and -o BUNDLE (see: fakeshield convert --help)");
         status = FS_E_USAGE;
         goto done;
     }
-    cli_catch_signals();
     s.opt.callbacks = cli_callbacks(&t, false);
     status = fs_convert(operands.items[0], out, type, &s.opt, &err);
     cli_term_clear(&t);
@@ -74,22 +70,18 @@ static int verify_main(int argc, char **argv) {
     cli_settings_init(&s);
     cli_term_init(&t, false, false, 0);
     cli_add_terminal_options(&o, &s);
-    fs_status status = cli_parse("verify", &o, argc, argv, &operands), first = FS_OK;
+    fs_status status = FS_OK, first = FS_OK;
     size_t failed = 0;
-    if (status) goto done;
-    if (s.help) {
-        fputs(verify_help, stdout);
-        status = cli_flush(&t);
+    int code = 0;
+    if (!cli_begin("verify", verify_help, &o, argc, argv, &s, &t, &operands, &code)) {
+        status = (fs_status)code;
         goto done;
     }
-    if ((status = cli_settings_finish("verify", &s))) goto done;
-    cli_term_init(&t, s.no_color, s.quiet, s.verbose);
     if (!operands.count) {
         cli_error(&t, "no bundle given (see: fakeshield verify --help)");
         status = FS_E_USAGE;
         goto done;
     }
-    cli_catch_signals();
     for (size_t i = 0; i < operands.count && !cli_signal(); i++) {
         const fs_callbacks callbacks = cli_callbacks(&t, false);
         fs_error err = {0};

@@ -205,18 +205,9 @@ static int explain_main(int argc, char **argv) {
     cli_option_add(&o, (cli_option){.name = "upstream-cli", .kind = CLI_FLAG, .target = &run.upstream_cli});
     cli_option_add(&o, (cli_option){.letter = 'r', .name = "recursive", .kind = CLI_FLAG, .target = &run.recursive});
     cli_option_add(&o, (cli_option){.name = "list", .kind = CLI_TEXTS, .target = &run.lists});
-    fs_status status = cli_parse("explain", &o, argc, argv, &operands);
-    int code = (int)status;
-    if (status) goto done;
-    if (run.s.help) {
-        fputs(help, stdout);
-        code = (int)cli_flush(&run.term);
-        goto done;
-    }
-    if ((code = (int)cli_settings_finish("explain", &run.s))) goto done;
-    cli_term_init(&run.term, run.s.no_color, run.s.quiet, run.s.verbose);
-    cli_catch_signals();
-    status = prepare(&run, &operands);
+    int code = 0;
+    if (!cli_begin("explain", help, &o, argc, argv, &run.s, &run.term, &operands, &code)) goto done;
+    fs_status status = prepare(&run, &operands);
     if (status) {
         code = cli_signal() ? 128 + cli_signal() : (int)status;
         goto done;

@@ -22,21 +22,18 @@ static int info_main(int argc, char **argv) {
     cli_add_terminal_options(&o, &s);
     cli_option_add(&o, (cli_option){.name = "json", .kind = CLI_FLAG, .target = &json});
     cli_option_add(&o, (cli_option){.name = "tensors", .kind = CLI_FLAG, .target = &tensors});
-    fs_status status = cli_parse("info", &o, argc, argv, &operands), first = FS_OK;
+    fs_status status = FS_OK, first = FS_OK;
     size_t failed = 0;
-    if (status) goto done;
-    if (s.help) {
-        fputs(help, stdout);
-        status = cli_flush(&t);
+    int code = 0;
+    if (!cli_begin("info", help, &o, argc, argv, &s, &t, &operands, &code)) {
+        status = (fs_status)code;
         goto done;
     }
-    if ((status = cli_settings_finish("info", &s))) goto done;
     if (!operands.count) {
         cli_error(&t, "no path given (see: fakeshield info --help)");
         status = FS_E_USAGE;
         goto done;
     }
-    cli_catch_signals();
     for (size_t i = 0; i < operands.count && !cli_signal(); i++) {
         char *text = NULL;
         fs_error err = {0};

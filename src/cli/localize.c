@@ -239,18 +239,9 @@ static int localize_main(int argc, char **argv) {
     cli_settings_init(&run.s);
     cli_term_init(&run.term, false, false, 0);
     add_options(&o, &run);
-    fs_status status = cli_parse("localize", &o, argc, argv, &operands);
-    int code = (int)status;
-    if (status) goto done;
-    if (run.s.help) {
-        fputs(help, stdout);
-        code = (int)cli_flush(&run.term);
-        goto done;
-    }
-    if ((code = (int)cli_settings_finish("localize", &run.s))) goto done;
-    cli_term_init(&run.term, run.s.no_color, run.s.quiet, run.s.verbose);
-    cli_catch_signals();
-    status = prepare(&run, &operands);
+    int code = 0;
+    if (!cli_begin("localize", help, &o, argc, argv, &run.s, &run.term, &operands, &code)) goto done;
+    fs_status status = prepare(&run, &operands);
     if (status) {
         code = cli_signal() ? 128 + cli_signal() : (int)status;
         goto done;

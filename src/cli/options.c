@@ -251,3 +251,19 @@ const char *cli_model_dir(const char *command, const cli_settings *s) {
     if (!s->model) usage_error(command, "no model: give the checkpoint directory with -m DIR or in FAKESHIELD_MODEL");
     return s->model;
 }
+
+bool cli_begin(const char *command, const char *help, const cli_options *o, int argc, char **argv, cli_settings *s, cli_term *t,
+               cli_list *operands, int *code) {
+    fs_status status = cli_parse(command, o, argc, argv, operands);
+    if (!status && s->help) {
+        fputs(help, stdout);
+        *code = (int)cli_flush(t);
+        return false;
+    }
+    if (!status) status = cli_settings_finish(command, s);
+    *code = (int)status;
+    if (status) return false;
+    cli_term_init(t, s->no_color, s->quiet, s->verbose);
+    cli_catch_signals();
+    return true;
+}

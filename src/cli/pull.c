@@ -133,15 +133,12 @@ static int pull_main(int argc, char **argv) {
     cli_option_add(&o, (cli_option){.name = "mirror", .kind = CLI_TEXT, .target = &opt.base_url});
     cli_option_add(&o, (cli_option){.name = "token-env", .kind = CLI_TEXT, .target = &token_env});
     cli_option_add(&o, (cli_option){.letter = 'j', .name = "jobs", .kind = CLI_INT, .target = &opt.jobs, .low = 1, .high = 32});
-    fs_status status = cli_parse("pull", &o, argc, argv, &operands);
-    if (status) goto done;
-    if (s.help) {
-        fputs(help, stdout);
-        status = cli_flush(&t);
+    int code = 0;
+    fs_status status = FS_OK;
+    if (!cli_begin("pull", help, &o, argc, argv, &s, &t, &operands, &code)) {
+        status = (fs_status)code;
         goto done;
     }
-    if ((status = cli_settings_finish("pull", &s))) goto done;
-    cli_term_init(&t, s.no_color, s.quiet, s.verbose);
     if (operands.count > 1 || (list && check)) {
         cli_error(&t, "%s (see: fakeshield pull --help)",
                   list && check ? "--list and --check are two things; give one" : "one thing at a time");
