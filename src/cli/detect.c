@@ -10,7 +10,7 @@ static const char help[] = "Usage: fakeshield detect -m DIR [options] IMAGE...\n
                            "Says of each picture whether it was tampered with, why, and where. IMAGE: files, folders, quoted\n"
                            "globs, or - for a list on standard input. Writes <name>.json, <name>_mask.png, <name>_overlay.png.\n"
                            "\n"
-                           "  -m, --model DIR       checkpoint as downloaded: DTE-FDM/, MFLM/, DTG.pth (or FAKESHIELD_MODEL)\n"
+                           "  -m, --model DIR       checkpoint as downloaded, or a bundle (see convert); or FAKESHIELD_MODEL\n"
                            "  -o, --out DIR         where results go (default: fakeshield-out)   --no-files   print only\n"
                            "  -r, --recursive       folders with their subfolders       --list FILE  paths, one a line\n"
                            "      --resume          keep results that are complete, finish partial ones\n"
