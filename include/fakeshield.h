@@ -150,8 +150,8 @@ FS_API fs_sampling fs_sampling_upstream(void);
 typedef struct fs_detector fs_detector;
 typedef struct fs_result fs_result;
 
-/* Opens a checkpoint directory laid out as users download it (DTE-FDM/, MFLM/, DTG.pth), or a bundle that fs_convert made of one. Reads configs, checks that the parts
- * are there; weights are mapped when a stage first runs. The strings in `options` are copied. */
+/* Opens a checkpoint directory laid out as users download it (DTE-FDM/, MFLM/, DTG.pth), or a bundle that fs_convert made of one. Reads
+ * configs, checks that the parts are there; weights are mapped when a stage first runs. The strings in `options` are copied. */
 FS_API fs_status fs_detector_create(const char *model_dir, const fs_options *options, fs_detector **out, fs_error *err);
 FS_API void fs_detector_free(fs_detector *d);
 
