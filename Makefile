@@ -47,7 +47,7 @@ tsan: ## the suite under ThreadSanitizer (clang)
 	@mkdir -p build/tsan
 	@$(call CONFIGURE,tsan,)
 	@cmake --build --preset tsan -j $(JOBS)
-	@cd build/tsan && TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1" $(CTEST) -LE parity-full
+	@cd build/tsan && FS_TEST_NO_LIMITS=1 TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1" $(CTEST) -LE parity-full
 
 fuzz: ## every fuzz harness for SECONDS each (clang)
 	@scripts/deps.sh build fuzz

@@ -34,7 +34,7 @@ else
     skip "a small tmpfs cannot be mounted here"
 fi
 
-if [ -n "${FS_TEST_NO_LIMITS:-}" ]; then # coverage's counters are files too, and would be cut with the rest
+if [ -n "${FS_TEST_NO_LIMITS:-}" ]; then # the files of coverage and ThreadSanitizer would be cut with the rest
     begin "files may not grow"
     skip "FS_TEST_NO_LIMITS is set"
     finish
