@@ -282,7 +282,11 @@ static void test_status_codes(void **state) {
         expect(x, lasting[i / 2].status, lasting[i / 2].words);
         expect_no_large(x);
         assert_false(there(x, "sub/large.bin.part"));
-        if (lasting[i / 2].code != 500) assert_in_range(hub_requests(x->hub, where[i % 2], NULL), 1, 4); /* no use in trying again */
+        /* No use in trying again: up to four parts ask at once, and as many of the round before may still be on their way to a busy server.
+         * Trying again would ask many times more, as 500 does. */
+        const size_t asked = hub_requests(x->hub, where[i % 2], NULL);
+        if (lasting[i / 2].code != 500) assert_in_range(asked, 1, 8);
+        else assert_true(asked > 1);
     }
 }
 
