@@ -22,13 +22,13 @@ export root build seconds
 # shellcheck disable=SC2016 # expanded by the inner shell
 printf '%s\n' "$@" | xargs -P "$(nproc)" -I{} sh -c '
     corpus=$root/tests/fuzz/corpus/$1
-    mkdir -p "$build/work/$1"
+    mkdir -p "$build/inputs/$1"
     [ -d "$corpus" ] || corpus=
     if OMP_NUM_THREADS=1 "$build/tests/fuzz_$1" -max_total_time="$seconds" -timeout=25 -rss_limit_mb=2560 -print_final_stats=1 \
-        -artifact_prefix="$build/found/$1-" "$build/work/$1" $corpus >"$build/work/$1.log" 2>&1; then
-        echo "$1: nothing found, $(grep -o "stat::number_of_executed_units: *[0-9]*" "$build/work/$1.log" | tr -dc 0-9) runs"
+        -artifact_prefix="$build/found/$1-" "$build/inputs/$1" $corpus >"$build/inputs/$1.log" 2>&1; then
+        echo "$1: nothing found, $(grep -o "stat::number_of_executed_units: *[0-9]*" "$build/inputs/$1.log" | tr -dc 0-9) runs"
     else
-        echo "$1: FAILED, see $build/work/$1.log and $build/found/$1-*"
-        tail -n 20 "$build/work/$1.log"
+        echo "$1: FAILED, see $build/inputs/$1.log and $build/found/$1-*"
+        tail -n 20 "$build/inputs/$1.log"
         exit 1
     fi' sh {}

@@ -138,7 +138,8 @@ struct fs_result {
     int64_t prompt_tokens, new_tokens, guessed_tokens; /* guessed: of the new ones, those that came by guessing ahead */
 };
 fs_result *fs_result_create(const char *image); /* NULL when out of memory */
-/* SHA-256 over the configs and over name, size and first 64 KiB of every weight file: tells checkpoints apart without reading 45 GB. */
+/* SHA-256 over name, size and first 64 KiB of every file of DTE-FDM, MFLM and DTG (or of the bundle): tells checkpoints apart without
+ * reading 45 GB. */
 fs_status fs_fingerprint(const fs_layout *l, char out[65], fs_error *err);
 void fs_result_warn(fs_result *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
