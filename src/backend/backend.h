@@ -32,6 +32,7 @@ typedef struct fs_backend {
     void (*weighted_rows)(const float *p, const float *v, int64_t ldv, int64_t n, int64_t d, float *y);
 
     void (*to_f32)(const void *x, fs_dtype type, float *y, int64_t n); /* from F32, F16 or BF16, exact */
+    void (*from_f32)(const float *x, fs_dtype type, void *y, int64_t n); /* to F32, F16 or BF16, to nearest even */
     void (*round)(float *x, int64_t n, fs_dtype precision);            /* in place, to nearest even; F32 changes nothing */
 
     /* Elementwise; y may be an input. */

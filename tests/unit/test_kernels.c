@@ -105,6 +105,16 @@ static void check_rounding(const fs_backend *be) {
         memcpy(y, x, sizeof y);
         be->round(y, N, types[t]);
         for (int i = 0; i < N; i++) assert_true(same(y[i], t ? widen(narrow(x[i], types[t]), types[t]) : x[i]));
+        if (t) { /* stored in 16 bits: the same rounding */
+            uint16_t h[N];
+            be->from_f32(x, types[t], h, N);
+            for (int i = 0; i < N; i++) assert_true(isnan(x[i]) ? isnan(widen(h[i], types[t])) : h[i] == narrow(x[i], types[t]));
+            for (int n = 0; n < 40; n++) { /* tails, nothing written behind the end */
+                for (int i = 0; i < 48; i++) h[i] = 0x1234;
+                be->from_f32(x + 2100, types[t], h, n);
+                for (int i = 0; i < 48; i++) assert_int_equal(h[i], i < n ? narrow(x[2100 + i], types[t]) : 0x1234);
+            }
+        }
         memcpy(y, x, sizeof y);
         for (int i = 0; i < 100; i++) be->round(y + i, 1, types[t]);
         for (int i = 0; i < 101; i++) assert_true(same(y[i], t && i < 100 ? widen(narrow(x[i], types[t]), types[t]) : x[i]));

@@ -16,6 +16,7 @@
                            float *y, int64_t ldy);                                                                                         \
     void fs_weighted_rows_##isa(const float *p, const float *v, int64_t ldv, int64_t n, int64_t d, float *y);                              \
     void fs_to_f32_##isa(const void *x, fs_dtype type, float *y, int64_t n);                                                               \
+    void fs_from_f32_##isa(const float *x, fs_dtype type, void *y, int64_t n);                                                             \
     void fs_round_##isa(float *x, int64_t n, fs_dtype precision);                                                                          \
     void fs_add_##isa(const float *a, const float *b, float *y, int64_t n);                                                                \
     void fs_mul_##isa(const float *a, const float *b, float *y, int64_t n);                                                                \

@@ -64,6 +64,14 @@ static inline vf v_round_bf16(vf a) {
     return _mm256_and_ps(kept, _mm256_castsi256_ps(_mm256_set1_epi32((int)0xFFFF0000u)));
 }
 
+static inline void v_store_f16(uint16_t *p, vf a) {
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+static inline void v_store_bf16(uint16_t *p, vf a) {
+    const __m256i u = _mm256_srli_epi32(_mm256_castps_si256(v_round_bf16(a)), 16);
+    _mm_storeu_si128((__m128i *)(void *)p, _mm_packus_epi32(_mm256_castsi256_si128(u), _mm256_extracti128_si256(u, 1)));
+}
+
 static inline vd v_wide_zero(void) { return (vd){_mm256_setzero_pd(), _mm256_setzero_pd()}; }
 static inline vd v_wide_add(vd s, vf a) {
     s.lo = _mm256_add_pd(s.lo, _mm256_cvtps_pd(_mm256_castps256_ps128(a)));

@@ -54,6 +54,13 @@ static inline vf v_round_bf16(vf a) {
     return _mm512_castsi512_ps(_mm512_and_si512(kept, _mm512_set1_epi32((int)0xFFFF0000u)));
 }
 
+static inline void v_store_f16(uint16_t *p, vf a) {
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+static inline void v_store_bf16(uint16_t *p, vf a) {
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(v_round_bf16(a)), 16)));
+}
+
 static inline vd v_wide_zero(void) { return (vd){_mm512_setzero_pd(), _mm512_setzero_pd()}; }
 static inline vd v_wide_add(vd s, vf a) {
     s.lo = _mm512_add_pd(s.lo, _mm512_cvtps_pd(_mm512_castps512_ps256(a)));

@@ -72,6 +72,26 @@ void FS_KERNEL(fs_to_f32)(const void *x, fs_dtype type, float *y, int64_t n) {
         memmove(y, x, (size_t)n * sizeof *y);
 }
 
+static inline __attribute__((always_inline)) void narrow_all(const float *x, fs_dtype type, uint16_t *y, int64_t n) {
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        if (type == FS_DTYPE_F16) v_store_f16(y + i, v_load(x + i));
+        else v_store_bf16(y + i, v_load(x + i));
+    }
+    if (i == n) return;
+    uint16_t tail[LANES];
+    if (type == FS_DTYPE_F16) v_store_f16(tail, v_load_part(x + i, n - i));
+    else v_store_bf16(tail, v_load_part(x + i, n - i));
+    for (int64_t k = 0; i + k < n; k++) y[i + k] = tail[k];
+}
+void FS_KERNEL(fs_from_f32)(const float *x, fs_dtype type, void *y, int64_t n) {
+    if (type == FS_DTYPE_F16)
+        narrow_all(x, FS_DTYPE_F16, y, n);
+    else if (type == FS_DTYPE_BF16)
+        narrow_all(x, FS_DTYPE_BF16, y, n);
+    else
+        for (int64_t i = 0; i < n; i++) ((float *)y)[i] = x[i];
+}
 static inline __attribute__((always_inline)) void round_all(float *x, int64_t n, fs_dtype precision) {
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) v_store(x + i, v_round_to(v_load(x + i), precision));

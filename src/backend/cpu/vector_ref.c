@@ -19,6 +19,16 @@ void fs_to_f32_ref(const void *x, fs_dtype type, float *y, int64_t n) {
     }
 }
 
+void fs_from_f32_ref(const float *x, fs_dtype type, void *y, int64_t n) {
+    uint16_t *h = y;
+    if (type == FS_DTYPE_F16)
+        for (int64_t i = 0; i < n; i++) h[i] = fs_f32_to_f16(x[i]);
+    else if (type == FS_DTYPE_BF16)
+        for (int64_t i = 0; i < n; i++) h[i] = fs_f32_to_bf16(x[i]);
+    else
+        memmove(y, x, (size_t)n * sizeof *x);
+}
+
 void fs_round_ref(float *x, int64_t n, fs_dtype precision) {
     if (precision == FS_DTYPE_BF16)
         for (int64_t i = 0; i < n; i++) x[i] = fs_bf16_to_f32(fs_f32_to_bf16(x[i]));
