@@ -8,6 +8,8 @@
 #define FS_BUNDLE_MFLM "mflm.gguf"
 #define FS_BUNDLE_VISION "vision.gguf"
 
+#define FS_BUNDLE_SYNTHETIC "fakeshield.synthetic" /* bool: the weights are random */
+
 enum { FS_BUNDLE_NAME = 64 };
 
 /* A --type: one storage type for the language models' matrices, or the recommended mixture. */

@@ -1,5 +1,5 @@
-/* Running from a bundle (docs/bundle.md): the tensors of its files under upstream's names, block types packed for the kernels, and the
- * configs and tokenizer that lie in the language model's metadata. */
+/* Running from a bundle (docs/bundle.md): the tensors of its files under upstream's names, block types packed for the kernels at
+ * their first use, and the configs and tokenizer that lie in the language model's metadata. */
 #include "pipeline/bundle.h"
 
 #include <stdlib.h>
@@ -17,7 +17,7 @@ struct fs_bundle {
     int64_t layers;
     fs_archive_layer rules[MAX_RULES];
     fs_archive_stack vision_stack;
-    fs_tensor_source vision_source, joined;
+    fs_tensor_source vision_source, joined, bound; /* bound: what a model sees */
     fs_packed_source *packed;
     fs_archive_layer clip_rule, dtg_rule;
     fs_archive_stack clip_stack, dtg_stack;
@@ -40,6 +40,14 @@ static const char *origin(void *user, const char *name) {
     for (int64_t i = 0; fs_bundle_llm_tensor(b->layers, i, &t); i++)
         if (strcmp(t.upstream, name) == 0) return b->lm_path;
     return b->vision_source.origin(b->vision_source.user, name);
+}
+
+/* Packed, but for the table of embeddings: single rows are read from it, which the file's blocks give as well. */
+static const fs_tensor *find_packed(void *user, const char *name) {
+    fs_bundle *b = user;
+    if (strcmp(name, "model.embed_tokens.weight") == 0) return find(b, name);
+    const fs_tensor_source *packed = fs_packed_source_tensors(b->packed);
+    return packed->find(packed->user, name);
 }
 
 /* A file of the checkpoint kept in the metadata; data NULL = not there. It lives as long as the archive. */
@@ -81,6 +89,16 @@ fs_status fs_bundle_read_config(const char *lm_path, fs_lm_config *out, fs_error
     return status;
 }
 
+fs_status fs_bundle_is_synthetic(const fs_layout *l, bool *out, fs_error *err) {
+    fs_archive *a = NULL;
+    *out = false;
+    if (!l->bundle) return FS_OK;
+    fs_status status = fs_archive_open(l->vision, &a, err); /* of the three files the one with the shortest header */
+    if (!status && fs_archive_gguf(a)) status = fs_gguf_bool(fs_archive_gguf(a), FS_BUNDLE_SYNTHETIC, false, out, err);
+    fs_archive_free(a);
+    return status;
+}
+
 fs_status fs_bundle_tokenizer(const fs_bundle *b, fs_tokenizer_rules rules, fs_tokenizer **out, fs_error *err) {
     fs_tokenizer_files files = {.where = b->lm_path};
     fs_status status = kept_file(b->lm, "tokenizer.model", &files.model, err);
@@ -99,7 +117,7 @@ fs_status fs_bundle_clip(const fs_bundle *b, fs_clip *clip, fs_error *err) {
     return status ? status : fs_clip_bind(clip, &config, fs_packed_source_tensors(b->clip_packed), "vision_model.", err);
 }
 
-const fs_tensor_source *fs_bundle_tensors(const fs_bundle *b) { return fs_packed_source_tensors(b->packed); }
+const fs_tensor_source *fs_bundle_tensors(const fs_bundle *b) { return &b->bound; }
 fs_tensor_source fs_bundle_dtg(fs_bundle *b) { return fs_archive_stack_source(&b->dtg_stack); }
 
 fs_status fs_bundle_open(const char *lm_path, const char *vision_path, const char *part, int threads, fs_bundle **out, fs_error *err) {
@@ -141,6 +159,7 @@ fs_status fs_bundle_open(const char *lm_path, const char *vision_path, const cha
     b->vision_stack.layers = b->rules;
     b->vision_source = fs_archive_stack_source(&b->vision_stack);
     b->joined = (fs_tensor_source){b, find, origin};
+    b->bound = (fs_tensor_source){b, find_packed, origin};
     b->clip_rule = (fs_archive_layer){.archive = b->vision, .from = "vision_model.", .to = "clip."};
     b->clip_stack = (fs_archive_stack){.layers = &b->clip_rule, .count = 1};
     b->clip_source = fs_archive_stack_source(&b->clip_stack);

@@ -17,6 +17,8 @@ struct fs_detector {
     fs_mflm *stage2;
     char *name;
     char fingerprint[65];
+    bool synthetic;        /* a bundle of random weights */
+    const fs_force *force; /* see fs_detector_force */
 };
 
 /* ---- opening ---- */
@@ -91,7 +93,8 @@ fs_status fs_detector_create(const char *model_dir, const fs_options *options, f
     }
     if (d->options.sampling.top_p < 0) d->options.sampling.top_p = 1;
     if (d->options.sampling.top_k < 0) d->options.sampling.top_k = 50;
-    s = fs_fingerprint(&d->layout, d->fingerprint, err);
+    if ((s = fs_fingerprint(&d->layout, d->fingerprint, err))) goto done;
+    s = fs_bundle_is_synthetic(&d->layout, &d->synthetic, err);
 done:
     if (s) fs_detector_free(d);
     else *out = d;
@@ -213,7 +216,11 @@ static void stamp(const fs_detector *d, fs_result *r) {
     r->exif_both = o->exif_both;
     r->verdict_only = o->verdict_only;
     r->threads = o->threads;
+    r->force = d->force;
+    if (d->synthetic) fs_result_warn(r, "the weights of %s are random (made by synth): everything said here is meaningless", d->name ? d->name : "this bundle");
 }
+
+void fs_detector_force(fs_detector *d, const fs_force *force) { d->force = force; }
 
 /* Reads the file once: its hash, its size as stage 2 sees it, and its pixels in one of the two styles. */
 static fs_status open_picture(const fs_detector *d, const char *path, fs_decode_style style, fs_result *r, fs_image **im, fs_error *err) {

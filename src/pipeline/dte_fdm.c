@@ -125,6 +125,11 @@ void fs_dte_fdm_close(fs_dte_fdm *s) {
     free(s);
 }
 
+fs_stage_parts fs_dte_fdm_parts(fs_dte_fdm *s) {
+    return (fs_stage_parts){.vision = &s->vision, .exec = &s->exec, .config = &s->config, .dtg = &s->dtg, .clip = &s->tower.clip,
+                            .projector = &s->projector, .llama = &s->llama, .tokenizer = s->tokenizer};
+}
+
 /* ---- the steps of one picture ---- */
 
 static fs_status name_domain(fs_dte_fdm *s, const fs_image *im, fs_result *r, fs_error *err) {
@@ -174,17 +179,25 @@ static fs_status see(fs_dte_fdm *s, const fs_image *im, const fs_options *opt, f
     return status;
 }
 
-/* The ids that follow `prompt_ids` when `sentence` is the beginning of the answer. They must continue the prompt, not change it. */
-static fs_status continuation(const fs_dte_fdm *s, const char *prompt, const fs_ids *prompt_ids, const char *sentence, fs_ids *out,
-                              fs_error *err) {
+/* The ids that follow `prompt_ids` when `answer` is the answer. They must continue the prompt, not change it. */
+static fs_status spell(const fs_dte_fdm *s, const char *prompt, const fs_ids *prompt_ids, const char *answer, fs_ids *out, fs_error *err) {
     fs_ids all = {0};
-    char *text = fs_format("%s %s%s", prompt, answer_opening, sentence);
+    char *text = fs_format("%s %s", prompt, answer);
     fs_status status = text ? fs_tokenizer_encode_image(s->tokenizer, text, &all, err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     if (!status && (all.count <= prompt_ids->count || memcmp(all.data, prompt_ids->data, prompt_ids->count * sizeof *all.data) != 0))
         status = fs_fail(err, FS_E_MISMATCH, "the tokenizer joins the prompt's end with the answer; no score can be read");
     for (size_t i = prompt_ids->count; !status && i < all.count; i++) status = fs_ids_push(out, all.data[i], err);
     fs_ids_free(&all);
     free(text);
+    return status;
+}
+
+/* The same when `sentence` is what the answer says behind its opening. */
+static fs_status continuation(const fs_dte_fdm *s, const char *prompt, const fs_ids *prompt_ids, const char *sentence, fs_ids *out,
+                              fs_error *err) {
+    char *answer = fs_format("%s%s", answer_opening, sentence);
+    fs_status status = answer ? spell(s, prompt, prompt_ids, answer, out, err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    free(answer);
     return status;
 }
 
@@ -254,7 +267,7 @@ static fs_status repeatable(const fs_dte_fdm *s, const char *prompt, const fs_id
 
 static fs_status write_answer(fs_dte_fdm *s, fs_llama_state *state, const float *last, const char *prompt, const fs_ids *prompt_ids,
                               const fs_options *opt, fs_result *r, fs_error *err) {
-    fs_ids ids = {0}, context = {0};
+    fs_ids ids = {0}, context = {0}, script = {0};
     char *raw = NULL;
     struct stream stream = {.callbacks = &s->callbacks, .eos = fs_tokenizer_eos(s->tokenizer)};
     fs_generation g = {.max_new_tokens = opt->max_new_tokens, .eos = stream.eos, .sampling = opt->sampling, .step = "writing",
@@ -266,6 +279,13 @@ static fs_status write_answer(fs_dte_fdm *s, fs_llama_state *state, const float 
     g.context = context.data;
     g.n_context = context.count;
     g.accepted = &r->guessed_tokens;
+    if (!status && r->force) {
+        if ((status = spell(s, prompt, prompt_ids, r->force->explanation, &script, err))) goto done;
+        g.script = script.data;
+        g.n_script = script.count;
+        g.max_new_tokens = r->force->tokens;
+        g.eos = -1;
+    }
     if (status || (status = fs_generate(&s->exec, &s->llama, state, last, &g, &ids, err))) goto done;
     if ((status = stream_token(&stream, FS_TEXT_STREAM_END, NULL, err))) goto done; /* half a character may still be held back */
     if ((status = fs_tokenizer_decode(s->tokenizer, ids.data, ids.count, true, &raw, err))) goto done;
@@ -286,6 +306,7 @@ done:
     fs_text_stream_free(stream.text);
     fs_ids_free(&ids);
     fs_ids_free(&context);
+    fs_ids_free(&script);
     free(raw);
     return status;
 }

@@ -83,6 +83,7 @@ fs_status fs_generate(fs_exec *c, const fs_llama *m, fs_llama_state *state, cons
             int32_t id = 0;
             const float *h = rows + (int64_t)row * hidden;
             if ((status = fs_sample(fs_f32(logits) + (int64_t)row * vocab, (int32_t)vocab, &g->sampling, &rng, &id, err))) break;
+            if ((size_t)written < g->n_script) id = g->script[written];
             if ((status = fs_ids_push(out, id, err))) break;
             if (g->on_token && (status = g->on_token(g->user, id, h, err))) break;
             fs_progress(c->callbacks, g->step, ++written, g->max_new_tokens);

@@ -152,6 +152,12 @@ void fs_mflm_close(fs_mflm *s) {
     free(s);
 }
 
+fs_stage_parts fs_mflm_parts(fs_mflm *s) {
+    return (fs_stage_parts){.vision = &s->exec, .exec = &s->exec, .config = &s->config, .clip = &s->tower.clip, .projector = &s->projector,
+                            .llama = &s->llama, .tokenizer = s->tokenizer, .seg_head = &s->seg_head, .sam = &s->sam,
+                            .sam_prompt = &s->sam_prompt, .sam_decoder = &s->sam_decoder};
+}
+
 /* ---- the steps of one picture ---- */
 
 /* Projected CLIP features [patches, hidden] and, with boxes, the region rows [n_boxes, hidden]. */
@@ -195,11 +201,19 @@ static fs_status keep_seg_state(void *user, int32_t id, const float *state, fs_e
     return FS_OK;
 }
 
+/* An answer's ids, EOS behind them, without the tokenizer's BOS. */
+static fs_status forced_answer(const fs_mflm *s, const char *text, fs_ids *out, fs_error *err) {
+    const int32_t bos = fs_tokenizer_bos(s->tokenizer);
+    fs_status status = fs_tokenizer_encode(s->tokenizer, text, out, err);
+    if (!status && out->count && out->data[0] == bos) memmove(out->data, out->data + 1, --out->count * sizeof *out->data);
+    return status ? status : fs_ids_push(out, fs_tokenizer_eos(s->tokenizer), err);
+}
+
 static fs_status answer(fs_mflm *s, const fs_image *im, const char *text, const float *boxes, size_t n_boxes, const fs_options *opt,
                         fs_result *r, struct seg_states *seg, fs_error *err) {
     fs_exec *c = &s->exec;
     fs_llama_state state = {0};
-    fs_ids ids = {0}, out = {0};
+    fs_ids ids = {0}, out = {0}, script = {0};
     float *last = NULL;
     fs_tensor *image = NULL, *regions = NULL;
     double t = fs_now(), now;
@@ -241,8 +255,10 @@ static fs_status answer(fs_mflm *s, const fs_image *im, const char *text, const 
     memcpy(last, fs_f32(h) + (h->shape[0] - 1) * seg->hidden, (size_t)seg->hidden * sizeof *last);
     fs_arena_release(c->arena, mark);
     now = fs_now(), r->times2.prefill = now - t, t = now;
-    const fs_generation g = {.max_new_tokens = MAX_NEW_TOKENS, .eos = fs_tokenizer_eos(s->tokenizer), .sampling = {.top_p = 1},
-                             .step = "pointing", .on_token = keep_seg_state, .user = seg};
+    fs_generation g = {.max_new_tokens = MAX_NEW_TOKENS, .eos = fs_tokenizer_eos(s->tokenizer), .sampling = {.top_p = 1},
+                       .step = "pointing", .on_token = keep_seg_state, .user = seg};
+    if (r->force && (status = forced_answer(s, r->force->segmentation, &script, err))) goto done;
+    if (script.count) g.script = script.data, g.n_script = script.count;
     if ((status = fs_generate(c, &s->llama, &state, last, &g, &out, err))) goto done;
     if (out.count && out.data[out.count - 1] == g.eos) out.count--;
     free(r->segmentation_text);
@@ -254,6 +270,7 @@ done:
     fs_llama_state_free(&state);
     fs_ids_free(&ids);
     fs_ids_free(&out);
+    fs_ids_free(&script);
     free(prompt);
     free(last);
     return status;

@@ -54,6 +54,8 @@ fs_tensor_source fs_bundle_dtg(fs_bundle *b);
 fs_status fs_bundle_read_config(const char *lm_path, fs_lm_config *out, fs_error *err); /* without opening the rest */
 fs_status fs_bundle_lm_config(const fs_bundle *b, fs_lm_config *out, fs_error *err);
 fs_status fs_bundle_tokenizer(const fs_bundle *b, fs_tokenizer_rules rules, fs_tokenizer **out, fs_error *err);
+/* *out: are these random weights that synth made? False for a checkpoint. */
+fs_status fs_bundle_is_synthetic(const fs_layout *l, bool *out, fs_error *err);
 fs_status fs_bundle_clip(const fs_bundle *b, fs_clip *clip, fs_error *err); /* binds it */
 
 /* ---- a vision tower with its weights ------------------------------------------------------------------------------- */
@@ -87,6 +89,9 @@ typedef struct fs_generation {
     const int32_t *context;
     size_t n_context;
     int64_t *accepted;         /* if not NULL: guesses that came true are added to it */
+    /* For measuring: the first n_script ids are these, whatever the model finds likeliest; all the work of finding it is done. NULL: none. */
+    const int32_t *script;
+    size_t n_script;
 } fs_generation;
 /* Continues from `last` [hidden], the state of the newest position in `state`. Appends the new ids (EOS included when reached) to *out.
  * The arena is released to where it stood after every step. */
@@ -97,6 +102,12 @@ fs_status fs_log_likelihood(fs_exec *c, const fs_llama *m, fs_llama_state *state
                             double *out, fs_error *err);
 
 /* ---- results ------------------------------------------------------------------------------------------------------- */
+
+/* For measuring, and never set otherwise: what a run writes whatever its models say, so that random weights do the work of a real answer. */
+typedef struct fs_force {
+    const char *explanation, *segmentation; /* what stage 1 writes behind its prompt, and stage 2, which then stops */
+    int tokens;                             /* of stage 1: exactly so many; past the explanation the model chooses, and EOS does not end it */
+} fs_force;
 
 typedef struct fs_times { double decode, domain, vision, prefill, score, generate, sam; } fs_times; /* seconds */
 enum { FS_MAX_REGIONS = 256 };
@@ -136,6 +147,7 @@ struct fs_result {
     int question_index;
     bool exif_both, verdict_only;
     int64_t prompt_tokens, new_tokens, guessed_tokens; /* guessed: of the new ones, those that came by guessing ahead */
+    const fs_force *force;       /* not owned; NULL outside of measuring */
 };
 fs_result *fs_result_create(const char *image); /* NULL when out of memory */
 /* SHA-256 over name, size and first 64 KiB of every file of DTE-FDM, MFLM and DTG (or of the bundle): tells checkpoints apart without
@@ -157,6 +169,25 @@ void fs_mflm_close(fs_mflm *s);
 /* Fills the mask of r from `text`. boxes: [n_boxes][4] in pixels of `im`, or NULL. */
 fs_status fs_mflm_run(fs_mflm *s, const fs_image *im, const char *text, const float *boxes, size_t n_boxes, const fs_options *opt,
                       fs_result *r, fs_error *err);
+
+/* What an open stage is made of, to time it part by part; NULL where a stage has no such part. Valid until the stage is closed. */
+typedef struct fs_stage_parts {
+    fs_exec *vision, *exec; /* of the vision parts, of the language model; one and the same in stage 2 */
+    const fs_lm_config *config;
+    const fs_resnet *dtg;
+    const fs_clip *clip;
+    const fs_projector *projector;
+    const fs_llama *llama;
+    const fs_tokenizer *tokenizer;
+    const fs_seg_head *seg_head;
+    const fs_sam_encoder *sam;
+    const fs_sam_prompt *sam_prompt;
+    const fs_sam_decoder *sam_decoder;
+} fs_stage_parts;
+fs_stage_parts fs_dte_fdm_parts(fs_dte_fdm *s);
+fs_stage_parts fs_mflm_parts(fs_mflm *s);
+/* From now on results of `d` are forced; NULL ends it. `force` must live as long. */
+void fs_detector_force(fs_detector *d, const fs_force *force);
 
 /* The tensors of `a` that no model asked for and that `known` (a NULL-terminated list of substrings) does not explain: one line through
  * the log, and into *first if not NULL. Returns how many. */
