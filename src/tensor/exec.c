@@ -80,6 +80,7 @@ bool fs_op_ready(const fs_op *op, int required) {
         fs_exec_fail(op->c, FS_E_INTERNAL, "%s: input %d is missing", op->name, i + 1);
         return false;
     }
+    for (size_t i = 0; i < sizeof op->in / sizeof op->in[0]; i++) fs_tensor_prepare(op->in[i]);
     return true;
 }
 

@@ -24,16 +24,23 @@ void fs_packed_free(fs_packed *p);
 /* Row `row` of a packed matrix as f32, the same numbers fs_row_to_f32 gives for the source. out: [cols] */
 void fs_packed_row(const fs_tensor *w, int64_t row, float *out);
 
-/* A source of tensors that hands out packed forms: a matrix with a packed form is packed when it is first asked for, any other tensor is
- * passed on as it is. So a model is bound as from any other source, and memory grows by one tensor at a time: with `mapped`, which says
- * that the tensors' bytes are pages of a mapped file, the source's pages are given back to the system as soon as a tensor is packed.
- * `inner` must outlive it. Not for use by several threads at once. */
+/* A source of tensors that hands out packed forms: a matrix with a packed form is packed when an operator first uses it (fs_tensor_prepare),
+ * any other tensor is passed on as it is. So a model is bound as from any other source, opening costs nothing, what is never used is never
+ * read, and memory grows by one tensor at a time: with `mapped`, which says that the tensors' bytes are pages of a mapped file, the source's
+ * pages are given back to the system as soon as a tensor is packed. `inner` must outlive it. Not for use by several threads at once. */
 typedef struct fs_packed_source fs_packed_source;
 fs_status fs_packed_source_create(const fs_tensor_source *inner, bool mapped, int threads, fs_packed_source **out, fs_error *err);
 void fs_packed_source_free(fs_packed_source *s); /* and every tensor it packed */
 const fs_tensor_source *fs_packed_source_tensors(fs_packed_source *s);
-/* A tensor that could not be packed (no memory) is passed on unpacked, which is slower but right; how many of each, and bytes packed. */
-typedef struct fs_packed_counts { size_t packed, failed, bytes; } fs_packed_counts;
+/* From now on, matrices of block types that have no packed form are packed as Q8_0: 8 bits a value in place of 4.5 to 6.6, at an error far
+ * below the one they have already. For files of other programs, which hold such types. */
+void fs_packed_source_widen(fs_packed_source *s);
+/* From now on, bytes are locked in memory: packed ones when they are made, passed-on ones when they are asked for. What the system refuses is
+ * counted and goes on unlocked. */
+void fs_packed_source_lock(fs_packed_source *s);
+/* A tensor that could not be packed (no memory) is used unpacked, which is slower but right. How many of each so far, bytes packed, and bytes
+ * that could not be locked. */
+typedef struct fs_packed_counts { size_t packed, failed, bytes, unlocked; } fs_packed_counts;
 fs_packed_counts fs_packed_source_counts(const fs_packed_source *s);
 
 #endif

@@ -35,7 +35,15 @@ typedef struct fs_tensor {
     void *data;                 /* aligned for its dtype; const in spirit for weights */
     const char *name;           /* of a weight, for error lines; else NULL */
     struct fs_tape_node *node;  /* the tape's record of how it was made; NULL outside training */
+    struct fs_lazy *lazy;       /* of a weight that is made ready at its first use (data is NULL until then); else NULL */
 } fs_tensor;
+
+/* Makes the weight it belongs to ready: fills the tensor's data and takes itself out of it. Operators call it before they look at a weight
+ * (fs_op_ready), on the thread that runs them. Must not fail: what cannot be prepared is handed out as it is stored. */
+typedef struct fs_lazy { void (*prepare)(struct fs_lazy *self); } fs_lazy;
+static inline void fs_tensor_prepare(const fs_tensor *t) {
+    if (t && t->lazy) t->lazy->prepare(t->lazy);
+}
 
 int64_t fs_tensor_count(const fs_tensor *t);                  /* elements */
 static inline float *fs_f32(const fs_tensor *t) { return (float *)t->data; }

@@ -502,8 +502,14 @@ static void source_packs_once(void **state) {
     assert_ptr_equal(t->find(t->user, "c"), &tensors[2]);
     assert_null(t->find(t->user, "d"));
     assert_string_equal(t->origin(t->user, "a"), "shelf.gguf");
-    const fs_packed_counts n = fs_packed_source_counts(source);
-    assert_true(n.packed == 1 && n.failed == 0 && n.bytes > 0);
+    fs_packed_counts n = fs_packed_source_counts(source);
+    assert_true(n.packed == 0 && n.bytes == 0 && !packed->data); /* nothing is read before its first use */
+    fs_exec x = {0};
+    assert_ok(fs_exec_init(&x, FS_DTYPE_F32, 2, NULL, err));
+    assert_non_null(fs_embedding(&x, (const int32_t[]){1}, 1, packed));
+    fs_exec_end(&x);
+    n = fs_packed_source_counts(source);
+    assert_true(n.packed == 1 && n.failed == 0 && n.bytes > 0 && packed->data && !packed->lazy);
     float row[640];
     for (int64_t i = 0; i < 700; i += 99) {
         fs_packed_row(packed, i, row);
@@ -517,13 +523,47 @@ static void source_packs_once(void **state) {
     free_matrix(&b);
 }
 
+/* A type without a packed form becomes Q8_0 when asked to: the same numbers to 8 bits. */
+static void source_widens(void **state) {
+    (void)state;
+    fs_rng r = fs_rng_seed(12);
+    matrix b = random_matrix(&r, FS_DTYPE_Q5_0, 50, 512);
+    b.blocks.name = "b";
+    shelf s = {&b.blocks, 1};
+    const fs_tensor_source inner = {&s, shelf_find, shelf_origin};
+    fs_packed_source *source;
+    fs_dtype packed;
+    if (fs_packed_type(FS_DTYPE_Q5_0, &packed)) { /* nothing to widen */
+        free_matrix(&b);
+        return;
+    }
+    assert_ok(fs_packed_source_create(&inner, false, 2, &source, err));
+    fs_packed_source_widen(source);
+    const fs_tensor *t = fs_packed_source_tensors(source)->find(fs_packed_source_tensors(source)->user, "b");
+    assert_true(t && t->dtype == FS_DTYPE_Q8_0X16);
+    fs_tensor_prepare(t);
+    assert_non_null(t->data);
+    float row[512];
+    for (int64_t i = 0; i < 50; i++) {
+        fs_packed_row(t, i, row);
+        for (int k = 0; k < 512; k++) {
+            float most = 0;
+            for (int j = k / 32 * 32; j < k / 32 * 32 + 32; j++) most = fmaxf(most, fabsf(b.wide[i * 512 + j]));
+            /* half a step of 127 to the largest of 32, and what the f16 scale rounds */
+            assert_true(fabsf(row[k] - b.wide[i * 512 + k]) <= most * (0.5f / 127 + 0.001f) + 4e-6f);
+        }
+    }
+    fs_packed_source_free(source);
+    free_matrix(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(packing_loses_nothing), cmocka_unit_test(sizes), cmocka_unit_test(plain_kernels_follow_the_definition),
         cmocka_unit_test(instruction_sets_agree), cmocka_unit_test(extremes_do_not_saturate), cmocka_unit_test(bad_values_show),
         cmocka_unit_test(rows_and_threads_do_not_matter), cmocka_unit_test(blocks_are_multiplied_exactly),
         cmocka_unit_test(activations_in_8_bits_cost_little), cmocka_unit_test(embeddings_read_rows), cmocka_unit_test(misuse_is_said),
-        cmocka_unit_test(source_packs_once),
+        cmocka_unit_test(source_packs_once), cmocka_unit_test(source_widens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
