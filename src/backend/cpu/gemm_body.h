@@ -60,7 +60,7 @@ static FS_INLINE void tile(const int rows, const int vectors, int64_t cols, int6
 
 void FS_KERNEL(fs_gemm_tile)(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add) {
     for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < cols; j += 16) _mm_prefetch((const char *)(c + i * ldc + j), _MM_HINT_T0);
+        for (int64_t j = 0; j < cols; j += 16) __builtin_prefetch(c + i * ldc + j);
 #if defined(FS_CHECKED_BUILD)
     tile((int)rows, COL_VECTORS, cols, k, a, b, c, ldc, add);
 #else
@@ -123,6 +123,9 @@ void FS_KERNEL(fs_pack_rows)(const void *w, fs_dtype type, int64_t ld, int64_t n
 /* ---- few rows: `rows` weight rows against m rows of x, one vector of partial sums for each pair ---- */
 
 enum { DOT_ROWS = 4, AHEAD = 1024 /* bytes of each weight row to fetch early */ };
+#ifndef FS_DOT_ROWS_FOR
+#define FS_DOT_ROWS_FOR(m) DOT_ROWS /* weight rows at once; less where the sums of m rows would not stay in registers */
+#endif
 
 static FS_INLINE void dot_block(const int m, const int rows, const fs_dtype type, const float *x, int64_t ldx, const char *w, int64_t ldw,
                                 int64_t k, float *y, int64_t ldy) {
@@ -135,7 +138,7 @@ static FS_INLINE void dot_block(const int m, const int rows, const fs_dtype type
         FS_UNROLL for (int i = 0; i < m; i++) in[i] = v_load(x + i * ldx + p);
         FS_UNROLL for (int j = 0; j < rows; j++) {
             const char *row = w + j * ldw * size;
-            _mm_prefetch(row + p * size + AHEAD, _MM_HINT_T0);
+            __builtin_prefetch(row + p * size + AHEAD);
             const vf weight = v_load_as(row, type, p);
             FS_UNROLL for (int i = 0; i < m; i++) sum[j][i] = v_fma(in[i], weight, sum[j][i]);
         }
@@ -151,7 +154,8 @@ static FS_INLINE void dot_all(const int m, const fs_dtype type, const float *x, 
                               int64_t k, float *y, int64_t ldy) {
     const int64_t size = type == FS_DTYPE_F32 ? 4 : 2;
     int64_t j = 0;
-    for (; j + DOT_ROWS <= n; j += DOT_ROWS) dot_block(m, DOT_ROWS, type, x, ldx, w + j * ldw * size, ldw, k, y + j, ldy);
+    for (; j + FS_DOT_ROWS_FOR(m) <= n; j += FS_DOT_ROWS_FOR(m))
+        dot_block(m, FS_DOT_ROWS_FOR(m), type, x, ldx, w + j * ldw * size, ldw, k, y + j, ldy);
     for (; j < n; j++) dot_block(m, 1, type, x, ldx, w + j * ldw * size, ldw, k, y + j, ldy);
 }
 
