@@ -6,10 +6,9 @@
 #include <sys/statvfs.h>
 
 #include "format/gguf.h"
-#include "pipeline/bundle.h"
+#include "pipeline/bundle_meta.h"
 #include "pipeline/pipeline.h"
 #include "tensor/block.h"
-#include "text/spm_model.h"
 
 enum { CHUNK = 1 << 20, MAX_TEXT = 1 << 26 }; /* values converted at a time; bytes of a config or tokenizer file */
 
@@ -54,13 +53,7 @@ static fs_status begin_output(job *j, output *o, const char *out_dir, const char
     free(path);
     if (status) return status;
     o->file = file;
-    fs_gguf_put_text(o->w, "general.architecture", architecture);
-    fs_gguf_put_text(o->w, "general.name", title);
-    fs_gguf_put_u32(o->w, "general.quantization_version", 2);
-    fs_gguf_put_u32(o->w, "general.file_type", j->type.file_type);
-    fs_gguf_put_u32(o->w, "fakeshield.bundle_version", 1);
-    fs_gguf_put_text(o->w, "fakeshield.type", j->type.name);
-    fs_gguf_put_text(o->w, "fakeshield.source_sha256", j->fingerprint);
+    fs_bundle_put_general(o->w, &j->type, architecture, title, j->fingerprint);
     return FS_OK;
 }
 
@@ -88,76 +81,17 @@ static fs_status put_files(output *o, const char *dir, fs_error *err) {
     return status;
 }
 
-static void put_llama(output *o, const fs_llama_config *g) {
-    fs_gguf_put_u32(o->w, "llama.vocab_size", (uint32_t)g->vocab);
-    fs_gguf_put_u32(o->w, "llama.context_length", (uint32_t)(g->max_positions > 0 ? g->max_positions : 4096));
-    fs_gguf_put_u32(o->w, "llama.embedding_length", (uint32_t)g->hidden);
-    fs_gguf_put_u32(o->w, "llama.block_count", (uint32_t)g->layers);
-    fs_gguf_put_u32(o->w, "llama.feed_forward_length", (uint32_t)g->intermediate);
-    fs_gguf_put_u32(o->w, "llama.attention.head_count", (uint32_t)g->heads);
-    fs_gguf_put_u32(o->w, "llama.attention.head_count_kv", (uint32_t)g->kv_heads);
-    fs_gguf_put_f32(o->w, "llama.attention.layer_norm_rms_epsilon", g->eps);
-    fs_gguf_put_u32(o->w, "llama.rope.dimension_count", (uint32_t)(g->hidden / g->heads));
-    fs_gguf_put_f32(o->w, "llama.rope.freq_base", g->rope_theta);
-    fs_gguf_put_text(o->w, "fakeshield.rope", "interleaved");
-}
-
-/* The vocabulary as llama.cpp wants it: one piece, score and kind per row of the embedding; added tokens behind the model's pieces. */
 static fs_status put_vocabulary(output *o, const char *dir, fs_tokenizer_rules rules, int64_t vocab, fs_error *err) {
     fs_tokenizer *t = NULL;
-    fs_spm_model m = {0};
     uint8_t *bytes = NULL;
     size_t size = 0;
-    char *path = fs_path_join(dir, "tokenizer.model"), **made = NULL;
-    fs_gguf_text *text = fs_alloc_zero((size_t)vocab, sizeof *text);
-    float *score = fs_alloc_zero((size_t)vocab, sizeof *score);
-    int32_t *kind = fs_alloc_zero((size_t)vocab, sizeof *kind);
-    fs_status status = FS_OK;
-    made = fs_alloc_zero((size_t)vocab, sizeof *made);
-    if (!path || !text || !score || !kind || !made) {
-        status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-        goto done;
-    }
-    if ((status = fs_read_file(path, MAX_TEXT, &bytes, &size, err)) || (status = fs_spm_read(bytes, size, path, &m, err))) goto done;
-    if ((status = fs_tokenizer_open(dir, rules, &t, err))) goto done;
-    for (int64_t i = 0; i < vocab; i++) {
-        const int32_t id = (int32_t)i;
-        if (id < m.count) {
-            text[i] = (fs_gguf_text){fs_spm_text(&m, id), m.pieces[id].length};
-            score[i] = m.pieces[id].score;
-            kind[i] = m.pieces[id].kind;
-            continue;
-        }
-        const bool known = id < fs_tokenizer_size(t);
-        if (known) {
-            if ((status = fs_tokenizer_decode(t, &id, 1, false, &made[i], err))) goto done;
-        } else if (!(made[i] = fs_format("[PAD%" PRId64 "]", i))) {
-            status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-            goto done;
-        }
-        text[i] = (fs_gguf_text){made[i], strlen(made[i])};
-        score[i] = -1000;
-        kind[i] = known ? FS_PIECE_USER : FS_PIECE_UNUSED;
-    }
-    fs_gguf_put_text(o->w, "tokenizer.ggml.model", "llama");
-    fs_gguf_put_strings(o->w, "tokenizer.ggml.tokens", (size_t)vocab, text);
-    fs_gguf_put_array(o->w, "tokenizer.ggml.scores", FS_GGUF_F32, (size_t)vocab, score);
-    fs_gguf_put_array(o->w, "tokenizer.ggml.token_type", FS_GGUF_I32, (size_t)vocab, kind);
-    if (fs_tokenizer_bos(t) >= 0) fs_gguf_put_u32(o->w, "tokenizer.ggml.bos_token_id", (uint32_t)fs_tokenizer_bos(t));
-    if (fs_tokenizer_eos(t) >= 0) fs_gguf_put_u32(o->w, "tokenizer.ggml.eos_token_id", (uint32_t)fs_tokenizer_eos(t));
-    fs_gguf_put_u32(o->w, "tokenizer.ggml.unknown_token_id", (uint32_t)m.unknown);
-    fs_gguf_put_bool(o->w, "tokenizer.ggml.add_bos_token", true);
-    fs_gguf_put_bool(o->w, "tokenizer.ggml.add_eos_token", false);
-done:
-    for (int64_t i = 0; made && i < vocab; i++) free(made[i]);
-    free(made);
-    free(kind);
-    free(score);
-    free(text);
+    char *path = fs_path_join(dir, "tokenizer.model");
+    fs_status status = path ? fs_read_file(path, MAX_TEXT, &bytes, &size, err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    if (!status) status = fs_tokenizer_open(dir, rules, &t, err);
+    if (!status) status = fs_bundle_put_vocabulary(o->w, path, (fs_bytes){bytes, size}, t, vocab, err);
+    fs_tokenizer_free(t);
     free(bytes);
     free(path);
-    fs_tokenizer_free(t);
-    fs_spm_free(&m);
     return status;
 }
 
@@ -178,7 +112,7 @@ static fs_status plan_language_model(job *j, output *o, const char *out_dir, boo
     if ((status = fs_llama_bind(&model, g, &source, "", err))) goto done; /* names, shapes and types are what config.json says */
     if ((status = begin_output(j, o, out_dir, first ? FS_BUNDLE_DTE : FS_BUNDLE_MFLM, "llama", first ? "FakeShield DTE-FDM" : "FakeShield MFLM", err))) goto done;
     fs_gguf_put_text(o->w, "general.license", "llama2");
-    put_llama(o, g);
+    fs_bundle_put_llama(o->w, g);
     if ((status = put_vocabulary(o, dir, first ? FS_RULES_437 : FS_RULES_428, g->vocab, err))) goto done;
     if ((status = put_files(o, dir, err))) goto done;
     for (int64_t i = 0; !status && fs_bundle_llm_tensor(g->layers, i, &t); i++) {
