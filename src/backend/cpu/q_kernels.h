@@ -29,7 +29,7 @@ typedef struct fs_quant {
     void (*multiply)(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows);
 } fs_quant;
 
-/* "ref", "avx2", "avxvnni" or "vnni" (AVX-512 VNNI); NULL if there is none of that name or the processor cannot run it. */
+/* "ref", "avx2", "avxvnni", "vnni" (AVX-512 VNNI), "neon", "dotprod" or "i8mm"; NULL if there is none of that name or the processor cannot run it. */
 const fs_quant *fs_quant_by_name(const char *name);
 /* The kernels that go with a table: the fastest of this processor with its best table, else those of the table's instruction set. */
 const fs_quant *fs_quant_for(const fs_backend *be);
@@ -48,6 +48,8 @@ bool fs_quant_run(const fs_quant *q, const fs_backend *be, const fs_quant_produc
 
 #if defined(__x86_64__)
 #define FS_Q_X86 1
+#elif defined(__aarch64__) && defined(__linux__)
+#define FS_Q_ARM 1
 #endif
 #define FS_Q_DECLARE(isa)                                                                                                                  \
     void fs_q_quantize_##isa(fs_dtype packed, const float *x, int64_t ldx, int n, int64_t cols, int64_t groups, uint8_t *out);             \
@@ -58,6 +60,11 @@ FS_Q_DECLARE(ref)
 FS_Q_DECLARE(avx2)
 FS_Q_DECLARE(avxvnni)
 FS_Q_DECLARE(vnni)
+#endif
+#ifdef FS_Q_ARM
+FS_Q_DECLARE(neon)
+FS_Q_DECLARE(dotprod)
+FS_Q_DECLARE(i8mm)
 #endif
 
 #endif

@@ -7,6 +7,9 @@
 #ifdef FS_Q_X86
 #include <cpuid.h>
 #endif
+#ifdef FS_Q_ARM
+#include <sys/auxv.h>
+#endif
 
 enum {
     ROWS = FS_PACKED_ROWS,
@@ -28,17 +31,28 @@ static bool has_avxvnni(void) { /* not every compiler's __builtin_cpu_supports k
 }
 #endif
 
+#ifdef FS_Q_ARM
+static const fs_quant neon_table = TABLE(neon, 4), dotprod_table = TABLE(dotprod, 8), i8mm_table = TABLE(i8mm, 8);
+
+static bool has_dotprod(void) { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+static bool has_i8mm(void) { return has_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0; }
+#endif
+
 const fs_quant *fs_quant_by_name(const char *name) {
 #ifdef FS_Q_X86
     if (strcmp(name, "vnni") == 0 && fs_backend_by_name("avx512") && __builtin_cpu_supports("avx512vnni")) return &vnni_table;
     if (strcmp(name, "avxvnni") == 0 && fs_backend_by_name("avx2") && has_avxvnni()) return &avxvnni_table;
     if (strcmp(name, "avx2") == 0 && fs_backend_by_name("avx2")) return &avx2_table;
+#elif defined(FS_Q_ARM)
+    if (strcmp(name, "i8mm") == 0 && fs_backend_by_name("neon") && has_i8mm()) return &i8mm_table;
+    if (strcmp(name, "dotprod") == 0 && fs_backend_by_name("neon") && has_dotprod()) return &dotprod_table;
+    if (strcmp(name, "neon") == 0 && fs_backend_by_name("neon")) return &neon_table;
 #endif
     return strcmp(name, "ref") == 0 ? &ref_table : NULL;
 }
 
 const fs_quant *fs_quant_for(const fs_backend *be) {
-    static const char *const best_first[] = {"vnni", "avxvnni", "avx2"};
+    static const char *const best_first[] = {"vnni", "avxvnni", "avx2", "i8mm", "dotprod", "neon"};
     if (be != fs_backend_best()) {
         const fs_quant *q = fs_quant_by_name(strcmp(be->name, "avx512") == 0 ? "vnni" : be->name);
         return q ? q : &ref_table;
