@@ -7,6 +7,9 @@
 #ifdef FS_CPU_X86
 #include <cpuid.h>
 #endif
+#ifdef FS_CPU_ARM
+#include <sys/auxv.h>
+#endif
 
 #define TABLE(isa, rows, cols)                                                                                                             \
     {                                                                                                                                      \
@@ -37,10 +40,18 @@ static bool has_avx512(void) {
 }
 #endif
 
+#ifdef FS_CPU_ARM
+static const fs_backend neon_table = TABLE(neon, FS_NEON_TILE_ROWS, FS_NEON_TILE_COLS);
+
+static bool has_neon(void) { return (getauxval(AT_HWCAP) & HWCAP_ASIMD) != 0; }
+#endif
+
 const fs_backend *fs_backend_by_name(const char *name) {
 #ifdef FS_CPU_X86
     if (strcmp(name, "avx512") == 0 && has_avx512()) return &avx512_table;
     if (strcmp(name, "avx2") == 0 && has_avx2()) return &avx2_table;
+#elif defined(FS_CPU_ARM)
+    if (strcmp(name, "neon") == 0 && has_neon()) return &neon_table;
 #endif
     return strcmp(name, "ref") == 0 ? &ref_table : NULL;
 }
@@ -49,6 +60,8 @@ const fs_backend *fs_backend_best(void) {
 #ifdef FS_CPU_X86
     if (has_avx512()) return &avx512_table;
     if (has_avx2()) return &avx2_table;
+#elif defined(FS_CPU_ARM)
+    if (has_neon()) return &neon_table;
 #endif
     return &ref_table;
 }

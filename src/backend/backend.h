@@ -55,7 +55,7 @@ typedef struct fs_backend {
 
 /* The fastest table this processor runs. */
 const fs_backend *fs_backend_best(void);
-/* "ref", "avx2" or "avx512"; NULL if there is none of that name or the processor cannot run it. */
+/* "ref", "avx2", "avx512" or "neon"; NULL if there is none of that name or the processor cannot run it. */
 const fs_backend *fs_backend_by_name(const char *name);
 
 /* ---- matrix product: c[m, n] = a[m, k] b + bias, rounded --------------------------------------------------------------------------- */

@@ -7,6 +7,8 @@
 
 #if defined(__x86_64__)
 #define FS_CPU_X86 1
+#elif defined(__aarch64__) && defined(__linux__)
+#define FS_CPU_ARM 1
 #endif
 
 #define FS_CPU_DECLARE(isa)                                                                                                                \
@@ -36,8 +38,11 @@ FS_CPU_DECLARE(ref)
 FS_CPU_DECLARE(avx2)
 FS_CPU_DECLARE(avx512)
 #endif
+#ifdef FS_CPU_ARM
+FS_CPU_DECLARE(neon)
+#endif
 
 enum { FS_REF_TILE_ROWS = 4, FS_REF_TILE_COLS = 8, FS_AVX2_TILE_ROWS = 6, FS_AVX2_TILE_COLS = 16, FS_AVX512_TILE_ROWS = 14,
-       FS_AVX512_TILE_COLS = 32 };
+       FS_AVX512_TILE_COLS = 32, FS_NEON_TILE_ROWS = 6, FS_NEON_TILE_COLS = 16 };
 
 #endif
