@@ -15,8 +15,8 @@
 enum { KC = FS_GEMM_KC };
 
 static void for_tables(void (*fn)(const fs_backend *be)) {
-    static const char *const names[] = {"ref", "avx2", "avx512"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const names[] = {"ref", "avx2", "avx512", "neon"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const fs_backend *be = fs_backend_by_name(names[i]);
         if (be) fn(be);
     }

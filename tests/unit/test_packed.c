@@ -184,10 +184,10 @@ static void plain_kernels_follow_the_definition(void **state) {
 
 static void instruction_sets_agree(void **state) {
     (void)state;
-    static const char *const names[] = {"avx2", "avxvnni", "vnni"};
+    static const char *const names[] = {"avx2", "avxvnni", "vnni", "neon", "dotprod", "i8mm"};
     fs_rng r = fs_rng_seed(3);
     int found = 0;
-    for (int n = 0; n < 3; n++) {
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
         const fs_quant *q = fs_quant_by_name(names[n]);
         if (!q) {
             print_message("%s: not on this processor\n", names[n]);
@@ -197,7 +197,7 @@ static void instruction_sets_agree(void **state) {
         assert_string_equal(q->name, names[n]);
         for (int i = 0; i < 3 * TRIES * TYPES; i++) {
             matrix w = odd_matrix(&r, types[i % TYPES]);
-            const int64_t rows = w.blocks.shape[0], cols = w.blocks.shape[1], m = 1 + i % 30; /* every number of rows a tile may have */
+            const int64_t rows = w.blocks.shape[0], cols = w.blocks.shape[1], m = 1 + i / TYPES % 30; /* every number of rows a tile may have */
             fs_packed *p = pack(&w.blocks, 1);
             float *x = normals(&r, m * cols);
             for (int64_t k = 0; k < m * cols; k++) /* groups that differ in size, zeros, powers of two, halves to round */
@@ -219,7 +219,7 @@ static void instruction_sets_agree(void **state) {
 /* The largest codes against the largest activations, where a sum of 16 bits would overflow. */
 static void extremes_do_not_saturate(void **state) {
     (void)state;
-    static const char *const names[] = {"ref", "avx2", "avxvnni", "vnni"};
+    static const char *const names[] = {"ref", "avx2", "avxvnni", "vnni", "neon", "dotprod", "i8mm"};
     enum { COLS = 256, ROWS = 17 };
     for (int t = 0; t < TYPES; t++)
         for (int sign = -1; sign <= 1; sign += 2) {
@@ -239,7 +239,7 @@ static void extremes_do_not_saturate(void **state) {
             double expected = 0; /* all whole numbers: exact */
             for (int i = 0; i < COLS; i++) expected += (double)x[i] * (double)w.wide[i];
             fs_packed *p = pack(&w.blocks, 1);
-            for (int n = 0; n < 4; n++) {
+            for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
                 const fs_quant *q = fs_quant_by_name(names[n]);
                 if (!q) continue;
                 float *y = multiply(q, p, x, 1);
@@ -253,14 +253,14 @@ static void extremes_do_not_saturate(void **state) {
 
 static void bad_values_show(void **state) {
     (void)state;
-    static const char *const names[] = {"ref", "avx2", "avxvnni", "vnni"};
+    static const char *const names[] = {"ref", "avx2", "avxvnni", "vnni", "neon", "dotprod", "i8mm"};
     static const float bad[] = {NAN, INFINITY, -INFINITY};
     enum { COLS = 512, ROWS = 19, M = 3 };
     fs_rng r = fs_rng_seed(5);
     for (int t = 0; t < TYPES; t++) {
         matrix w = random_matrix(&r, types[t], ROWS, COLS);
         fs_packed *p = pack(&w.blocks, 1);
-        for (int n = 0; n < 4; n++)
+        for (size_t n = 0; n < sizeof names / sizeof *names; n++)
             for (int b = 0; b < 3; b++) {
                 const fs_quant *q = fs_quant_by_name(names[n]);
                 if (!q) continue;
@@ -345,11 +345,11 @@ static void rows_and_threads_do_not_matter(void **state) {
 static void blocks_are_multiplied_exactly(void **state) {
     (void)state;
     static const fs_dtype all[] = {FS_DTYPE_Q8_0, FS_DTYPE_Q4_0, FS_DTYPE_Q4_K, FS_DTYPE_Q6_K, FS_DTYPE_Q4_1, FS_DTYPE_Q5_0, FS_DTYPE_Q5_1, FS_DTYPE_Q5_K};
-    static const char *const tables[] = {"ref", "avx2", "avx512"};
+    static const char *const tables[] = {"ref", "avx2", "avx512", "neon"};
     static const int64_t counts[] = {1, 3, 9, 30}; /* few rows, and many */
     fs_rng r = fs_rng_seed(7);
     for (int t = 0; t < 8; t++)
-        for (int b = 0; b < 3; b++)
+        for (size_t b = 0; b < sizeof tables / sizeof *tables; b++)
             for (int i = 0; i < 4; i++) {
                 const int64_t m = counts[i];
                 if (!fs_backend_by_name(tables[b])) continue;
