@@ -87,8 +87,8 @@ static void check(fs_exec *c, const char *name, const fs_tensor *y, double toler
 /* Contexts to check in: every table, f32 and (if both) bf16. */
 typedef void (*case_fn)(fs_exec *c);
 static void everywhere(bool both, case_fn fn) {
-    static const char *const names[] = {"ref", "avx2", "avx512"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const names[] = {"ref", "avx2", "avx512", "neon"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const fs_backend *be = fs_backend_by_name(names[i]);
         for (int precision = 0; be && precision < (both ? 2 : 1); precision++) {
             fs_exec c;
