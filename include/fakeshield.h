@@ -76,6 +76,9 @@ typedef enum fs_precision { FS_PRECISION_F32 = 0, FS_PRECISION_BF16 = 1, FS_PREC
 
 /* How stage 1's text becomes stage 2's question. TEST wraps it as in training (the default); DEMO passes it bare, as the
  * original's cli_demo does. */
+/* What keys and values of earlier tokens are kept in. AUTO: 16 bits where the network itself rounds to them and beside block types (bundles of 4
+ * or 8 bits), else F32. Without effect with another precision than F32, whose type it then is. */
+typedef enum fs_kv_cache_type { FS_KV_AUTO = 0, FS_KV_F32 = 1, FS_KV_F16 = 2 } fs_kv_cache_type;
 typedef enum fs_prompt_style { FS_PROMPT_TEST = 0, FS_PROMPT_DEMO = 1 } fs_prompt_style;
 
 /* Why there is a mask, or why there is none. */
@@ -92,6 +95,8 @@ FS_API const char *fs_domain_name(fs_domain d);             /* "AIGC inpainting"
 FS_API bool fs_domain_from_name(const char *name, fs_domain *out);
 FS_API const char *fs_precision_name(fs_precision p);       /* "f32", "bf16", "f16", "upstream" */
 FS_API bool fs_precision_from_name(const char *name, fs_precision *out);
+FS_API const char *fs_kv_cache_type_name(fs_kv_cache_type t); /* "auto", "f32", "f16" */
+FS_API bool fs_kv_cache_type_from_name(const char *name, fs_kv_cache_type *out);
 FS_API const char *fs_prompt_style_name(fs_prompt_style s); /* "test", "demo" */
 FS_API bool fs_prompt_style_from_name(const char *name, fs_prompt_style *out);
 FS_API const char *fs_mask_status_name(fs_mask_status s);   /* "none", "present", "authentic", "no-seg" */
@@ -132,6 +137,8 @@ typedef struct fs_options {
     int max_new_tokens;          /* stage 1; default 1024 */
     bool verdict_only;           /* verdict and score without writing out the explanation; no mask */
     bool exif_both;              /* apply EXIF orientation in stage 1 too (the original: only stage 2) */
+    fs_kv_cache_type kv_cache;   /* default AUTO */
+    int batch;                   /* fs_explain_many: pictures whose answers are written at a time, 1..12; 0 = up to 8, as memory allows */
     fs_prompt_style prompt_style;
     int question_index;          /* 0..2: which of the three stage-2 questions; -1 = drawn from the seed. Default 0 */
     bool keep_stages;            /* keep both stages loaded; default false: peak memory is the larger of the two */
@@ -139,6 +146,7 @@ typedef struct fs_options {
     int64_t max_pixels;          /* decode limit, default 178956970 (Pillow's) */
     int64_t max_file_bytes;      /* default 1 GiB */
     const char *question;        /* stage-1 question; NULL = the original's detection question */
+    bool overwrite;              /* fs_convert, fs_requantize: write files anew that are finished already; default false */
     fs_callbacks callbacks;
 } fs_options;
 
@@ -164,6 +172,20 @@ FS_API fs_status fs_localize(fs_detector *d, fs_result *r, fs_error *err);
 
 /* fs_explain with a question of its own for this picture; question NULL = options.question. */
 FS_API fs_status fs_explain_question(fs_detector *d, const char *image_path, const char *question, fs_result **out, fs_error *err);
+
+/* fs_explain on many pictures. The answers of several are written at a time (options.batch), which takes little more time than one; each comes out
+ * the same as alone. Call it once with all pictures rather than often with a few. */
+typedef struct fs_explain_job {
+    const char *image_path, *question; /* question NULL = options.question */
+    fs_result *result;                 /* out: the caller's; NULL if it failed */
+    fs_status status;                  /* out: FS_E_CANCELLED: not done, because the run ended before */
+    fs_error error;
+} fs_explain_job;
+/* started, finished: called as a picture begins and as its job is filled, the latter in whatever order pictures end; may be NULL. The text
+ * callback is used only while a single picture is in the making. Returns an error only if the run could not go on (the stage does not load, no memory,
+ * stopped by the caller); a picture's own failure stands in its job. */
+FS_API fs_status fs_explain_many(fs_detector *d, fs_explain_job *jobs, size_t n, void (*started)(void *user_data, size_t index),
+                                 void (*finished)(void *user_data, size_t index), void *user_data, fs_error *err);
 
 /* Are the files of a stage (1 or 2) there and their configs readable? Reads no weights. FS_E_NOT_FOUND names the part and where to get it.
  * fs_detector_create itself only asks for one whole stage, so that each can be used without the other's files. */
@@ -302,11 +324,32 @@ FS_API fs_status fs_pull(const char *what, const char *dir, const fs_pull_option
 /* ---- bundles: the checkpoint as GGUF files (docs/bundle.md) -------------------------------------------------------- */
 
 /* Writes dte-fdm.gguf, mflm.gguf and vision.gguf of the checkpoint in model_dir into out_dir, which is made if need be. type: "f32", "f16",
- * "bf16", "q8_0", "q4_0", "q4_k" or "mixed". Of the options clip_dir, sam_file, dtg_file, threads and callbacks are used; progress counts
- * bytes of all files. Each file is whole or not there; disk space is checked before the first is begun. */
+ * "bf16", "q8_0", "q4_0", "q4_k" or "mixed". Of the options clip_dir, sam_file, dtg_file, threads, overwrite and callbacks are used; progress
+ * counts bytes of all files. Each file is whole or not there; disk space is checked before the first is begun. A file that an earlier run
+ * finished, for the same checkpoint and type and with right checksums, is kept: after a kill the same call goes on with the next file.
+ * Memory: a few megabytes and the largest tensor's pages. */
 FS_API fs_status fs_convert(const char *model_dir, const char *out_dir, const char *type, const fs_options *options, fs_error *err);
+/* The same from a bundle: another, coarser type of what is in bundle_dir. From an f32 bundle the files are those fs_convert makes of the
+ * checkpoint, byte for byte. The source's checksums are compared on the way. A finer type than the source's is FS_E_USAGE; a source of 8 bits
+ * is said in the log (FS_LOG_WARNING), since what it lost stays lost. */
+FS_API fs_status fs_requantize(const char *bundle_dir, const char *out_dir, const char *type, const fs_options *options, fs_error *err);
 /* Compares every tensor of a bundle's folder, or of one of its files, with its checksum, and the files with one another. */
 FS_API fs_status fs_verify(const char *path, const fs_callbacks *callbacks, fs_error *err);
+
+/* ---- measuring (docs/speed.md) ------------------------------------------------------------------------------------- */
+
+/* A bundle of random weights at the true size, for measuring speed and memory; detect warns that what it says means nothing. */
+typedef struct fs_synth_options {
+    const char *arch;  /* "22b" (both stages, the default), "13b" (stage 1), "7b" (stage 2), "tiny"; each with its vision parts */
+    const char *type;  /* as fs_convert's; default "mixed" */
+    uint64_t seed;     /* the same options give the same bytes, whatever the number of threads */
+    int layers;        /* of the language models, in place of the true number; 0 = that */
+    int threads;       /* 0 = one per available core */
+    fs_callbacks callbacks; /* progress counts bytes of all files */
+} fs_synth_options;
+FS_API fs_synth_options fs_synth_options_defaults(void);
+/* Writes into out_dir, which is made if need be. Weights that synth did not make are never written over; on failure nothing stays. */
+FS_API fs_status fs_synth(const char *out_dir, const fs_synth_options *options, fs_error *err);
 
 #ifdef __cplusplus
 }

@@ -63,11 +63,15 @@ fs_status fs_map_file(const char *path, fs_mapping *out, fs_error *err);
 void fs_unmap(fs_mapping *m);
 bool fs_path_exists(const char *path);
 bool fs_path_is_dir(const char *path);
+int64_t fs_path_bytes(const char *path); /* size of a file, or of all files in a folder (not below); 0 if there is none */
 /* A whole file read into memory (malloc'ed, with a NUL behind it), at most max_bytes. */
 fs_status fs_read_file(const char *path, size_t max_bytes, uint8_t **data, size_t *size, fs_error *err);
 /* Writes to a temporary file beside the target, fsyncs, renames: the target is either whole or untouched. */
 fs_status fs_write_file(const char *path, const void *data, size_t size, fs_error *err);
 fs_status fs_make_dirs(const char *path, fs_error *err);
+
+/* Bytes of memory that can be taken now without swapping, a container's limit heeded; -1 if the system does not say. */
+int64_t fs_memory_available(void);
 
 /* ---- log, progress, cancel: through the caller's callbacks -------------------------------------------------------- */
 

@@ -1,6 +1,7 @@
 /* Files: mapping, whole reads with a limit, and writes that leave either the whole new file or the old one. */
 #include "base/base.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -24,6 +25,18 @@ bool fs_path_exists(const char *path) { return access(path, F_OK) == 0; }
 bool fs_path_is_dir(const char *path) {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+int64_t fs_path_bytes(const char *path) {
+    struct stat st;
+    int64_t bytes = 0;
+    if (!path || stat(path, &st) != 0) return 0;
+    if (!S_ISDIR(st.st_mode)) return (int64_t)st.st_size;
+    DIR *dir = opendir(path);
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (fstatat(dirfd(dir), e->d_name, &st, 0) == 0 && S_ISREG(st.st_mode)) bytes += (int64_t)st.st_size;
+    if (dir) closedir(dir);
+    return bytes;
 }
 
 static fs_status open_regular(const char *path, int *fd, size_t *size, fs_error *err) {

@@ -59,6 +59,9 @@ void cli_option_add(cli_options *o, cli_option option) {
 static bool parse_precision(const char *value, void *target) {
     return fs_precision_from_name(value, target);
 }
+static bool parse_kv_cache(const char *value, void *target) {
+    return fs_kv_cache_type_from_name(value, target);
+}
 static bool parse_prompt(const char *value, void *target) {
     return fs_prompt_style_from_name(value, target);
 }
@@ -78,6 +81,8 @@ void cli_add_model_options(cli_options *o, cli_settings *s) {
                                    .target = &s->opt.precision,
                                    .parse = parse_precision,
                                    .choices = "f32, bf16, f16, upstream"});
+    cli_option_add(
+        o, (cli_option){.name = "kv-cache", .kind = CLI_CHOICE, .target = &s->opt.kv_cache, .parse = parse_kv_cache, .choices = "auto, f32, f16"});
     cli_option_add(o, (cli_option){.letter = 't', .name = "threads", .kind = CLI_INT, .target = &s->opt.threads, .low = 0, .high = 1024});
     cli_option_add(o, (cli_option){.name = "seed", .kind = CLI_U64, .target = &s->opt.sampling.seed});
 }
@@ -91,6 +96,7 @@ void cli_add_stage1_options(cli_options *o, cli_settings *s) {
                    (cli_option){.name = "top-k", .kind = CLI_INT, .target = &s->top_k, .low = 0, .high = 1000000, .given = &s->has_top_k});
     cli_option_add(o, (cli_option){.name = "top-p", .kind = CLI_REAL, .target = &s->top_p, .low = 0, .high = 1, .given = &s->has_top_p});
     cli_option_add(o, (cli_option){.name = "max-new-tokens", .kind = CLI_INT, .target = &s->opt.max_new_tokens, .low = 1, .high = 1000000});
+    cli_option_add(o, (cli_option){.name = "batch", .kind = CLI_INT, .target = &s->opt.batch, .low = 0, .high = 12});
     cli_option_add(o, (cli_option){.name = "question", .kind = CLI_TEXT, .target = &s->opt.question});
     cli_option_add(o, (cli_option){.name = "dtg", .kind = CLI_TEXT, .target = &s->opt.dtg_file});
     cli_option_add(o, (cli_option){.name = "exif-both", .kind = CLI_FLAG, .target = &s->opt.exif_both});

@@ -5,7 +5,6 @@
 #include "model/model.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 fs_status fs_llama_bind(fs_llama *m, const fs_llama_config *config, const fs_tensor_source *source, const char *prefix, fs_error *err) {
     const fs_llama_config g = *config;
@@ -49,61 +48,33 @@ void fs_llama_unbind(fs_llama *m) {
 
 /* ---- state ---- */
 
-fs_status fs_llama_state_create(const fs_llama *m, int64_t capacity, fs_llama_state *out, fs_error *err) {
+fs_status fs_llama_state_create(const fs_llama *m, fs_dtype dtype, int64_t capacity, fs_llama_state *out, fs_error *err) {
     const fs_llama_config *g = &m->config;
-    *out = (fs_llama_state){.width = g->hidden / g->heads * g->kv_heads, .layers = g->layers};
-    out->keys = fs_alloc_zero((size_t)g->layers, sizeof *out->keys);
-    out->values = fs_alloc_zero((size_t)g->layers, sizeof *out->values);
-    fs_status status = out->keys && out->values ? fs_llama_state_reserve(out, capacity, err)
-                                                : fs_fail(err, FS_E_NO_MEMORY, "no memory for the key/value cache");
-    if (status) fs_llama_state_free(out);
+    *out = fs_kv_empty(dtype, g->layers, g->kv_heads, g->hidden / g->heads);
+    const fs_status status = fs_kv_reserve(out, capacity, err);
+    if (status) fs_kv_free(out);
     return status;
 }
 
-fs_status fs_llama_state_reserve(fs_llama_state *s, int64_t capacity, fs_error *err) {
-    if (capacity <= s->capacity) return FS_OK;
-    int64_t values;
-    if (!fs_mul_i64(capacity, s->width, &values)) return fs_fail(err, FS_E_LIMIT, "a key/value cache of %lld tokens", (long long)capacity);
-    for (int64_t i = 0; i < 2 * s->layers; i++) {
-        float **slot = i < s->layers ? &s->keys[i] : &s->values[i - s->layers];
-        float *grown = fs_alloc((size_t)values, sizeof(float));
-        if (!grown)
-            return fs_fail(err, FS_E_NO_MEMORY, "no memory for a key/value cache of %lld tokens (%lld MiB); use a smaller --max-new-tokens",
-                           (long long)capacity, (long long)(values * 8 * s->layers >> 20));
-        if (*slot && s->length) memcpy(grown, *slot, (size_t)(s->length * s->width) * sizeof(float));
-        free(*slot);
-        *slot = grown;
-    }
-    s->capacity = capacity;
-    return FS_OK;
-}
-
-void fs_llama_state_free(fs_llama_state *s) {
-    for (int64_t i = 0; i < s->layers; i++) {
-        if (s->keys) free(s->keys[i]);
-        if (s->values) free(s->values[i]);
-    }
-    free(s->keys);
-    free(s->values);
-    *s = (fs_llama_state){0};
-}
-
-/* The cache of one layer after `rows` (n tokens) were appended, as [length + n, kv_heads, head_dim]. */
-static fs_tensor *append(fs_exec *c, fs_llama_state *s, float *cache, const fs_tensor *rows) {
-    if (!rows || c->error.status) return NULL;
-    const int64_t n = rows->shape[0];
-    memcpy(cache + s->length * s->width, rows->data, (size_t)(n * s->width) * sizeof(float));
-    return fs_wrap(c, FS_DTYPE_F32, 3, (const int64_t[]){s->length + n, rows->shape[1], rows->shape[2]}, cache);
-}
+void fs_llama_state_free(fs_llama_state *s) { fs_kv_free(s); }
 
 /* ---- forward ---- */
 
 fs_tensor *fs_llama_embed(fs_exec *c, const fs_llama *m, const int32_t *ids, int64_t n) { return fs_embedding(c, ids, n, m->embed); }
 
-static fs_tensor *attention(fs_exec *c, const fs_llama *m, const fs_llama_layer *l, fs_llama_state *s, int64_t index, const fs_tensor *x) {
+/* What the layers of one pass share. */
+typedef struct pass {
+    const fs_llama *m;
+    const fs_kv_part *parts; /* NULL: one sequence from position 0 on, nothing kept */
+    size_t n_parts;
+    const int64_t *positions; /* [n] */
+} pass;
+
+static fs_tensor *attention(fs_exec *c, const pass *p, int64_t index, const fs_tensor *x) {
     if (!x) return NULL; /* an operator before it failed, or the user said stop */
-    const fs_llama_config *g = &m->config;
-    const int64_t n = x->shape[0], d = g->hidden / g->heads, pos = s ? s->length : 0;
+    const fs_llama_config *g = &p->m->config;
+    const fs_llama_layer *l = &p->m->layers[index];
+    const int64_t n = x->shape[0], d = g->hidden / g->heads;
     fs_tensor *q = fs_reshape_3d(c, fs_linear(c, x, l->q, NULL), n, g->heads, d);
     fs_tensor *k = fs_reshape_3d(c, fs_linear(c, x, l->k, NULL), n, g->kv_heads, d);
     fs_tensor *v = fs_reshape_3d(c, fs_linear(c, x, l->v, NULL), n, g->kv_heads, d);
@@ -111,18 +82,35 @@ static fs_tensor *attention(fs_exec *c, const fs_llama *m, const fs_llama_layer 
         q = fs_halves_from_pairs(c, q);
         k = fs_halves_from_pairs(c, k);
     }
-    q = fs_rope(c, q, pos, g->rope_theta);
-    k = fs_rope(c, k, pos, g->rope_theta);
-    if (s) {
-        k = append(c, s, s->keys[index], k);
-        v = append(c, s, s->values[index], v);
-    }
+    q = fs_rope(c, q, p->positions, g->rope_theta);
+    k = fs_rope(c, k, p->positions, g->rope_theta);
     /* upstream divides the scores by sqrt(d); the product with its reciprocal differs by at most one unit in the last place */
-    fs_tensor *a = fs_attention(c, q, k, v, 1.0f / __builtin_sqrtf((float)d), true);
+    const float scale = 1.0f / __builtin_sqrtf((float)d);
+    fs_tensor *a = p->parts ? fs_attention_cached(c, q, k, v, p->parts, p->n_parts, index, scale) : fs_attention(c, q, k, v, scale, true);
     return fs_linear(c, fs_reshape_2d(c, a, n, g->hidden), l->o, NULL);
 }
 
-fs_tensor *fs_llama_forward(fs_exec *c, const fs_llama *m, fs_llama_state *state, const fs_tensor *x, fs_tensor **taps) {
+/* Room in every cache, and the positions of all rows (in the arena). */
+static const int64_t *prepare(fs_exec *c, const fs_kv_part *parts, size_t n_parts, int64_t n) {
+    fs_error err = {0};
+    int64_t rows = 0;
+    int64_t *positions = fs_arena_alloc(c->arena, (size_t)n * sizeof *positions);
+    if (!positions) fs_exec_fail(c, FS_E_NO_MEMORY, "out of memory for %lld tokens", (long long)n);
+    for (size_t i = 0; i < n_parts && positions; i++) {
+        fs_kv_cache *s = parts[i].cache;
+        if (parts[i].rows < 1 || parts[i].rows > n - rows) break;
+        if (fs_kv_reserve(s, s->length + parts[i].rows, &err)) {
+            fs_exec_fail(c, err.status, "%s", err.message);
+            return NULL;
+        }
+        for (int64_t k = 0; k < parts[i].rows; k++) positions[rows++] = s->length + k;
+    }
+    for (; !parts && rows < n && positions; rows++) positions[rows] = rows;
+    if (positions && rows != n) fs_exec_fail(c, FS_E_INTERNAL, "LLaMA: the sequences' rows do not add up to %lld", (long long)n);
+    return rows == n ? positions : NULL;
+}
+
+fs_tensor *fs_llama_forward_parts(fs_exec *c, const fs_llama *m, const fs_kv_part *parts, size_t n_parts, const fs_tensor *x, fs_tensor **taps) {
     const fs_llama_config *g = &m->config;
     if (!x || c->error.status) return NULL;
     if (x->ndim != 2 || x->shape[1] != g->hidden) {
@@ -130,31 +118,31 @@ fs_tensor *fs_llama_forward(fs_exec *c, const fs_llama *m, fs_llama_state *state
         return NULL;
     }
     const int64_t n = x->shape[0];
-    if (state) {
-        fs_error err = {0};
-        const int64_t need = state->length + n; /* grown by a stretch, or every new token would copy the cache */
-        if (need > state->capacity && fs_llama_state_reserve(state, fs_max_i64(need, state->capacity + 256), &err)) {
-            fs_exec_fail(c, err.status, "%s", err.message);
-            return NULL;
-        }
-    }
+    const pass p = {.m = m, .parts = parts, .n_parts = n_parts, .positions = prepare(c, parts, n_parts, n)};
+    if (!p.positions) return NULL;
     fs_tensor *h = (fs_tensor *)(uintptr_t)x;
     fs_arena_mark mark = fs_arena_get_mark(c->arena); /* every layer's result moves down to here, over its input */
     for (int64_t i = 0; i < g->layers && h; i++) {
         const fs_llama_layer *l = &m->layers[i];
         if (taps) mark = fs_arena_get_mark(c->arena);
-        h = fs_add(c, h, attention(c, m, l, state, i, fs_rms_norm(c, h, l->norm1, g->eps)));
+        h = fs_add(c, h, attention(c, &p, i, fs_rms_norm(c, h, l->norm1, g->eps)));
         if (!h) break;
         fs_tensor *y = fs_rms_norm(c, h, l->norm2, g->eps);
         y = fs_silu_mul(c, fs_linear(c, y, l->gate, NULL), fs_linear(c, y, l->up, NULL));
         h = fs_add(c, h, fs_linear(c, y, l->down, NULL));
         h = fs_scope_end(c, mark, h);
         if (taps) taps[i] = h;
-        if (n > 1) fs_progress(c->callbacks, "language model", i + 1, g->layers);
+        if (n > FS_FEW_ROWS) fs_progress(c->callbacks, "language model", i + 1, g->layers);
         if (fs_cancelled(c->callbacks)) fs_exec_fail(c, FS_E_CANCELLED, "stopped on request");
     }
-    if (state && h) state->length += n;
-    return fs_rms_norm(c, h, m->norm, g->eps);
+    h = fs_rms_norm(c, h, m->norm, g->eps);
+    for (size_t i = 0; i < n_parts && h; i++) parts[i].cache->length += parts[i].rows;
+    return h;
+}
+
+fs_tensor *fs_llama_forward(fs_exec *c, const fs_llama *m, fs_llama_state *state, const fs_tensor *x, fs_tensor **taps) {
+    const fs_kv_part part = {.cache = state, .rows = x ? x->shape[0] : 0};
+    return fs_llama_forward_parts(c, m, state ? &part : NULL, state ? 1 : 0, x, taps);
 }
 
 fs_tensor *fs_llama_logits(fs_exec *c, const fs_llama *m, const fs_tensor *h) { return fs_linear(c, h, m->lm_head, NULL); }

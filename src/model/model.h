@@ -5,6 +5,7 @@
 #ifndef FS_MODEL_H
 #define FS_MODEL_H
 
+#include "tensor/kv_cache.h"
 #include "tensor/ops.h"
 
 /* A linear layer's tensors; b NULL = no bias. Also used for norms (w, b of [C]). */
@@ -74,22 +75,19 @@ typedef struct fs_llama {
     fs_llama_layer *layers;
 } fs_llama;
 /* Keys (with rotary position) and values of the tokens seen so far. */
-typedef struct fs_llama_state {
-    int64_t length, capacity;   /* tokens */
-    int64_t width;              /* kv_heads * head_dim */
-    int64_t layers;
-    float **keys, **values;     /* [layers] of [capacity][width] */
-} fs_llama_state;
+typedef fs_kv_cache fs_llama_state;
 fs_status fs_llama_bind(fs_llama *m, const fs_llama_config *config, const fs_tensor_source *source, const char *prefix, fs_error *err);
 void fs_llama_unbind(fs_llama *m);
-fs_status fs_llama_state_create(const fs_llama *m, int64_t capacity, fs_llama_state *out, fs_error *err);
-/* Room for at least `capacity` tokens; what is there stays. */
-fs_status fs_llama_state_reserve(fs_llama_state *s, int64_t capacity, fs_error *err);
+/* dtype of the cache: F32, F16 or BF16. A context of precision F16 or BF16 loses nothing by a cache of that type. */
+fs_status fs_llama_state_create(const fs_llama *m, fs_dtype dtype, int64_t capacity, fs_llama_state *out, fs_error *err);
 void fs_llama_state_free(fs_llama_state *s);
 fs_tensor *fs_llama_embed(fs_exec *c, const fs_llama *m, const int32_t *ids, int64_t n); /* [n, hidden] */
 /* x: embeddings [n, hidden] of positions state->length.. ; appends to the state. Returns the states after the last RMSNorm [n, hidden].
  * taps, if not NULL: [layers] receives each layer's output (tests). */
 fs_tensor *fs_llama_forward(fs_exec *c, const fs_llama *m, fs_llama_state *state, const fs_tensor *x, fs_tensor **taps);
+/* The same for several sequences in one pass over the weights. x: the parts' rows one after the other. Up to 12 rows in all have the bits they
+ * would have alone. */
+fs_tensor *fs_llama_forward_parts(fs_exec *c, const fs_llama *m, const fs_kv_part *parts, size_t n_parts, const fs_tensor *x, fs_tensor **taps);
 fs_tensor *fs_llama_logits(fs_exec *c, const fs_llama *m, const fs_tensor *h); /* [n, hidden] -> [n, vocab] */
 
 /* ---- SAM ----------------------------------------------------------------------------------------------------------- */

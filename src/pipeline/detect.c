@@ -17,6 +17,7 @@ struct fs_detector {
     fs_mflm *stage2;
     char *name;
     char fingerprint[65];
+    int64_t batch;         /* answers written at a time, once stage 1 is loaded */
     bool synthetic;        /* a bundle of random weights */
     const fs_force *force; /* see fs_detector_force */
 };
@@ -25,6 +26,7 @@ struct fs_detector {
 
 static fs_status check_options(const fs_options *o, fs_error *err) {
     if (o->max_new_tokens < 1) return fs_fail(err, FS_E_USAGE, "max_new_tokens is %d, expected 1 or more", o->max_new_tokens);
+    if (o->batch < 0 || o->batch > FS_MAX_WRITERS) return fs_fail(err, FS_E_USAGE, "batch is %d, expected 0 (as memory allows) to %d", o->batch, FS_MAX_WRITERS);
     if (o->question_index < -1 || o->question_index > 2) return fs_fail(err, FS_E_USAGE, "question_index is %d, expected -1 to 2", o->question_index);
     if (!(o->sampling.temperature >= 0) || isinf(o->sampling.temperature)) return fs_fail(err, FS_E_USAGE, "temperature is %g, expected 0 or more", (double)o->sampling.temperature);
     if (!(o->sampling.top_p <= 1)) return fs_fail(err, FS_E_USAGE, "top_p is %g, expected at most 1", (double)o->sampling.top_p);
@@ -179,12 +181,25 @@ fs_status fs_fingerprint(const fs_layout *l, char out[65], fs_error *err) {
 
 /* ---- stages ---- */
 
+/* Answers written at a time. Each needs its key/value cache: as many as fit in the memory there is beside the weights; if these do not fit
+ * anyway, every pass reads them from disk, and sharing it is worth more than what is left of them in memory. */
+static int64_t batch_size(const fs_detector *d) {
+    enum { AUTOMATIC = 8, TOKENS = 1024 };
+    if (d->options.batch > 0) return d->options.batch;
+    const int64_t each = fs_dte_fdm_token_bytes(d->stage1, &d->options) * TOKENS, weights = fs_path_bytes(d->layout.dte_fdm), all = fs_memory_available();
+    const int64_t room = weights < all ? all - weights : all / 2;
+    return each <= 0 || room <= 0 ? 1 : fs_min_i64(AUTOMATIC, fs_max_i64(1, room / 4 * 3 / each));
+}
+
 fs_status fs_detector_load(fs_detector *d, int stage, fs_error *err) {
     if (stage != 1 && stage != 2) return fs_fail(err, FS_E_USAGE, "stage %d; there are stages 1 and 2", stage);
     if (stage == 1 ? d->stage1 != NULL : d->stage2 != NULL) return FS_OK;
     if (!d->options.keep_stages) fs_detector_unload(d);
     fs_progress(&d->options.callbacks, stage == 1 ? "stage 1: loading" : "stage 2: loading", 0, 0);
-    return stage == 1 ? fs_dte_fdm_open(&d->layout, &d->options, &d->stage1, err) : fs_mflm_open(&d->layout, &d->options, &d->stage2, err);
+    if (stage == 2) return fs_mflm_open(&d->layout, &d->options, &d->stage2, err);
+    const fs_status s = fs_dte_fdm_open(&d->layout, &d->options, &d->stage1, err);
+    if (!s) d->batch = batch_size(d);
+    return s;
 }
 
 /* Opening reads configs, headers and shapes and maps the rest, so it is its own best check. */
@@ -212,6 +227,7 @@ static void stamp(const fs_detector *d, fs_result *r) {
     r->sampling = o->sampling;
     r->max_new_tokens = o->max_new_tokens;
     r->prompt_style = o->prompt_style;
+    r->kv_cache = o->kv_cache;
     r->question_index = o->question_index;
     r->exif_both = o->exif_both;
     r->verdict_only = o->verdict_only;
@@ -257,32 +273,142 @@ fs_status fs_explain(fs_detector *d, const char *image_path, fs_result **out, fs
     return fs_explain_question(d, image_path, NULL, out, err);
 }
 
-fs_status fs_explain_question(fs_detector *d, const char *image_path, const char *question, fs_result **out, fs_error *err) {
-    *out = NULL;
-    fs_image *im = NULL;
-    fs_result *r = NULL;
-    fs_status s = fs_detector_load(d, 1, err);
-    if (s) return s;
+/* A picture on its way through stage 1. */
+typedef struct explained {
+    fs_image *im;
+    fs_result *result;
+    fs_dte_answer *answer;
+    size_t job;
+} explained;
+
+/* Up to the first token of the answer. */
+static fs_status begin_explaining(fs_detector *d, const char *image_path, const char *question, bool silent, explained *e, fs_error *err) {
+    *e = (explained){.result = fs_result_create(image_path)};
+    fs_result *r = e->result;
+    if (!r) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", image_path);
     if (!question) question = d->options.question;
-    if (!(r = fs_result_create(image_path))) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", image_path);
     stamp(d, r);
     if (question && strcmp(question, fs_prompt_detection_question) != 0) r->question = fs_strdup(question);
     const double t = fs_now();
-    if ((s = open_picture(d, image_path, FS_DECODE_PIL, r, &im, err))) goto done;
+    fs_status s = open_picture(d, image_path, FS_DECODE_PIL, r, &e->im, err);
+    if (s) return s;
     r->times1.decode = fs_now() - t;
     if (r->orientation != 1 && !d->options.exif_both)
         fs_result_warn(r, "the picture is stored turned (EXIF orientation %d): as in the original, stage 1 describes it as stored and the mask is for the upright picture; --exif-both turns it for both",
                        r->orientation);
-    s = fs_dte_fdm_run(d->stage1, im, question, &d->options, r, err);
+    s = fs_dte_fdm_begin(d->stage1, e->im, question, &d->options, silent, r, &e->answer, err);
+    if (s) fs_error_prefix(err, "%s", image_path);
+    fs_image_free(e->im); /* the model has seen it */
+    e->im = NULL;
+    return s;
+}
+
+/* The answer is written: *out is the result. Frees the rest. */
+static fs_status end_explaining(explained *e, fs_result **out, fs_error *err) {
+    fs_result *r = e->result;
+    const fs_status s = fs_dte_fdm_end(e->answer, err);
+    e->answer = NULL;
     if (s) {
-        fs_error_prefix(err, "%s", image_path);
-        goto done;
+        fs_error_prefix(err, "%s", r->image);
+    } else {
+        if (r->text && fs_answer_says_authentic(r->text)) r->mask_status = FS_MASK_AUTHENTIC;
+        *out = r;
+        e->result = NULL;
     }
-    if (r->text && fs_answer_says_authentic(r->text)) r->mask_status = FS_MASK_AUTHENTIC;
-done:
-    fs_image_free(im);
-    if (s) fs_result_free(r);
-    else *out = r;
+    return s;
+}
+
+static void drop(explained *e) {
+    fs_image_free(e->im);
+    fs_result_free(e->result);
+    fs_dte_answer_free(e->answer);
+    *e = (explained){0};
+}
+
+fs_status fs_explain_question(fs_detector *d, const char *image_path, const char *question, fs_result **out, fs_error *err) {
+    *out = NULL;
+    explained e = {0};
+    fs_status s = fs_detector_load(d, 1, err);
+    if (s) return s;
+    s = begin_explaining(d, image_path, question, false, &e, err);
+    while (!s && !fs_dte_answer_done(e.answer))
+        if ((s = fs_dte_fdm_step(d->stage1, &e.answer, 1, err))) fs_error_prefix(err, "%s", image_path);
+    if (!s) s = end_explaining(&e, out, err);
+    drop(&e);
+    return s;
+}
+
+/* The state of a run over many pictures. */
+typedef struct many {
+    fs_detector *d;
+    fs_explain_job *jobs;
+    size_t n, next, count; /* next: the first job not begun; count: those in flight */
+    explained flying[FS_MAX_WRITERS];
+    void (*finished)(void *user_data, size_t index);
+    void *user_data;
+} many;
+
+/* Statuses that mean more than one picture's failure. */
+static bool ends_run(fs_status s) { return s == FS_E_CANCELLED; }
+
+static void close_job(many *m, explained *e, fs_status s) {
+    fs_explain_job *job = &m->jobs[e->job];
+    job->status = s;
+    if (!s) job->status = end_explaining(e, &job->result, &job->error);
+    const size_t index = e->job;
+    drop(e);
+    if (m->finished) m->finished(m->user_data, index);
+}
+
+/* Begins the next picture. */
+static fs_status take_next(many *m, bool alone, void (*started)(void *user_data, size_t index), fs_error *err) {
+    fs_explain_job *job = &m->jobs[m->next];
+    explained *e = &m->flying[m->count];
+    if (started) started(m->user_data, m->next);
+    const fs_status s = begin_explaining(m->d, job->image_path, job->question, !alone, e, &job->error);
+    e->job = m->next;
+    if (ends_run(s)) {
+        drop(e);
+        if (err) *err = job->error;
+        return s;
+    }
+    m->next++;
+    if (s) close_job(m, e, s);
+    else m->count++;
+    return FS_OK;
+}
+
+fs_status fs_explain_many(fs_detector *d, fs_explain_job *jobs, size_t n, void (*started)(void *user_data, size_t index),
+                          void (*finished)(void *user_data, size_t index), void *user_data, fs_error *err) {
+    many m = {.d = d, .jobs = jobs, .n = n, .finished = finished, .user_data = user_data};
+    for (size_t i = 0; i < n; i++) {
+        jobs[i].result = NULL;
+        jobs[i].error = (fs_error){0};
+        jobs[i].status = fs_fail(&jobs[i].error, FS_E_CANCELLED, "%s: not examined, the run ended before", jobs[i].image_path);
+    }
+    if (n == 0) return FS_OK;
+    fs_status s = fs_detector_load(d, 1, err);
+    if (s) return s;
+    const size_t batch = (size_t)fs_min_i64(d->batch, (int64_t)n);
+    while (!s && (m.next < n || m.count)) {
+        while (!s && m.next < n && m.count < batch) s = take_next(&m, batch == 1, started, err);
+        fs_dte_answer *answers[FS_MAX_WRITERS];
+        for (size_t i = 0; i < m.count; i++) answers[i] = m.flying[i].answer;
+        if (!s && m.count) s = fs_dte_fdm_step(d->stage1, answers, m.count, err);
+        if (batch > 1 && m.count) fs_progress(&d->options.callbacks, "writing", (int64_t)(m.next - m.count), (int64_t)n);
+        for (size_t i = 0; i < m.count && !s;) {
+            if (!fs_dte_answer_done(m.flying[i].answer)) {
+                i++;
+                continue;
+            }
+            explained e = m.flying[i];
+            m.count--;
+            for (size_t k = i; k < m.count; k++) m.flying[k] = m.flying[k + 1]; /* the others keep their order */
+            m.flying[m.count] = (explained){0};
+            close_job(&m, &e, FS_OK);
+        }
+    }
+    for (size_t i = 0; i < m.count; i++) drop(&m.flying[i]);
     return s;
 }
 
@@ -372,7 +498,7 @@ fs_status fs_detector_resume(fs_detector *d, const char *json, const char *image
     const bool same = strcmp(sha256, r->sha256) == 0 && strcmp(r->fingerprint, d->fingerprint) == 0 && r->precision == o->precision &&
                       same_number(r->sampling.temperature, o->sampling.temperature) && r->sampling.top_k == o->sampling.top_k &&
                       same_number(r->sampling.top_p, o->sampling.top_p) && r->sampling.seed == o->sampling.seed &&
-                      r->max_new_tokens == o->max_new_tokens && r->prompt_style == o->prompt_style &&
+                      r->max_new_tokens == o->max_new_tokens && r->prompt_style == o->prompt_style && r->kv_cache == o->kv_cache &&
                       (r->question_index == o->question_index || o->question_index < 0) && r->exif_both == o->exif_both &&
                       r->verdict_only == o->verdict_only && same_text(r->question, question);
     if (!same) goto done;

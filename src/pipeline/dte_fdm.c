@@ -23,6 +23,8 @@ struct fs_dte_fdm {
     fs_projector projector;
     fs_llama llama;
     fs_tokenizer *tokenizer;
+    fs_llama_state prefix; /* of the tokens in front of every picture, prefix_ids; length 0: not computed yet */
+    fs_ids prefix_ids;
     fs_exec exec, vision; /* language model and domain/vision networks may round differently */
     fs_callbacks callbacks;
 };
@@ -105,6 +107,7 @@ fs_status fs_dte_fdm_open(fs_layout *layout, const fs_options *opt, fs_dte_fdm *
     fs_status status = layout->bundle ? open_bundle(s, layout, opt, err) : open_checkpoint(s, layout, opt, err);
     if (!status) status = fs_exec_init(&s->vision, vision_precision(opt->precision), opt->threads, &s->callbacks, err);
     if (!status) status = fs_exec_init(&s->exec, lm_precision(opt->precision), opt->threads, &s->callbacks, err);
+    if (!status) status = fs_llama_state_create(&s->llama, fs_kv_type(&s->exec, &s->llama, opt), 0, &s->prefix, err);
     if (status) fs_dte_fdm_close(s);
     else *out = s;
     return status;
@@ -116,6 +119,8 @@ void fs_dte_fdm_close(fs_dte_fdm *s) {
     fs_exec_end(&s->vision);
     fs_resnet_unbind(&s->dtg);
     fs_tower_close(&s->tower);
+    fs_llama_state_free(&s->prefix);
+    fs_ids_free(&s->prefix_ids);
     fs_llama_unbind(&s->llama);
     fs_tokenizer_free(s->tokenizer);
     fs_archive_free(s->dtg_file);
@@ -201,11 +206,15 @@ static fs_status continuation(const fs_dte_fdm *s, const char *prompt, const fs_
     return status;
 }
 
+/* Both sentences begin alike: the common part is run once, and what follows from where they part. */
 static fs_status read_score(fs_dte_fdm *s, fs_llama_state *state, const float *last, const char *prompt, const fs_ids *ids, fs_result *r,
                             fs_error *err) {
+    fs_exec *c = &s->exec;
     fs_ids sentence[2] = {{0}, {0}};
     double *logp = NULL, sum[2] = {0, 0};
     fs_status status = FS_OK;
+    const int64_t length = state->length;
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
     for (int i = 0; i < 2 && !status; i++) status = continuation(s, prompt, ids, verdict_sentence[i], &sentence[i], err);
     if (status) goto done;
     size_t same = 0; /* where the sentences part */
@@ -215,25 +224,33 @@ static fs_status read_score(fs_dte_fdm *s, fs_llama_state *state, const float *l
         status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
         goto done;
     }
+    if (same > 0) {
+        const fs_tensor *h = fs_llama_forward(c, &s->llama, state, fs_llama_embed(c, &s->llama, sentence[0].data, (int64_t)same), NULL);
+        if ((status = fs_exec_status(c, err))) goto done;
+        last = fs_f32(h) + ((int64_t)same - 1) * s->config.llama.hidden;
+    }
     for (int i = 0; i < 2; i++) {
-        if ((status = fs_log_likelihood(&s->exec, &s->llama, state, last, sentence[i].data, sentence[i].count, logp, err))) goto done;
-        for (size_t k = same; k < sentence[i].count; k++) sum[i] += logp[k];
+        const size_t n = sentence[i].count - same;
+        if ((status = fs_log_likelihood(c, &s->llama, state, last, sentence[i].data + same, n, logp, err))) goto done;
+        for (size_t k = 0; k < n; k++) sum[i] += logp[k];
     }
     r->score = 1 / (1 + exp(sum[1] - sum[0]));
     r->has_score = !isnan(r->score);
 done:
+    state->length = length;
+    fs_arena_release(c->arena, mark);
     free(logp);
     fs_ids_free(&sentence[0]);
     fs_ids_free(&sentence[1]);
     return status;
 }
 
-struct stream { fs_text_stream *text; const fs_callbacks *callbacks; int32_t eos; bool begun; };
+struct stream { fs_text_stream *text; const fs_callbacks *callbacks; int32_t eos; bool begun, silent; };
 
 static fs_status stream_token(void *user, int32_t id, const float *state, fs_error *err) {
     struct stream *st = user;
     (void)state;
-    if (!st->callbacks->text || id == st->eos) return FS_OK;
+    if (!st->callbacks->text || st->silent || id == st->eos) return FS_OK;
     const char *piece;
     fs_status status = fs_text_stream_push(st->text, id, &piece, err);
     if (status) return status;
@@ -265,119 +282,209 @@ static fs_status repeatable(const fs_dte_fdm *s, const char *prompt, const fs_id
     return status;
 }
 
-static fs_status write_answer(fs_dte_fdm *s, fs_llama_state *state, const float *last, const char *prompt, const fs_ids *prompt_ids,
-                              const fs_options *opt, fs_result *r, fs_error *err) {
-    fs_ids ids = {0}, context = {0}, script = {0};
-    char *raw = NULL;
-    struct stream stream = {.callbacks = &s->callbacks, .eos = fs_tokenizer_eos(s->tokenizer)};
-    fs_generation g = {.max_new_tokens = opt->max_new_tokens, .eos = stream.eos, .sampling = opt->sampling, .step = "writing",
-                       .on_token = stream_token, .user = &stream};
+/* One picture on its way through stage 1, from its prompt on. */
+struct fs_dte_answer {
+    fs_dte_fdm *stage;
+    const fs_options *options;
+    fs_result *result;
+    fs_llama_state state;
+    char *prompt;
+    fs_ids prompt_ids, context, ids, script;
+    float *last; /* the state behind the prompt's last token */
+    struct stream stream;
+    fs_writer writer;
+    double begun;
+};
+
+void fs_dte_answer_free(fs_dte_answer *a) {
+    if (!a) return;
+    fs_llama_state_free(&a->state);
+    fs_ids_free(&a->prompt_ids);
+    fs_ids_free(&a->context);
+    fs_ids_free(&a->ids);
+    fs_ids_free(&a->script);
+    fs_text_stream_free(a->stream.text);
+    free(a->prompt);
+    free(a->last);
+    free(a);
+}
+
+int64_t fs_dte_fdm_token_bytes(const fs_dte_fdm *s, const fs_options *opt) {
+    const fs_llama_config *g = &s->config.llama;
+    return fs_kv_token_bytes(fs_kv_type(&s->exec, &s->llama, opt), g->layers, g->kv_heads, g->hidden / g->heads);
+}
+
+bool fs_dte_answer_done(const fs_dte_answer *a) { return a->writer.done; }
+
+/* The tokens in front of the picture are the same in every prompt: their keys and values are computed once and kept. Sets how many. */
+static fs_status begin_with_prefix(fs_dte_answer *a, size_t *count, fs_error *err) {
+    fs_dte_fdm *s = a->stage;
+    fs_exec *c = &s->exec;
+    const fs_ids *ids = &a->prompt_ids;
+    size_t n = 0;
+    fs_status status = FS_OK;
+    *count = 0;
+    while (n < ids->count && ids->data[n] != FS_IMAGE_TOKEN) n++;
+    if (n == 0 || n == ids->count || (s->config.max_length > 0 && (int64_t)n >= s->config.max_length)) return FS_OK;
+    if (s->prefix.length != (int64_t)n || memcmp(s->prefix_ids.data, ids->data, n * sizeof *ids->data) != 0) {
+        s->prefix.length = 0;
+        s->prefix_ids.count = 0;
+        const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+        for (size_t i = 0; i < n && !status; i++) status = fs_ids_push(&s->prefix_ids, ids->data[i], err);
+        if (!status) {
+            fs_llama_forward(c, &s->llama, &s->prefix, fs_llama_embed(c, &s->llama, ids->data, (int64_t)n), NULL);
+            status = fs_exec_status(c, err);
+        }
+        fs_arena_release(c->arena, mark);
+        if (status) s->prefix.length = 0;
+    }
+    *count = n;
+    return status ? status : fs_kv_copy(&a->state, &s->prefix, (int64_t)n, err);
+}
+
+/* Runs the prompt; a->last and a->state are what the answer continues from. */
+static fs_status read_prompt(fs_dte_answer *a, const fs_image *pil, const char *question, fs_error *err) {
+    fs_dte_fdm *s = a->stage;
+    fs_exec *c = &s->exec;
+    fs_result *r = a->result;
+    const int64_t hidden = s->config.llama.hidden, positions = s->config.llama.max_positions, limit = s->config.max_length;
+    fs_tensor *image = NULL;
+    size_t known = 0;
+    const double begun = fs_now();
+    fs_progress(&s->callbacks, "looking", 0, 0);
+    fs_status status = see(s, pil, a->options, &image, err);
+    if (status) return status;
+    const double seen = fs_now();
+    r->times1.vision = seen - begun;
+    a->prompt = fs_prompt_stage1(r->domain, question ? question : fs_prompt_detection_question, s->config.im_start_end);
+    a->last = fs_alloc((size_t)hidden, sizeof *a->last);
+    if (!a->prompt || !a->last) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    if ((status = fs_tokenizer_encode_image(s->tokenizer, a->prompt, &a->prompt_ids, err))) return status;
+    if ((status = begin_with_prefix(a, &known, err))) return status;
+    fs_tensor *x = fs_prompt_embed(c, &s->llama, a->prompt_ids.data + known, a->prompt_ids.count - known, image, -1, NULL);
+    if ((status = fs_exec_status(c, err))) return status;
+    r->prompt_tokens = (int64_t)known + x->shape[0];
+    if (limit > 0 && r->prompt_tokens > limit) {
+        fs_result_warn(r, "the prompt of %lld tokens was cut to tokenizer_model_max_length %lld", (long long)r->prompt_tokens, (long long)limit);
+        x = fs_rows(c, x, 0, limit - (int64_t)known);
+        r->prompt_tokens = limit;
+    }
+    if (positions > 0 && r->prompt_tokens + a->options->max_new_tokens > positions && !a->options->verdict_only)
+        fs_log(&s->callbacks, FS_LOG_INFO, "answers longer than %lld tokens would leave the positions the model was trained on (%lld)",
+               (long long)fs_max_i64(0, positions - r->prompt_tokens), (long long)positions);
+    fs_tensor *h = fs_llama_forward(c, &s->llama, &a->state, x, NULL);
+    fs_check_finite(c, h, "stage 1's language model");
+    if ((status = fs_exec_status(c, err))) return status;
+    memcpy(a->last, fs_f32(h) + (h->shape[0] - 1) * hidden, (size_t)hidden * sizeof *a->last);
+    r->times1.prefill = fs_now() - seen;
+    return FS_OK;
+}
+
+static fs_status begin_writing(fs_dte_answer *a, fs_error *err) {
+    fs_dte_fdm *s = a->stage;
+    fs_status status = fs_text_stream_create(s->tokenizer, &a->stream.text, err);
+    if (!status) status = repeatable(s, a->prompt, &a->prompt_ids, &a->context, err);
+    a->stream.callbacks = &s->callbacks;
+    a->stream.eos = fs_tokenizer_eos(s->tokenizer);
+    fs_generation g = {.max_new_tokens = a->options->max_new_tokens, .eos = a->stream.eos, .sampling = a->options->sampling,
+                       .step = a->stream.silent ? NULL : "writing", .on_token = stream_token, .user = &a->stream, .context = a->context.data,
+                       .n_context = a->context.count, .accepted = &a->result->guessed_tokens};
     if (g.sampling.top_k < 0) g.sampling.top_k = s->config.generation_top_k;
     if (g.sampling.top_p < 0) g.sampling.top_p = s->config.generation_top_p;
-    fs_status status = fs_text_stream_create(s->tokenizer, &stream.text, err);
-    if (!status) status = repeatable(s, prompt, prompt_ids, &context, err);
-    g.context = context.data;
-    g.n_context = context.count;
-    g.accepted = &r->guessed_tokens;
-    if (!status && r->force) {
-        if ((status = spell(s, prompt, prompt_ids, r->force->explanation, &script, err))) goto done;
-        g.script = script.data;
-        g.n_script = script.count;
-        g.max_new_tokens = r->force->tokens;
+    if (!status && a->result->force) {
+        status = spell(s, a->prompt, &a->prompt_ids, a->result->force->explanation, &a->script, err);
+        g.script = a->script.data;
+        g.n_script = a->script.count;
+        g.max_new_tokens = a->result->force->tokens;
         g.eos = -1;
     }
-    if (status || (status = fs_generate(&s->exec, &s->llama, state, last, &g, &ids, err))) goto done;
-    if ((status = stream_token(&stream, FS_TEXT_STREAM_END, NULL, err))) goto done; /* half a character may still be held back */
-    if ((status = fs_tokenizer_decode(s->tokenizer, ids.data, ids.count, true, &raw, err))) goto done;
-    r->new_tokens = (int64_t)ids.count;
-    r->truncated = ids.count == 0 || ids.data[ids.count - 1] != g.eos;
+    return status ? status : fs_writer_begin(&s->exec, &s->llama, &g, &a->state, a->last, &a->ids, &a->writer, err);
+}
+
+fs_status fs_dte_fdm_begin(fs_dte_fdm *s, const fs_image *pil, const char *question, const fs_options *opt, bool silent, fs_result *r,
+                           fs_dte_answer **out, fs_error *err) {
+    fs_exec *c = &s->exec;
+    *out = NULL;
+    s->exec.error = s->vision.error = (fs_error){0}; /* what stopped an earlier picture does not stop this one */
+    fs_dte_answer *a = calloc(1, sizeof *a);
+    if (!a) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    a->stage = s;
+    a->options = opt;
+    a->result = r;
+    a->stream.silent = silent;
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+    double t = fs_now();
+    fs_status status = name_domain(s, pil, r, err);
+    r->times1.domain = fs_now() - t;
+    if (!status) status = fs_llama_state_create(&s->llama, fs_kv_type(c, &s->llama, opt), 1, &a->state, err);
+    if (!status) status = read_prompt(a, pil, question, err);
+    fs_arena_release(c->arena, mark);
+    t = fs_now();
+    if (!status) status = read_score(s, &a->state, a->last, a->prompt, &a->prompt_ids, r, err);
+    a->begun = fs_now();
+    r->times1.score = a->begun - t;
+    if (!status && opt->verdict_only) {
+        r->verdict = !r->has_score ? FS_VERDICT_UNDETERMINED : r->score > 0.5 ? FS_VERDICT_TAMPERED : r->score < 0.5 ? FS_VERDICT_AUTHENTIC : FS_VERDICT_UNDETERMINED;
+        a->writer.done = true;
+    } else if (!status) {
+        status = begin_writing(a, err);
+    }
+    if (status) fs_dte_answer_free(a);
+    else *out = a;
+    return status;
+}
+
+fs_status fs_dte_fdm_step(fs_dte_fdm *s, fs_dte_answer *const *answers, size_t n, fs_error *err) {
+    fs_writer *writers[FS_MAX_WRITERS];
+    if (n > FS_MAX_WRITERS) return fs_fail(err, FS_E_INTERNAL, "%zu answers at a time, at most %d", n, FS_MAX_WRITERS);
+    for (size_t i = 0; i < n; i++) writers[i] = &answers[i]->writer;
+    return fs_writers_step(&s->exec, &s->llama, writers, n, err);
+}
+
+/* The finished answer into the result. */
+static fs_status read_answer(fs_dte_answer *a, fs_error *err) {
+    fs_result *r = a->result;
+    const fs_options *opt = a->options;
+    const fs_ids *ids = &a->ids;
+    char *raw = NULL;
+    fs_status status = stream_token(&a->stream, FS_TEXT_STREAM_END, NULL, err); /* half a character may still be held back */
+    if (!status) status = fs_tokenizer_decode(a->stage->tokenizer, ids->data, ids->count, true, &raw, err);
+    if (status) return status;
+    r->new_tokens = (int64_t)ids->count;
+    r->truncated = ids->count == 0 || ids->data[ids->count - 1] != a->stream.eos;
     if (r->truncated) fs_result_warn(r, "the explanation was cut at %d tokens; raise --max-new-tokens to see the rest", opt->max_new_tokens);
     char *text = strip(raw);
+    free(raw);
     if (text && !opt->trim_text) { /* the original's command line leaves one space in front (spec 4.7) */
         char *spaced = fs_format(" %s", text);
         free(text);
         text = spaced;
     }
     r->text = text;
-    status = text ? fs_answer_parse(text, &r->answer, err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-    if (status) goto done;
+    if (!text) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    if ((status = fs_answer_parse(text, &r->answer, err))) return status;
     r->verdict = fs_answer_says_authentic(text) ? FS_VERDICT_AUTHENTIC : fs_answer_verdict(text);
-done:
-    fs_text_stream_free(stream.text);
-    fs_ids_free(&ids);
-    fs_ids_free(&context);
-    fs_ids_free(&script);
-    free(raw);
+    r->times1.generate = fs_now() - a->begun;
+    if (r->has_score && r->verdict != FS_VERDICT_UNDETERMINED && (r->score > 0.5) != (r->verdict == FS_VERDICT_TAMPERED))
+        fs_result_warn(r, "the explanation says %s but the score is %.3f: treat the verdict with care", fs_verdict_name(r->verdict), r->score);
+    if (r->verdict == FS_VERDICT_UNDETERMINED) fs_result_warn(r, "the explanation gives no verdict in the expected form");
+    return FS_OK;
+}
+
+fs_status fs_dte_fdm_end(fs_dte_answer *a, fs_error *err) {
+    fs_status status = a->writer.status;
+    if (status && err) *err = a->writer.error;
+    if (!status && !a->options->verdict_only) status = read_answer(a, err);
+    if (!status) a->result->explained = true;
+    fs_dte_answer_free(a);
     return status;
 }
 
 fs_status fs_dte_fdm_run(fs_dte_fdm *s, const fs_image *pil, const char *question, const fs_options *opt, fs_result *r, fs_error *err) {
-    fs_exec *c = &s->exec;
-    fs_llama_state state = {0};
-    fs_ids ids = {0};
-    char *prompt = NULL;
-    float *last = NULL;
-    fs_tensor *image = NULL;
-    double t = fs_now(), now;
-    s->exec.error = s->vision.error = (fs_error){0}; /* what stopped an earlier picture does not stop this one */
-    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
-    fs_status status = name_domain(s, pil, r, err);
-    if (status) goto done;
-    now = fs_now(), r->times1.domain = now - t, t = now;
-
-    fs_progress(&s->callbacks, "looking", 0, 0);
-    if ((status = see(s, pil, opt, &image, err))) goto done;
-    now = fs_now(), r->times1.vision = now - t, t = now;
-
-    prompt = fs_prompt_stage1(r->domain, question ? question : fs_prompt_detection_question, s->config.im_start_end);
-    if (!prompt) {
-        status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-        goto done;
-    }
-    if ((status = fs_tokenizer_encode_image(s->tokenizer, prompt, &ids, err))) goto done;
-    fs_tensor *x = fs_prompt_embed(c, &s->llama, ids.data, ids.count, image, -1, NULL);
-    if ((status = fs_exec_status(c, err))) goto done;
-    if (s->config.max_length > 0 && x->shape[0] > s->config.max_length) {
-        fs_result_warn(r, "the prompt of %lld tokens was cut to tokenizer_model_max_length %lld", (long long)x->shape[0], (long long)s->config.max_length);
-        x = fs_rows(c, x, 0, s->config.max_length);
-    }
-    r->prompt_tokens = x->shape[0];
-    if (x->shape[0] + opt->max_new_tokens > s->config.llama.max_positions && s->config.llama.max_positions > 0 && !opt->verdict_only)
-        fs_log(&s->callbacks, FS_LOG_INFO, "answers longer than %lld tokens would leave the positions the model was trained on (%lld)",
-               (long long)fs_max_i64(0, s->config.llama.max_positions - x->shape[0]), (long long)s->config.llama.max_positions);
-    if ((status = fs_llama_state_create(&s->llama, x->shape[0] + 64, &state, err))) goto done;
-    fs_tensor *h = fs_llama_forward(c, &s->llama, &state, x, NULL);
-    if ((status = fs_exec_status(c, err))) goto done;
-    fs_check_finite(c, h, "stage 1's language model");
-    if ((status = fs_exec_status(c, err))) goto done;
-    last = fs_alloc((size_t)s->config.llama.hidden, sizeof *last);
-    if (!last) {
-        status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-        goto done;
-    }
-    memcpy(last, fs_f32(h) + (h->shape[0] - 1) * h->shape[1], (size_t)h->shape[1] * sizeof *last);
-    fs_arena_release(c->arena, mark);
-    now = fs_now(), r->times1.prefill = now - t, t = now;
-
-    if ((status = read_score(s, &state, last, prompt, &ids, r, err))) goto done;
-    now = fs_now(), r->times1.score = now - t, t = now;
-
-    if (opt->verdict_only) {
-        r->verdict = !r->has_score ? FS_VERDICT_UNDETERMINED : r->score > 0.5 ? FS_VERDICT_TAMPERED : r->score < 0.5 ? FS_VERDICT_AUTHENTIC : FS_VERDICT_UNDETERMINED;
-    } else {
-        if ((status = write_answer(s, &state, last, prompt, &ids, opt, r, err))) goto done;
-        r->times1.generate = fs_now() - t;
-        if (r->has_score && r->verdict != FS_VERDICT_UNDETERMINED && (r->score > 0.5) != (r->verdict == FS_VERDICT_TAMPERED))
-            fs_result_warn(r, "the explanation says %s but the score is %.3f: treat the verdict with care", fs_verdict_name(r->verdict), r->score);
-        if (r->verdict == FS_VERDICT_UNDETERMINED)
-            fs_result_warn(r, "the explanation gives no verdict in the expected form");
-    }
-    r->explained = true;
-done:
-    fs_arena_release(c->arena, mark);
-    fs_llama_state_free(&state);
-    fs_ids_free(&ids);
-    free(prompt);
-    free(last);
+    fs_dte_answer *a = NULL;
+    fs_status status = fs_dte_fdm_begin(s, pil, question, opt, false, r, &a, err);
+    while (!status && !fs_dte_answer_done(a)) status = fs_dte_fdm_step(s, &a, 1, err);
+    if (!status) return fs_dte_fdm_end(a, err);
+    fs_dte_answer_free(a);
     return status;
 }

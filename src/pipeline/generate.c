@@ -37,12 +37,20 @@ done:
     return out;
 }
 
+/* 16 bits lose nothing where the network itself rounds to them, and little beside weights of 4 or 8 bits; with weights as they were trained and
+ * in f32, nothing is to be lost. */
+fs_dtype fs_kv_type(const fs_exec *c, const fs_llama *m, const fs_options *opt) {
+    if (c->precision != FS_DTYPE_F32) return c->precision;
+    if (opt->kv_cache != FS_KV_AUTO) return opt->kv_cache == FS_KV_F16 ? FS_DTYPE_F16 : FS_DTYPE_F32;
+    return m->layers && fs_dtype_size(m->layers[0].gate->dtype) == 0 ? FS_DTYPE_F16 : FS_DTYPE_F32; /* block types have no size of an element */
+}
+
 /* ---- guessing ahead (prompt lookup, after Saxena 2023 and Leviathan et al. 2023) ----
  * Decoding one token reads every weight once, and so does decoding four. If what was just written stood before, what followed it there is
  * a good guess for what comes now: the guesses run along in the same pass, each is kept only if the model itself would have chosen it, and the
  * rest is forgotten. Few rows are computed with the same bits as one (tensor/ops.h), so the text is the same with and without guessing. */
 
-enum { MAX_GUESSES = 3, LONGEST_MATCH = 4 };
+enum { LONGEST_MATCH = 4 };
 
 /* The token at position i of context followed by text. */
 static int32_t at(const fs_generation *g, const fs_ids *text, size_t i) {
@@ -64,47 +72,96 @@ static size_t guess(const fs_generation *g, const fs_ids *text, size_t most, int
     return count;
 }
 
-fs_status fs_generate(fs_exec *c, const fs_llama *m, fs_llama_state *state, const float *last, const fs_generation *g, fs_ids *out,
-                      fs_error *err) {
-    const int64_t hidden = m->config.hidden, vocab = m->config.vocab;
-    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
-    fs_rng rng = fs_rng_seed(g->sampling.seed);
-    fs_status status = FS_OK;
-    int32_t batch[1 + MAX_GUESSES];
-    size_t guesses = 0; /* batch[1..guesses] are guesses for what follows batch[0] */
-    /* rows[i] is the state behind batch[i]; it predicts what batch[i + 1] guesses. At first there is only `last`. */
-    const float *rows = last;
-    fs_tensor *logits = fs_llama_logits(c, m, fs_wrap(c, FS_DTYPE_F32, 2, (const int64_t[]){1, hidden}, (void *)(uintptr_t)last));
-    for (int written = 0;;) {
-        if ((status = fs_exec_status(c, err))) break;
-        size_t row = 0;
-        bool done = false;
-        for (;; row++) { /* as long as the guesses come true */
-            int32_t id = 0;
-            const float *h = rows + (int64_t)row * hidden;
-            if ((status = fs_sample(fs_f32(logits) + (int64_t)row * vocab, (int32_t)vocab, &g->sampling, &rng, &id, err))) break;
-            if ((size_t)written < g->n_script) id = g->script[written];
-            if ((status = fs_ids_push(out, id, err))) break;
-            if (g->on_token && (status = g->on_token(g->user, id, h, err))) break;
-            fs_progress(c->callbacks, g->step, ++written, g->max_new_tokens);
-            done = id == g->eos || written >= g->max_new_tokens;
-            if (done || row == guesses || id != batch[row + 1]) break;
+/* ---- writing an answer ---- */
+
+static void fail(fs_writer *w, fs_status status) {
+    w->status = status;
+    w->done = true;
+}
+
+/* Chooses tokens as long as the guesses come true. states: [1 + guesses, hidden], the states behind w->batch, each of which predicts what the
+ * next of the batch guesses; logits: theirs. */
+static void choose(fs_exec *c, fs_writer *w, const float *states, float *logits, int64_t hidden, int64_t vocab) {
+    const fs_generation *g = &w->g;
+    size_t row = 0;
+    fs_status status;
+    for (;; row++) {
+        int32_t id = 0;
+        status = fs_sample(logits + (int64_t)row * vocab, (int32_t)vocab, &g->sampling, &w->rng, &id, &w->error);
+        if ((size_t)w->written < g->n_script) id = g->script[w->written];
+        if (status || (status = fs_ids_push(w->out, id, &w->error)) ||
+            (g->on_token && (status = g->on_token(g->user, id, states + (int64_t)row * hidden, &w->error)))) {
+            fail(w, status);
+            break;
         }
-        if (g->accepted) *g->accepted += (int64_t)row;
-        state->length -= (int64_t)(guesses - row); /* forget what came out otherwise */
-        if (status || done) break;
-        fs_arena_release(c->arena, mark);
-        batch[0] = out->data[out->count - 1];
-        const int room = g->max_new_tokens - written - 1;
-        guesses = g->n_context && room > 0 ? guess(g, out, (size_t)fs_min_i64(room, MAX_GUESSES), batch + 1) : 0;
-        fs_tensor *h = fs_llama_forward(c, m, state, fs_llama_embed(c, m, batch, 1 + (int64_t)guesses), NULL);
-        logits = fs_llama_logits(c, m, h);
-        if ((status = fs_exec_status(c, err))) break;
-        rows = fs_f32(h);
+        w->written++;
+        if (g->step) fs_progress(c->callbacks, g->step, w->written, g->max_new_tokens);
+        w->done = id == g->eos || w->written >= g->max_new_tokens;
+        if (w->done || row == w->guesses || id != w->batch[row + 1]) break;
+    }
+    if (g->accepted) *g->accepted += (int64_t)row;
+    w->state->length -= (int64_t)(w->guesses - row); /* forget what came out otherwise */
+    w->guesses = 0;
+}
+
+fs_status fs_writer_begin(fs_exec *c, const fs_llama *m, const fs_generation *g, fs_llama_state *state, const float *last, fs_ids *out,
+                          fs_writer *w, fs_error *err) {
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+    *w = (fs_writer){.g = *g, .state = state, .out = out, .rng = fs_rng_seed(g->sampling.seed)};
+    const fs_tensor *logits = fs_llama_logits(c, m, fs_wrap(c, FS_DTYPE_F32, 2, (const int64_t[]){1, m->config.hidden}, (void *)(uintptr_t)last));
+    const fs_status status = fs_exec_status(c, err);
+    if (!status) choose(c, w, last, fs_f32(logits), m->config.hidden, m->config.vocab);
+    fs_arena_release(c->arena, mark);
+    return status;
+}
+
+fs_status fs_writers_step(fs_exec *c, const fs_llama *m, fs_writer *const *writers, size_t n, fs_error *err) {
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+    fs_kv_part parts[FS_MAX_WRITERS];
+    fs_writer *active[FS_MAX_WRITERS];
+    int32_t ids[FS_MAX_WRITERS + FS_MAX_GUESSES];
+    size_t count = 0, rows = 0;
+    for (size_t i = 0; i < n && count < FS_MAX_WRITERS; i++)
+        if (!writers[i]->done) active[count++] = writers[i];
+    /* A pass of up to four rows costs little more than one of one row; beyond, answers make better use of rows than guesses. */
+    size_t spare = count < 1 + FS_MAX_GUESSES ? 1 + FS_MAX_GUESSES - count : 0;
+    for (size_t i = 0; i < count; i++) {
+        fs_writer *w = active[i];
+        w->batch[0] = w->out->data[w->out->count - 1];
+        const int room = w->g.max_new_tokens - w->written - 1;
+        w->guesses = w->g.n_context && room > 0 ? guess(&w->g, w->out, (size_t)fs_min_i64(room, (int64_t)spare), w->batch + 1) : 0;
+        spare -= w->guesses;
+        memcpy(ids + rows, w->batch, (1 + w->guesses) * sizeof *ids);
+        rows += 1 + w->guesses;
+        parts[i] = (fs_kv_part){.cache = w->state, .rows = 1 + (int64_t)w->guesses};
+    }
+    if (!count) return FS_OK;
+    const fs_tensor *h = fs_llama_forward_parts(c, m, parts, count, fs_llama_embed(c, m, ids, (int64_t)rows), NULL);
+    const fs_tensor *logits = fs_llama_logits(c, m, h);
+    const fs_status status = fs_exec_status(c, err);
+    for (size_t i = 0, row = 0; i < count && !status; i++) {
+        const size_t mine = 1 + active[i]->guesses;
+        choose(c, active[i], fs_f32(h) + (int64_t)row * m->config.hidden, fs_f32(logits) + (int64_t)row * m->config.vocab, m->config.hidden,
+               m->config.vocab);
+        row += mine;
     }
     fs_arena_release(c->arena, mark);
     return status;
 }
+
+fs_status fs_generate(fs_exec *c, const fs_llama *m, fs_llama_state *state, const float *last, const fs_generation *g, fs_ids *out,
+                      fs_error *err) {
+    fs_writer w, *one = &w;
+    fs_status status = fs_writer_begin(c, m, g, state, last, out, &w, err);
+    while (!status && !w.done) status = fs_writers_step(c, m, &one, 1, err);
+    if (!status && w.status) {
+        status = w.status;
+        if (err) *err = w.error;
+    }
+    return status;
+}
+
+/* ---- likelihoods ---- */
 
 /* log softmax(row)[id] in double. */
 static double log_probability(const float *row, int64_t n, int32_t id) {

@@ -242,7 +242,7 @@ static fs_status answer(fs_mflm *s, const fs_image *im, const char *text, const 
     if ((status = fs_exec_status(c, err))) goto done;
     if (s->config.llama.max_positions > 0 && x->shape[0] > s->config.llama.max_positions)
         fs_result_warn(r, "stage 2's prompt of %lld tokens is longer than the %lld positions the model was trained on", (long long)x->shape[0], (long long)s->config.llama.max_positions);
-    if ((status = fs_llama_state_create(&s->llama, x->shape[0] + 32, &state, err))) goto done;
+    if ((status = fs_llama_state_create(&s->llama, fs_kv_type(c, &s->llama, opt), x->shape[0] + 32, &state, err))) goto done;
     fs_tensor *h = fs_llama_forward(c, &s->llama, &state, x, NULL);
     if ((status = fs_exec_status(c, err))) goto done;
     fs_check_finite(c, h, "stage 2's language model");

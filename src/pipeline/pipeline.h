@@ -81,7 +81,7 @@ typedef struct fs_generation {
     int max_new_tokens;
     int32_t eos;
     fs_sampling sampling;
-    const char *step;          /* for the progress callback */
+    const char *step;          /* for the progress callback; NULL: none */
     fs_token_fn on_token;      /* may be NULL */
     void *user;
     /* Text in which to look for guesses of what comes next: usually the prompt and whatever answers are known to look like. NULL: no guessing.
@@ -97,6 +97,28 @@ typedef struct fs_generation {
  * The arena is released to where it stood after every step. */
 fs_status fs_generate(fs_exec *c, const fs_llama *m, fs_llama_state *state, const float *last, const fs_generation *g, fs_ids *out,
                       fs_error *err);
+/* The same step by step, for several answers at a time that share each pass over the weights. An answer comes out the same, token for token,
+ * with and without others beside it. */
+enum { FS_MAX_GUESSES = 3, FS_MAX_WRITERS = FS_FEW_ROWS };
+typedef struct fs_writer {
+    fs_generation g;
+    fs_llama_state *state;
+    fs_ids *out;
+    fs_rng rng;
+    int32_t batch[1 + FS_MAX_GUESSES]; /* the newest token and guesses for what follows it */
+    size_t guesses;
+    int written;
+    bool done;
+    fs_status status;                  /* why this one ended early; the others go on */
+    fs_error error;
+} fs_writer;
+/* state, out and what g points to stay the caller's, and must live until done. An error returned is one of the context, fatal for all. */
+fs_status fs_writer_begin(fs_exec *c, const fs_llama *m, const fs_generation *g, fs_llama_state *state, const float *last, fs_ids *out,
+                          fs_writer *w, fs_error *err);
+/* One pass for those of n <= FS_MAX_WRITERS that are not done. */
+fs_status fs_writers_step(fs_exec *c, const fs_llama *m, fs_writer *const *writers, size_t n, fs_error *err);
+/* What the key/value cache is kept in: fs_options.kv_cache. */
+fs_dtype fs_kv_type(const fs_exec *c, const fs_llama *m, const fs_options *opt);
 /* log p(ids[i] | everything before) for i = 0..n-1, where `last` predicts ids[0]; the state is left as it was. out: [n]. */
 fs_status fs_log_likelihood(fs_exec *c, const fs_llama *m, fs_llama_state *state, const float *last, const int32_t *ids, size_t n,
                             double *out, fs_error *err);
@@ -144,6 +166,7 @@ struct fs_result {
     fs_sampling sampling;
     int max_new_tokens;
     fs_prompt_style prompt_style;
+    fs_kv_cache_type kv_cache;
     int question_index;
     bool exif_both, verdict_only;
     int64_t prompt_tokens, new_tokens, guessed_tokens; /* guessed: of the new ones, those that came by guessing ahead */
@@ -162,6 +185,18 @@ fs_status fs_dte_fdm_open(fs_layout *layout, const fs_options *opt, fs_dte_fdm *
 void fs_dte_fdm_close(fs_dte_fdm *s);
 /* Fills domain, score, text, verdict of r. pil: the picture as stage 1 sees it. question: NULL = the original's. */
 fs_status fs_dte_fdm_run(fs_dte_fdm *s, const fs_image *pil, const char *question, const fs_options *opt, fs_result *r, fs_error *err);
+
+/* Bytes of the key/value cache for one token of one picture. */
+int64_t fs_dte_fdm_token_bytes(const fs_dte_fdm *s, const fs_options *opt);
+/* The same step by step, to have several answers written in the same passes. begin: everything up to the answer's first token; r, opt and their
+ * strings must live until the end. silent: neither text nor progress callbacks while writing. end: reads the answer into r, and frees it. */
+typedef struct fs_dte_answer fs_dte_answer;
+fs_status fs_dte_fdm_begin(fs_dte_fdm *s, const fs_image *pil, const char *question, const fs_options *opt, bool silent, fs_result *r,
+                           fs_dte_answer **out, fs_error *err);
+fs_status fs_dte_fdm_step(fs_dte_fdm *s, fs_dte_answer *const *answers, size_t n, fs_error *err); /* n <= FS_MAX_WRITERS */
+bool fs_dte_answer_done(const fs_dte_answer *a);
+fs_status fs_dte_fdm_end(fs_dte_answer *a, fs_error *err);
+void fs_dte_answer_free(fs_dte_answer *a);
 
 typedef struct fs_mflm fs_mflm; /* stage 2: CLIP + LLaMA 7B + SAM */
 fs_status fs_mflm_open(fs_layout *layout, const fs_options *opt, fs_mflm **out, fs_error *err);

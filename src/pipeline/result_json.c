@@ -57,7 +57,8 @@ static json_t *mask_json(const fs_result *r, const char *mask_path, const char *
 
 static json_t *settings_json(const fs_result *r) {
     const fs_sampling *s = &r->sampling;
-    return json_pack("{s:s, s:o, s:i, s:o, s:I, s:i, s:s, s:i, s:b, s:b, s:o}", "precision", fs_precision_name(r->precision), "temperature",
+    return json_pack("{s:s, s:s, s:o, s:i, s:o, s:I, s:i, s:s, s:i, s:b, s:b, s:o}", "precision", fs_precision_name(r->precision), "kv_cache",
+                     fs_kv_cache_type_name(r->kv_cache), "temperature",
                      number((double)s->temperature), "top_k", s->top_k, "top_p", number((double)s->top_p), "seed", (json_int_t)s->seed,
                      "max_new_tokens", r->max_new_tokens, "prompt_style", fs_prompt_style_name(r->prompt_style), "question_index",
                      r->question_index, "exif_both", (int)r->exif_both, "verdict_only", (int)r->verdict_only, "question",
@@ -181,6 +182,10 @@ static fs_status read_settings_fields(const fs_json *t, fs_result *r, fs_error *
     double temperature = 0, top_p = 1;
     int64_t top_k = 0, seed = 0, tokens = 0, question = 0;
     READ_NAME(t, "precision", fs_precision_from_name, &r->precision, err);
+    const char *cache = "auto"; /* results written before there was a choice have none */
+    if ((s = fs_json_string(t, "kv_cache", FS_JSON_OPTIONAL, &cache, err))) return s;
+    if (!fs_kv_cache_type_from_name(cache, &r->kv_cache))
+        return fs_fail(err, FS_E_FORMAT, "%s: field kv_cache is \"%s\", which is no known value", t->path, cache);
     READ_NAME(t, "prompt_style", fs_prompt_style_from_name, &r->prompt_style, err);
     if ((s = fs_json_float(t, "temperature", FS_JSON_REQUIRED, 0, 1e6, &temperature, err))) return s;
     if ((s = fs_json_float(t, "top_p", FS_JSON_REQUIRED, 0, 1, &top_p, err))) return s;

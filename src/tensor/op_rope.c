@@ -5,7 +5,7 @@
 
 #include "tensor/op.h"
 
-typedef struct job { const fs_op *op; const float *x, *inv_freq; int64_t heads, half; float *y; } job;
+typedef struct job { const fs_op *op; const float *x, *inv_freq; const int64_t *positions; int64_t heads, half; float *y; } job;
 
 /* All heads of one token. table: [5][half] of scratch */
 static void rotate_token(const job *j, int64_t token, int64_t pos, float *table) {
@@ -35,12 +35,13 @@ static void rotate_token(const job *j, int64_t token, int64_t pos, float *table)
     }
 }
 
-fs_tensor *fs_rope(fs_exec *c, const fs_tensor *x, int64_t pos0, float theta) {
+fs_tensor *fs_rope(fs_exec *c, const fs_tensor *x, const int64_t *positions, float theta) {
     const fs_op op = {c, "rope", {x}};
     if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
-    if (x->ndim != 3 || x->shape[2] < 2 || x->shape[2] % 2 || pos0 < 0 || !(theta > 0.0f))
-        return fs_op_misuse(&op, "expected [n,heads,even width] at a position from 0 on, found %s at %" PRId64, fs_op_describe(x).text,
-                            pos0);
+    if (x->ndim != 3 || x->shape[2] < 2 || x->shape[2] % 2 || !(theta > 0.0f))
+        return fs_op_misuse(&op, "expected [n,heads,even width], found %s", fs_op_describe(x).text);
+    for (int64_t i = 0; i < x->shape[0]; i++)
+        if (positions[i] < 0) return fs_op_misuse(&op, "position %" PRId64 " of row %" PRId64 " is below 0", positions[i], i);
     fs_tensor *y = fs_op_result(&op, 3, x->shape);
     if (!y) return NULL;
     const int64_t tokens = x->shape[0], d = x->shape[2], half = d / 2;
@@ -50,12 +51,12 @@ fs_tensor *fs_rope(fs_exec *c, const fs_tensor *x, int64_t pos0, float theta) {
     const bool ok = inv_freq && tables;
     if (ok) {
         for (int64_t i = 0; i < half; i++) inv_freq[i] = 1.0f / powf(theta, (float)(2 * i) / (float)d);
-        const job j = {.op = &op, .x = fs_f32(x), .inv_freq = inv_freq, .heads = x->shape[1], .half = half, .y = fs_f32(y)};
+        const job j = {.op = &op, .x = fs_f32(x), .inv_freq = inv_freq, .positions = positions, .heads = x->shape[1], .half = half, .y = fs_f32(y)};
         const int64_t share = (tokens + threads - 1) / threads;
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
         for (int part = 0; part < threads; part++)
             for (int64_t t = part * share; t < fs_min_i64(tokens, (part + 1) * share); t++)
-                rotate_token(&j, t, pos0 + t, tables + part * 5 * half);
+                rotate_token(&j, t, j.positions[t], tables + part * 5 * half);
     }
     fs_arena_release(c->arena, mark);
     return ok ? y : NULL;
@@ -68,6 +69,8 @@ fs_tensor *fs_halves_from_pairs(fs_exec *c, const fs_tensor *x) {
     fs_tensor *y = fs_op_result(&op, 3, x->shape);
     if (!y) return NULL;
     const int64_t rows = x->shape[0] * x->shape[1], half = x->shape[2] / 2;
+    const int threads = fs_op_threads(&op, fs_tensor_count(x));
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t r = 0; r < rows; r++) {
         const float *from = fs_f32(x) + r * 2 * half;
         float *to = fs_f32(y) + r * 2 * half;

@@ -12,6 +12,8 @@
 
 #include "tensor/tensor.h"
 
+enum { FS_FEW_ROWS = 12 }; /* the 12 of which the above speaks */
+
 /* -- shape only -- */
 /* Another shape over the same data; counts must agree. */
 fs_tensor *fs_reshape(fs_exec *c, const fs_tensor *x, int ndim, const int64_t *shape);
@@ -65,9 +67,9 @@ fs_tensor *fs_batch_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, con
 fs_tensor *fs_softmax(fs_exec *c, const fs_tensor *x); /* over the last dimension */
 
 /* -- attention -- */
-/* LLaMA's rotary embedding, half-rotation convention. x: [n, heads, d] at positions pos0.. -> same shape. cos and sin are rounded to
+/* LLaMA's rotary embedding, half-rotation convention. x: [n, heads, d], positions: [n], 0 or more -> same shape. cos and sin are rounded to
  * the precision, and so are products and sum. */
-fs_tensor *fs_rope(fs_exec *c, const fs_tensor *x, int64_t pos0, float theta);
+fs_tensor *fs_rope(fs_exec *c, const fs_tensor *x, const int64_t *positions, float theta);
 /* x: [n, heads, d] whose heads hold neighbouring pairs (2i, 2i+1), as GGUF files have them -> the same in halves (i, i + d/2). */
 fs_tensor *fs_halves_from_pairs(fs_exec *c, const fs_tensor *x);
 /* softmax(q k^T * scale [+ causal mask]) v per head, tiled: scores of one query block at a time, never the whole matrix.

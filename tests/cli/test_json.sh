@@ -45,6 +45,7 @@ name
 fingerprint
 settings
 precision
+kv_cache
 temperature
 top_k
 top_p

@@ -86,7 +86,7 @@ static void cache_equals_one_pass(void **state) {
     fs_llama_state s = {0};
     fs_tensor *x = embed(&c, &m.llama, g, "dte");
     const fs_tensor *expected = named(g, "dte", "final", -1);
-    assert_int_equal(fs_llama_state_create(&m.llama, 4, &s, &err), FS_OK); /* small, so that it must grow */
+    assert_int_equal(fs_llama_state_create(&m.llama, FS_DTYPE_F32, 4, &s, &err), FS_OK); /* small, so that it must grow */
     const int64_t cuts[] = {0, 10, 11, 12, 17, 24};
     for (int i = 0; i < 5; i++) {
         fs_tensor *h = fs_llama_forward(&c, &m.llama, &s, fs_rows(&c, x, cuts[i], cuts[i + 1]), NULL);
@@ -131,7 +131,7 @@ static void random_continuation(void **state) {
         fs_error err = {0};
         int32_t tokens[64];
         if (fs_llama_bind(&m, &dte, &source, "", &err)) fail_msg("%s", err.message);
-        assert_int_equal(fs_llama_state_create(&m, 16, &s, &err), FS_OK);
+        assert_int_equal(fs_llama_state_create(&m, FS_DTYPE_F32, 16, &s, &err), FS_OK);
         for (int64_t i = 0; i < n; i++) tokens[i] = (int32_t)((const int64_t *)prompt->data)[i];
         fs_tensor *h = fs_llama_forward(&c, &m, &s, fs_llama_embed(&c, &m, tokens, n), NULL);
         assert_ok(&c);
@@ -177,7 +177,7 @@ static void guessing_changes_nothing(void **state) {
             fs_llama_state s = {0};
             fs_ids ids = {0}, context = {0};
             int64_t accepted = 0;
-            if (fs_llama_state_create(&m, 16, &s, &err)) fail_msg("%s", err.message);
+            if (fs_llama_state_create(&m, FS_DTYPE_F32, 16, &s, &err)) fail_msg("%s", err.message);
             fs_tensor *h = fs_llama_forward(&c, &m, &s, fs_llama_embed(&c, &m, prompt, PROMPT), NULL);
             assert_ok(&c);
             for (size_t i = 0; i < PROMPT; i++) fs_ids_push(&context, prompt[i], &err);
@@ -222,7 +222,7 @@ static void likelihood_rewinds(void **state) {
     fs_error err = {0};
     const int32_t ids[] = {1, 20, 300, 7};
     double a[3], b[3];
-    assert_int_equal(fs_llama_state_create(&m.llama, 8, &s, &err), FS_OK);
+    assert_int_equal(fs_llama_state_create(&m.llama, FS_DTYPE_F32, 8, &s, &err), FS_OK);
     fs_tensor *h = fs_llama_forward(&c, &m.llama, &s, fs_llama_embed(&c, &m.llama, ids, 4), NULL);
     assert_ok(&c);
     const float *last = fs_f32(h) + 3 * m.config.llama.hidden;

@@ -101,7 +101,9 @@ static fs_tensor *softmax_case(fs_exec *c) {
     return fs_softmax(c, T(c, "input.a", 700, 131));
 }
 static fs_tensor *rope_case(fs_exec *c) {
-    return fs_rope(c, T(c, "input.a", 71, 8, 64), 13, 10000.0f);
+    int64_t positions[71];
+    for (int i = 0; i < 71; i++) positions[i] = 13 + i;
+    return fs_rope(c, T(c, "input.a", 71, 8, 64), positions, 10000.0f);
 }
 static fs_tensor *attention_case(fs_exec *c) {
     return fs_attention(c, T(c, "input.q", 130, 3, 40), T(c, "input.k", 300, 3, 40), T(c, "input.v", 300, 3, 40), 0.2f, true);
@@ -332,7 +334,8 @@ static void test_misuse(void **state) {
     MISUSE(fs_layer_norm(&c, T(&c, "input.a", 4, 3), T(&c, "n.weight", 4), T(&c, "n.bias", 3), 1e-5f), "weight: expected 3");
     MISUSE(fs_layer_norm_2d(&c, T(&c, "input.a", 4, 3), T(&c, "n.weight", 4), T(&c, "n.bias", 4), 1e-5f), "[C,H,W]");
     MISUSE(fs_group_norm(&c, T(&c, "input.a", 4, 3, 3), 3, T(&c, "n.weight", 4), T(&c, "n.bias", 4), 1e-5f), "3 groups");
-    MISUSE(fs_rope(&c, T(&c, "input.a", 4, 3, 5), 0, 10000.0f), "even width");
+    MISUSE(fs_rope(&c, T(&c, "input.a", 4, 3, 5), (const int64_t[]){0, 1, 2, 3}, 10000.0f), "even width");
+    MISUSE(fs_rope(&c, T(&c, "input.a", 2, 3, 4), (const int64_t[]){0, -1}, 10000.0f), "position -1 of row 1");
     MISUSE(fs_attention(&c, T(&c, "input.q", 5, 2, 4), T(&c, "input.k", 3, 2, 4), T(&c, "input.v", 3, 2, 4), 1, true), "no fewer keys");
     MISUSE(fs_attention(&c, T(&c, "input.q", 5, 3, 4), T(&c, "input.k", 5, 2, 4), T(&c, "input.v", 5, 2, 4), 1, false), "do not fit");
     MISUSE(fs_attention_rel(&c, T(&c, "input.q", 1, 6, 2, 4), T(&c, "input.k", 1, 6, 2, 4), T(&c, "input.v", 1, 6, 2, 4),

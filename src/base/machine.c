@@ -1,0 +1,29 @@
+/* What this machine has left: memory that a program may take without pushing others out. */
+#include "base/base.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The number in a file like /sys/fs/cgroup/memory.max; -1 if there is none ("max"). */
+static int64_t number_in(const char *path) {
+    long long n = -1;
+    FILE *f = fopen(path, "r");
+    if (!f) return -1;
+    if (fscanf(f, "%lld", &n) != 1) n = -1;
+    fclose(f);
+    return n;
+}
+
+int64_t fs_memory_available(void) {
+    char line[128];
+    int64_t bytes = -1;
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f && fgets(line, sizeof line, f)) {
+        long long kib;
+        if (sscanf(line, "MemAvailable: %lld kB", &kib) == 1) bytes = kib * 1024;
+    }
+    if (f) fclose(f);
+    const int64_t limit = number_in("/sys/fs/cgroup/memory.max"), used = number_in("/sys/fs/cgroup/memory.current"); /* in a container */
+    if (limit >= 0 && used >= 0 && (bytes < 0 || limit - used < bytes)) bytes = fs_max_i64(0, limit - used);
+    return bytes;
+}
