@@ -95,21 +95,30 @@ static fs_dtype fitting(fs_dtype wanted, int64_t row) {
     return row % fs_dtype_block(FS_DTYPE_Q8_0) == 0 ? FS_DTYPE_Q8_0 : FS_DTYPE_F16;
 }
 
-static fs_dtype store_vision(const fs_bundle_type *type, const char *name) {
+static bool holds(const char *s, const char *part) { return strstr(s, part) != NULL; }
+
+/* Linear layers whose 8 bits cost less than the language model's own 4, or than half a percent of a mask's pixels (docs/bundle.md). */
+static bool vision_linear(const char *name, int ndim) {
+    return ndim == 2 && (starts(name, "clip.encoder.") || starts(name, "dte.mm_projector.") || starts(name, "mflm.mm_projector.") ||
+                         (starts(name, "sam.enc.blocks.") && holds(name, ".mlp.")));
+}
+
+static fs_dtype store_vision(const fs_bundle_type *type, const char *name, int ndim, int64_t row) {
     /* small, and every pixel of the mask or the tag hangs on them: always whole. Position tables are added to, not multiplied by. */
     static const char *const whole[] = {"dtg.", "sam.dec.", "sam.prompt."};
     static const char *const tables[] = {"pos_embed", "rel_pos_", "position_embedding", "class_embedding"};
     for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++)
         if (starts(name, whole[i])) return FS_DTYPE_F32;
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
-        if (strstr(name, tables[i])) return FS_DTYPE_F32;
-    return type->matrix == FS_DTYPE_F32 || type->matrix == FS_DTYPE_BF16 ? type->matrix : FS_DTYPE_F16;
+        if (holds(name, tables[i])) return FS_DTYPE_F32;
+    if (fs_dtype_block(type->matrix) == 1) return type->matrix;
+    return vision_linear(name, ndim) ? fitting(FS_DTYPE_Q8_0, row) : FS_DTYPE_F16;
 }
 
 fs_dtype fs_bundle_store_as(const fs_bundle_type *type, const char *name, int64_t layers, int ndim, const int64_t *shape) {
     if (ndim < 2) return FS_DTYPE_F32; /* norms and biases */
     const int64_t row = shape[ndim - 1];
-    if (layers == 0) return store_vision(type, name);
+    if (layers == 0) return store_vision(type, name, ndim, row);
     if (!type->mixed) return fitting(type->matrix, row);
     if (strcmp(name, "output.weight") == 0) return fitting(FS_DTYPE_Q6_K, row);
     const bool delicate = strstr(name, ".attn_v.") || strstr(name, ".ffn_down.");
