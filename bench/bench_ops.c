@@ -6,7 +6,7 @@
 #include <time.h>
 
 #include "backend/backend.h"
-#include "roof.h"
+#include "backend/roof.h"
 #include "tensor/ops.h"
 
 enum { RUNS = 5 };
@@ -113,7 +113,7 @@ static void measure_roofs(bench *b) {
         double start = seconds(b->c.threads);
         flops = 0;
 #pragma omp parallel num_threads(b->c.threads) reduction(+ : flops)
-        flops += wide ? roof_fma_avx512(10000000) : roof_fma_avx2(10000000);
+        flops += wide ? fs_roof_fma_avx512(10000000) : fs_roof_fma_avx2(10000000);
         double t = seconds(b->c.threads) - start;
         if (t < best_time) best_time = t;
         static volatile double sink;
@@ -122,7 +122,7 @@ static void measure_roofs(bench *b) {
 #pragma omp parallel num_threads(b->c.threads) reduction(+ : sum)
         {
             const size_t share = bytes / (size_t)omp_get_num_threads() / 64 * 64, from = share * (size_t)omp_get_thread_num();
-            sum += wide ? roof_read_avx512(memory + from, share) : roof_read_avx2(memory + from, share);
+            sum += wide ? fs_roof_read_avx512(memory + from, share) : fs_roof_read_avx2(memory + from, share);
         }
         t = seconds(b->c.threads) - start;
         sink = sum;

@@ -9,7 +9,7 @@
 #include <time.h>
 
 #include "backend/cpu/q_kernels.h"
-#include "roof.h"
+#include "backend/roof.h"
 #include "tensor/packed.h"
 
 enum { MAX_RUNS = 99, TOKENS = 704 };
@@ -59,7 +59,7 @@ static double read_roof(const bench *b) { /* bytes a second */
         const size_t piece = 10 << 20, pieces = STREAM / piece; /* dynamic, as the products are */
 #pragma omp for schedule(dynamic, 1)
         for (size_t i = 0; i < pieces; i++)
-            sum += b->wide ? roof_stream_vnni(b->memory + i * piece, piece) : roof_read_avx2(b->memory + i * piece, piece);
+            sum += b->wide ? fs_roof_stream_vnni(b->memory + i * piece, piece) : fs_roof_read_avx2(b->memory + i * piece, piece);
     }
     const double t = seconds(b) - start;
     sink = sum;
@@ -70,7 +70,7 @@ static double read_roof(const bench *b) { /* bytes a second */
 static double dot_roof(const bench *b) { /* operations a second; of AVX-512 VNNI where there is it, else of f32 multiply-adds, as 4-fold */
     double start = seconds(b), ops = 0;
 #pragma omp parallel num_threads(b->threads) reduction(+ : ops)
-    ops += b->wide ? roof_dot_vnni(3000000) : 4 * roof_fma_avx2(3000000);
+    ops += b->wide ? fs_roof_dot_vnni(3000000) : 4 * fs_roof_fma_avx2(3000000);
     return ops / (seconds(b) - start);
 }
 

@@ -1,12 +1,13 @@
 /* The roofs for packed weights: independent vpdpbusd in registers, 64 multiply-adds each; and reading memory with every line fetched to the
  * level-2 cache 16 KiB ahead, a little faster than what processors make of a plain read by themselves. */
+#if defined(__x86_64__)
 #include <immintrin.h>
 
-#include "roof.h"
+#include "backend/roof.h"
 
 enum { CHAINS = 16 };
 
-double roof_dot_vnni(int64_t rounds) {
+double fs_roof_dot_vnni(int64_t rounds) {
     __m512i sum[CHAINS];
     const __m512i a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(5);
 #pragma GCC unroll 16
@@ -18,7 +19,7 @@ double roof_dot_vnni(int64_t rounds) {
     return 2.0 * 64 * CHAINS * (double)rounds;
 }
 
-double roof_stream_vnni(const void *p, size_t bytes) {
+double fs_roof_stream_vnni(const void *p, size_t bytes) {
     const char *at = p;
     __m512i sum[8];
 #pragma GCC unroll 8
@@ -33,3 +34,4 @@ double roof_stream_vnni(const void *p, size_t bytes) {
     for (int i = 1; i < 8; i++) sum[0] = _mm512_add_epi64(sum[0], sum[i]);
     return (double)_mm512_reduce_add_epi64(sum[0]);
 }
+#endif

@@ -1,11 +1,12 @@
 /* Roofs by avx512 instructions. */
-#include "roof.h"
+#include "backend/roof.h"
 
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 enum { CHAINS = 24, LANES = 16 }; /* enough independent chains to hide the latency on any current core */
 
-double roof_fma_avx512(int64_t rounds) {
+double fs_roof_fma_avx512(int64_t rounds) {
     __m512 sum[CHAINS];
     const __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(1e-3f);
 #pragma GCC unroll 32
@@ -23,7 +24,7 @@ double roof_fma_avx512(int64_t rounds) {
     return 2.0 * LANES * CHAINS * (double)rounds;
 }
 
-double roof_read_avx512(const void *p, size_t bytes) {
+double fs_roof_read_avx512(const void *p, size_t bytes) {
     __m512i s0 = _mm512_setzero_si512(), s1 = s0, s2 = s0, s3 = s0;
     const __m512i *v = p;
     const size_t n = bytes / sizeof *v;
@@ -39,3 +40,4 @@ double roof_read_avx512(const void *p, size_t bytes) {
     _mm512_storeu_si512((void *)out, _mm512_add_epi64(_mm512_add_epi64(s0, s1), _mm512_add_epi64(s2, s3)));
     return (double)out[0];
 }
+#endif
