@@ -86,6 +86,11 @@ static fs_status language_model(shelf *s, const fs_midsize *g, int stage, int64_
     ok = ok && add(s, g, "model.mm_projector.2.weight", H, H, err) && add(s, g, "model.mm_projector.2.bias", H, 0, err);
     if (!ok) return err->status;
     for (int64_t i = 0; i < vocab * H; i++) head[i] *= g->sharp;
+    for (int64_t t = 0; g->memory > 0 && t < vocab; t++) {
+        double size = 0;
+        for (int64_t i = 0; i < H; i++) size += (double)embed[t * H + i] * (double)embed[t * H + i];
+        for (int64_t i = 0; i < H; i++) head[(7 * t + 3) % vocab * H + i] += (float)((double)g->memory * (double)embed[t * H + i] / sqrt(size));
+    }
     if (stage == 0) return FS_OK;
     for (int64_t i = 0; i < vocab; i++) embed[i * H] = 8, embed[i * H + 1] = 0; /* H numbers of about 0.5 (and some of 5) beside it */
     embed[SEG_TOKEN * H + 1] = 16;

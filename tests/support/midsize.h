@@ -10,6 +10,7 @@ typedef struct fs_midsize {
     int64_t hidden, intermediate, heads, kv_heads, layers[2]; /* of both stages */
     bool tails;   /* Student's t with four degrees of freedom and outlier channels; else uniform */
     float sharp;  /* standard deviation of the logits: 3 gives next-token distributions of about 2 nats over 640 pieces */
+    float memory; /* how strongly a token calls for the next one (token 7t + 3 after t): 0, or as `sharp`, which no rounding then drowns out */
 } fs_midsize;
 fs_midsize fs_midsize_defaults(void);
 /* tiny: models/tiny; dir: an existing empty folder. */
