@@ -6,10 +6,12 @@
 static const char convert_help[] = "Usage: fakeshield convert [options] CHECKPOINT -o BUNDLE\n"
                                    "Writes the checkpoint as a bundle: dte-fdm.gguf, mflm.gguf and vision.gguf, with smaller weights,\n"
                                    "checksums, and all that is needed to run (detect -m BUNDLE). Reads and writes piece by piece; needs\n"
-                                   "little memory. Disk space is checked first, and no half-written file is left under its name.\n"
+                                   "little memory. Disk space is checked first, and no half-written file is left under its name. Killed or\n"
+                                   "interrupted, it goes on with the next file when run again.\n"
                                    "\n"
                                    "  -o, --out DIR       folder for the three files\n"
                                    "      --type T        f32, f16, bf16, q8_0, q4_0, q4_k, or mixed (default: 4 to 6 bits)\n"
+                                   "      --overwrite     write files anew that are finished already\n"
                                    "      --clip DIR  --sam FILE  --dtg FILE   parts that are not where they are looked for\n"
                                    "  -t, --threads N     0 = one per core (default)\n"
                                    "  -q, --quiet  -v, --verbose  --no-color  -h, --help\n"
@@ -36,6 +38,7 @@ static int convert_main(int argc, char **argv) {
     cli_add_terminal_options(&o, &s);
     cli_option_add(&o, (cli_option){.letter = 'o', .name = "out", .kind = CLI_TEXT, .target = &out});
     cli_option_add(&o, (cli_option){.name = "type", .kind = CLI_TEXT, .target = &type});
+    cli_option_add(&o, (cli_option){.name = "overwrite", .kind = CLI_FLAG, .target = &s.opt.overwrite});
     cli_option_add(&o, (cli_option){.name = "clip", .kind = CLI_TEXT, .target = &s.opt.clip_dir});
     cli_option_add(&o, (cli_option){.name = "sam", .kind = CLI_TEXT, .target = &s.opt.sam_file});
     cli_option_add(&o, (cli_option){.name = "dtg", .kind = CLI_TEXT, .target = &s.opt.dtg_file});
@@ -59,7 +62,7 @@ static int convert_main(int argc, char **argv) {
     if (!status) status = cli_flush(&t);
 done:
     cli_list_free(&operands);
-    return cli_signal() ? 130 : (int)status;
+    return cli_signal() ? 128 + cli_signal() : (int)status;
 }
 
 static int verify_main(int argc, char **argv) {
@@ -98,7 +101,7 @@ static int verify_main(int argc, char **argv) {
     if (!status) status = cli_flush(&t);
 done:
     cli_list_free(&operands);
-    return cli_signal() ? 130 : (int)status;
+    return cli_signal() ? 128 + cli_signal() : (int)status;
 }
 
 const cli_command cli_convert = {"convert", "smaller weights: a checkpoint becomes a bundle of GGUF files", convert_help, convert_main};

@@ -5,6 +5,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /* ---- building ---- */
 
@@ -284,6 +286,20 @@ const fs_tensor *fs_archive_find(fs_archive *a, const char *name) {
 const char *fs_archive_path(const fs_archive *a) { return a->path; }
 const char *fs_archive_kind(const fs_archive *a) { return a->kind ? a->kind : "none"; }
 size_t fs_archive_bytes(const fs_archive *a) { return a->bytes; }
+
+void fs_archive_release(const fs_archive *a, const fs_tensor *t) {
+    size_t bytes;
+    const long page = sysconf(_SC_PAGESIZE);
+    const uintptr_t from = (uintptr_t)t->data;
+    if (page <= 0 || !fs_dtype_bytes(t->dtype, t->ndim, t->shape, &bytes)) return;
+    for (size_t i = 0; i < a->map_count; i++) {
+        const uintptr_t begin = (uintptr_t)a->maps[i].data, end = begin + a->maps[i].size;
+        if (from < begin || from + bytes > end) continue; /* a copy: its pages are not the file's */
+        const uintptr_t first = from & ~((uintptr_t)page - 1); /* neighbours' ends may go too: all of it can be read again */
+        madvise((void *)first, from + bytes - first, MADV_DONTNEED); /* advice; refusing it is no error */
+        return;
+    }
+}
 
 static const fs_tensor *source_find(void *user, const char *name) { return fs_archive_find(user, name); }
 

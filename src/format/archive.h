@@ -21,6 +21,9 @@ const char *fs_archive_path(const fs_archive *a);   /* as given to open */
 const char *fs_archive_kind(const fs_archive *a);   /* "safetensors", "pytorch-zip", "pytorch-legacy", "gguf" */
 size_t fs_archive_bytes(const fs_archive *a);       /* of all tensors */
 
+/* The tensor's pages of its mapped file are not wanted any more; reading it again brings them back. Nothing happens to copies in memory. */
+void fs_archive_release(const fs_archive *a, const fs_tensor *t);
+
 /* The archive as a source for models; `a` must outlive it. A "module." prefix and a {"state_dict": ...} wrapping are seen through. */
 fs_tensor_source fs_archive_source(fs_archive *a);
 

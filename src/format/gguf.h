@@ -51,6 +51,12 @@ fs_status fs_gguf_array_of(const fs_gguf *g, const char *key, bool required, fs_
 /* Takes the next string off the front of an array of strings; false at its end. */
 bool fs_gguf_next(fs_gguf_array *strings, fs_gguf_text *out);
 
+/* Tensors in file order, by name. */
+size_t fs_gguf_tensor_count(const fs_gguf *g);
+const char *fs_gguf_tensor_name(const fs_gguf *g, size_t i);
+/* The checksums of all of them, to be walked in step; FS_E_UNSUPPORTED if the file has none, FS_E_FORMAT if not one each. */
+fs_status fs_gguf_tensor_sums(const fs_gguf *g, fs_gguf_array *out, fs_error *err);
+
 /* Compares every tensor of a file of ours with its checksum; FS_E_FORMAT names the first one that differs. A file without checksums is
  * FS_E_UNSUPPORTED: there is nothing to compare with. */
 fs_status fs_gguf_verify(const fs_gguf *g, const fs_callbacks *cb, fs_error *err);
@@ -75,11 +81,16 @@ void fs_gguf_put_string(fs_gguf_writer *w, const char *key, fs_gguf_text s);
 /* element: any but strings and arrays; bools one byte each. data: in this machine's byte order, `count` elements. */
 void fs_gguf_put_array(fs_gguf_writer *w, const char *key, fs_gguf_type element, size_t count, const void *data);
 void fs_gguf_put_strings(fs_gguf_writer *w, const char *key, size_t count, const fs_gguf_text *strings);
+/* Field i of another file as it is; false for those the writer keeps for itself (checksums, general.alignment). */
+bool fs_gguf_put_copy(fs_gguf_writer *w, const fs_gguf *from, size_t i);
 /* A tensor, its shape outermost first. ggml's limits hold: names of at most 63 bytes, at most 4 dimensions, and no U8 or BOOL. */
 void fs_gguf_put_tensor(fs_gguf_writer *w, const char *name, fs_dtype dtype, int ndim, const int64_t *shape);
 
 /* Bytes the whole file will have. */
 size_t fs_gguf_writer_size(const fs_gguf_writer *w);
+/* Is the file at PATH whole and sound, with the very header that would be written now? Compares every tensor with its checksum. Fails only when
+ * cancelled or out of memory. */
+fs_status fs_gguf_writer_finished(fs_gguf_writer *w, const fs_callbacks *cb, bool *out, fs_error *err);
 /* Checks that the disk has room, then writes the header to PATH.partial. What a killed run left there is overwritten; a run that is still
  * writing there is not disturbed (FS_E_IO). */
 fs_status fs_gguf_writer_begin(fs_gguf_writer *w, fs_error *err);

@@ -143,17 +143,26 @@ bool fs_gguf_next(fs_gguf_array *a, fs_gguf_text *out) {
 
 /* ---- checksums ---- */
 
+size_t fs_gguf_tensor_count(const fs_gguf *g) { return g->tensor_count; }
+const char *fs_gguf_tensor_name(const fs_gguf *g, size_t i) { return i < g->tensor_count ? g->tensors[i].name : NULL; }
+
+fs_status fs_gguf_tensor_sums(const fs_gguf *g, fs_gguf_array *out, fs_error *err) {
+    if (!fs_gguf_has(g, FS_GGUF_TENSOR_SUMS))
+        return fs_fail(err, FS_E_UNSUPPORTED, "%s: carries no checksums to compare with (expected metadata %s, which only bundles made here have)", g->file,
+                       FS_GGUF_TENSOR_SUMS);
+    fs_status status = fs_gguf_array_of(g, FS_GGUF_TENSOR_SUMS, true, FS_GGUF_STRING, out, err);
+    if (status) return status;
+    if (out->count != g->tensor_count)
+        return fs_fail(err, FS_E_FORMAT, "%s: metadata %s: expected %zu checksums, found %" PRIu64, g->file, FS_GGUF_TENSOR_SUMS, g->tensor_count, out->count);
+    return FS_OK;
+}
+
 fs_status fs_gguf_verify(const fs_gguf *g, const fs_callbacks *cb, fs_error *err) {
     enum { PIECE = 1 << 24 }; /* bytes between two looks at the cancel callback */
     fs_gguf_array sums = {0};
     size_t total = 0, done = 0;
-    if (!fs_gguf_has(g, FS_GGUF_TENSOR_SUMS))
-        return fs_fail(err, FS_E_UNSUPPORTED, "%s: carries no checksums to compare with (expected metadata %s, which only bundles made here have)", g->file,
-                       FS_GGUF_TENSOR_SUMS);
-    fs_status status = fs_gguf_array_of(g, FS_GGUF_TENSOR_SUMS, true, FS_GGUF_STRING, &sums, err);
+    fs_status status = fs_gguf_tensor_sums(g, &sums, err);
     if (status) return status;
-    if (sums.count != g->tensor_count)
-        return fs_fail(err, FS_E_FORMAT, "%s: metadata %s: expected %zu checksums, found %" PRIu64, g->file, FS_GGUF_TENSOR_SUMS, g->tensor_count, sums.count);
     for (size_t i = 0; i < g->tensor_count; i++) total += g->tensors[i].bytes;
     for (size_t i = 0; i < g->tensor_count; i++) {
         const fs_gguf_tensor *t = &g->tensors[i];

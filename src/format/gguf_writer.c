@@ -101,11 +101,14 @@ static char *remember(fs_gguf_writer *w, fs_strmap *seen, const char *kind, cons
     return added ? copy : NULL;
 }
 
+static bool own_field(const char *key) {
+    return strcmp(key, FS_GGUF_HEADER_SUM) == 0 || strcmp(key, FS_GGUF_TENSOR_SUMS) == 0 || strcmp(key, "general.alignment") == 0;
+}
+
 static bool begin_field(fs_gguf_writer *w, const char *key, fs_gguf_type type) {
     const size_t n = strlen(key);
     if (w->first.status != FS_OK || w->fd >= 0) return false;
-    if (n == 0 || n > 65535 || !fs_is_utf8(key, n) || strcmp(key, FS_GGUF_HEADER_SUM) == 0 || strcmp(key, FS_GGUF_TENSOR_SUMS) == 0 ||
-        strcmp(key, "general.alignment") == 0) {
+    if (n == 0 || n > 65535 || !fs_is_utf8(key, n) || own_field(key)) {
         mistake(w, FS_E_USAGE, "metadata", key, "is no key, or one the writer keeps for itself");
         return false;
     }
@@ -168,6 +171,24 @@ void fs_gguf_put_strings(fs_gguf_writer *w, const char *key, size_t count, const
     add_little(&w->fields, FS_GGUF_STRING, 4);
     add_little(&w->fields, count, 8);
     for (size_t i = 0; i < count; i++) add_text(&w->fields, strings[i].data, strings[i].size);
+}
+
+bool fs_gguf_put_copy(fs_gguf_writer *w, const fs_gguf *from, size_t i) {
+    const fs_gguf_entry *e = &from->fields[i];
+    char *key = fs_arena_alloc(w->arena, e->field.key.size + 1);
+    if (!key) {
+        mistake(w, FS_E_NO_MEMORY, "metadata", "(copied)", "out of memory");
+        return false;
+    }
+    memcpy(key, e->field.key.data, e->field.key.size);
+    key[e->field.key.size] = '\0';
+    if (own_field(key) || !begin_field(w, key, e->field.type)) return false;
+    if (e->field.type == FS_GGUF_ARRAY) {
+        add_little(&w->fields, e->field.element, 4);
+        add_little(&w->fields, e->field.count, 8);
+    }
+    fs_buffer_add(&w->fields, e->value, e->size);
+    return true;
 }
 
 void fs_gguf_put_tensor(fs_gguf_writer *w, const char *name, fs_dtype dtype, int ndim, const int64_t *shape) {
@@ -264,6 +285,38 @@ size_t fs_gguf_writer_size(const fs_gguf_writer *w) {
     return head + padding(head) + w->data_bytes;
 }
 
+static size_t header_sum_at(void) { return 4 + 4 + 8 + 8 + 8 + strlen(FS_GGUF_HEADER_SUM) + 4 + 8; }
+
+/* `head`: the header of a file at PATH, of the size ours will have. The same but for checksums? */
+static bool same_header(const fs_gguf_writer *w, const uint8_t *head) {
+    size_t at = 0, hole = header_sum_at();
+    for (size_t i = 0; i <= w->count; i++) {
+        if (memcmp(head + at, w->header.data + at, hole - at) != 0) return false;
+        at = hole + FS_GGUF_SUM_SIZE;
+        hole = i < w->count ? w->sums_at + i * (8 + FS_GGUF_SUM_SIZE) : w->header.size;
+    }
+    return memcmp(head + at, w->header.data + at, w->header.size - at) == 0;
+}
+
+fs_status fs_gguf_writer_finished(fs_gguf_writer *w, const fs_callbacks *cb, bool *out, fs_error *err) {
+    fs_archive *a = NULL;
+    fs_error why = {0};
+    *out = false;
+    if (w->first.status != FS_OK || w->fd >= 0 || !fs_path_exists(w->path)) return FS_OK;
+    build_header(w);
+    if (w->header.failed) return fs_fail(err, FS_E_NO_MEMORY, "%s: no memory for its header", w->path);
+    if (fs_archive_open(w->path, &a, &why)) return FS_OK; /* whatever it is, it is no finished file */
+    const fs_gguf *g = fs_archive_gguf(a);
+    fs_status status = FS_OK;
+    if (g && a->map_count == 1 && g->data_start == w->header.size && a->maps[0].size == fs_gguf_writer_size(w) && same_header(w, a->maps[0].data)) {
+        status = fs_gguf_verify(g, cb, &why);
+        *out = status == FS_OK;
+        status = status == FS_E_CANCELLED ? fs_fail(err, status, "%s", why.message) : FS_OK;
+    }
+    fs_archive_free(a);
+    return status;
+}
+
 /* Opens PATH.partial and makes it ours. */
 static fs_status open_partial(fs_gguf_writer *w, fs_error *err) {
     struct stat mine, there;
@@ -350,7 +403,7 @@ fs_status fs_gguf_writer_finish(fs_gguf_writer *w, fs_error *err) {
     if (w->current < w->count)
         return fs_fail(err, FS_E_INTERNAL, "%s: tensor %s: expected %zu bytes, found %zu", w->path, w->items[w->current].name, w->items[w->current].bytes, w->done);
     fs_sha256_hex(w->header.data, w->header.size, hex); /* its own digits still are '0' */
-    memcpy(w->header.data + 4 + 4 + 8 + 8 + 8 + strlen(FS_GGUF_HEADER_SUM) + 4 + 8, hex, FS_GGUF_SUM_SIZE);
+    memcpy(w->header.data + header_sum_at(), hex, FS_GGUF_SUM_SIZE);
     if (lseek(w->fd, 0, SEEK_SET) != 0) return fail_write(w, "write its checksums", err);
     fs_status status = write_all(w, w->header.data, w->header.size, err);
     if (status) return status;

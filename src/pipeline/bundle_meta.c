@@ -14,6 +14,7 @@ void fs_bundle_put_general(fs_gguf_writer *w, const fs_bundle_type *type, const 
     fs_gguf_put_u32(w, "general.file_type", type->file_type);
     fs_gguf_put_u32(w, "fakeshield.bundle_version", 1);
     fs_gguf_put_text(w, "fakeshield.type", type->name);
+    fs_gguf_put_text(w, "fakeshield.made_with", fs_version()); /* another version may round in another way */
     fs_gguf_put_text(w, "fakeshield.source_sha256", fingerprint);
 }
 

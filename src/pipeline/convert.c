@@ -1,59 +1,29 @@
-/* From a checkpoint as users download it to a bundle of GGUF files (docs/bundle.md), streaming: sources are mapped, and a few megabytes of rows
- * at a time are converted by all threads and written. Each file appears only when it is whole; a run that was killed is simply run again. */
-#include <inttypes.h>
+/* From a checkpoint as users download it to a bundle of GGUF files (docs/bundle.md): which tensors go into which file, under which names, with
+ * which metadata. bundle_write.c does the writing. And fs_verify: are a bundle's bytes what was written? */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 
-#include "format/gguf.h"
 #include "pipeline/bundle_meta.h"
-#include "pipeline/pipeline.h"
+#include "pipeline/bundle_write.h"
 #include "tensor/block.h"
 
-enum { CHUNK = 1 << 20, MAX_TEXT = 1 << 26 }; /* values converted at a time; bytes of a config or tokenizer file */
-
-typedef struct item { const fs_tensor *source; fs_dtype type; int64_t width; } item; /* width: rows of a head to permute, 0 = none */
-
-/* One file to be written. */
-typedef struct output {
-    fs_gguf_writer *w;
-    const char *file;
-    item *items;
-    size_t count, capacity;
-} output;
+enum { MAX_TEXT = 1 << 26 }; /* bytes of a config or tokenizer file */
 
 typedef struct job {
-    fs_bundle_type type;
-    const fs_options *opt;
+    fs_bundle_job write;
     fs_layout layout;
     char fingerprint[65];
     fs_archive *dte, *mflm, *sam, *clip, *dtg;
-    output outputs[3];        /* dte-fdm, mflm, vision */
-    size_t total, done;       /* bytes of the tensors, for progress */
 } job;
 
-static fs_status add_item(output *o, const char *name, const fs_tensor *source, fs_dtype type, int64_t width, fs_error *err) {
-    if (o->count == o->capacity) {
-        const size_t capacity = o->capacity ? 2 * o->capacity : 256;
-        item *items = realloc(o->items, capacity * sizeof *items);
-        if (!items) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-        o->items = items;
-        o->capacity = capacity;
-    }
-    o->items[o->count++] = (item){source, type, width};
-    fs_gguf_put_tensor(o->w, name, type, source->ndim, source->shape);
-    return FS_OK;
-}
+typedef fs_bundle_output output;
 
 /* ---- metadata ---- */
 
 static fs_status begin_output(job *j, output *o, const char *out_dir, const char *file, const char *architecture, const char *title, fs_error *err) {
-    char *path = fs_path_join(out_dir, file);
-    fs_status status = path ? fs_gguf_writer_create(path, &o->w, err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-    free(path);
+    fs_status status = fs_bundle_output_begin(o, out_dir, file, err);
     if (status) return status;
-    o->file = file;
-    fs_bundle_put_general(o->w, &j->type, architecture, title, j->fingerprint);
+    fs_bundle_put_general(o->w, &j->write.type, architecture, title, j->fingerprint);
     return FS_OK;
 }
 
@@ -118,9 +88,11 @@ static fs_status plan_language_model(job *j, output *o, const char *out_dir, boo
     for (int64_t i = 0; !status && fs_bundle_llm_tensor(g->layers, i, &t); i++) {
         const fs_tensor *s = fs_archive_find(a, t.upstream);
         const int64_t heads = t.heads == FS_HEADS_QUERY ? g->heads : t.heads == FS_HEADS_KEY ? g->kv_heads : 0;
-        status = add_item(o, t.name, s, fs_bundle_store_as(&j->type, t.name, g->layers, s->ndim, s->shape), heads ? s->shape[0] / heads : 0, err);
+        const fs_bundle_item item = {.source = s, .archive = a, .type = fs_bundle_store_as(&j->write.type, t.name, g->layers, s->ndim, s->shape),
+                                     .width = heads ? s->shape[0] / heads : 0};
+        status = fs_bundle_output_add(o, t.name, &item, err);
     }
-    if (!status && !j->layout.clip) status = fs_layout_find_clip(&j->layout, j->opt->clip_dir, config.vision_tower, err);
+    if (!status && !j->layout.clip) status = fs_layout_find_clip(&j->layout, j->write.opt->clip_dir, config.vision_tower, err);
 done:
     fs_llama_unbind(&model);
     fs_lm_config_free(&config);
@@ -135,10 +107,10 @@ static fs_status plan_vision_part(job *j, output *o, fs_archive *a, const char *
         char name[FS_BUNDLE_NAME], other[1024];
         if (!fs_bundle_vision_name(part, e.name, name)) continue;
         if (before && snprintf(other, sizeof other, "%s%s", before_prefix, e.name) < (int)sizeof other && fs_archive_find(before, other)) continue;
-        const fs_dtype type = fs_bundle_store_as(&j->type, name, 0, e.tensor->ndim, e.tensor->shape);
+        const fs_bundle_item item = {.source = e.tensor, .archive = a, .type = fs_bundle_store_as(&j->write.type, name, 0, e.tensor->ndim, e.tensor->shape)};
         if (!fs_row_to_f32(e.tensor->dtype, e.tensor->data, 0, NULL))
             return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected floating-point numbers, found %s", e.file, e.name, fs_dtype_name(e.tensor->dtype));
-        status = add_item(o, name, e.tensor, type, 0, err);
+        status = fs_bundle_output_add(o, name, &item, err);
     }
     return status;
 }
@@ -160,97 +132,27 @@ static fs_status plan_vision(job *j, output *o, const char *out_dir, fs_error *e
     return status;
 }
 
-/* ---- writing ---- */
-
-/* Rows r0 .. r0+n of the tensor, converted into `out` (n x step bytes). Returns the first row that cannot be stored, or -1. */
-static int64_t convert_rows(const item *t, int64_t row, int64_t r0, int64_t n, size_t in_step, size_t step, float *values, uint8_t *out, int threads) {
-    int64_t bad = INT64_MAX;
-    if (n * row < CHUNK / 32) threads = 1; /* waking the others takes longer */
-#pragma omp parallel for schedule(static) num_threads(threads) reduction(min : bad)
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t from = t->width ? fs_bundle_rope_row(r0 + i, t->width) : r0 + i;
-        const uint8_t *source = (const uint8_t *)t->source->data + (size_t)from * in_step;
-        float *x = values + i * row;
-        if (t->source->dtype == t->type) {
-            memcpy(out + (size_t)i * step, source, step);
-        } else if (!fs_row_to_f32(t->source->dtype, source, row, x) || !fs_row_from_f32(t->type, x, row, out + (size_t)i * step)) {
-            bad = r0 + i < bad ? r0 + i : bad;
-        }
-    }
-    return bad == INT64_MAX ? -1 : bad;
-}
-
-static fs_status write_tensor(job *j, output *o, const item *t, int threads, fs_error *err) {
-    const int64_t count = fs_tensor_count(t->source), row = t->source->ndim > 0 ? t->source->shape[t->source->ndim - 1] : 1;
-    if (count == 0) return FS_OK;
-    const int64_t rows = count / row, some = fs_max_i64(1, fs_min_i64(rows, CHUNK / row));
-    size_t step, in_step;
-    if (!fs_dtype_row_bytes(t->type, row, &step) || !fs_dtype_row_bytes(t->source->dtype, row, &in_step)) return fs_fail(err, FS_E_INTERNAL, "%s: impossible row", o->file);
-    float *values = fs_alloc((size_t)(some * row), sizeof *values);
-    uint8_t *out = fs_alloc((size_t)some, step);
-    fs_status status = values && out ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "%s: no memory for %" PRId64 " values", o->file, some * row);
-    for (int64_t r = 0; r < rows && !status; r += some) {
-        const int64_t n = fs_min_i64(some, rows - r), bad = convert_rows(t, row, r, n, in_step, step, values, out, threads);
-        if (bad >= 0)
-            status = fs_fail(err, FS_E_NUMERIC, "tensor %s: row %" PRId64 " holds NaN, infinity or numbers beyond what %s can store; convert with --type bf16 or f32",
-                             t->source->name, bad, fs_dtype_name(t->type));
-        else
-            status = fs_gguf_writer_add(o->w, out, (size_t)n * step, err);
-        j->done += (size_t)n * step;
-        fs_progress(&j->opt->callbacks, o->file, (int64_t)j->done, (int64_t)j->total);
-        if (!status && fs_cancelled(&j->opt->callbacks)) status = fs_fail(err, FS_E_CANCELLED, "%s: stopped", o->file);
-    }
-    free(values);
-    free(out);
-    return status;
-}
-
-static fs_status write_output(job *j, output *o, int threads, fs_error *err) {
-    fs_status status = fs_gguf_writer_begin(o->w, err);
-    for (size_t i = 0; i < o->count && !status; i++) status = write_tensor(j, o, &o->items[i], threads, err);
-    if (!status) status = fs_gguf_writer_finish(o->w, err);
-    fs_gguf_writer_free(o->w);
-    o->w = NULL;
-    return status;
-}
-
-/* Room for all files together, before the first is begun. */
-static fs_status check_room(job *j, const char *dir, fs_error *err) {
-    struct statvfs v;
-    size_t need = 0, room;
-    for (int i = 0; i < 3; i++) need += j->outputs[i].w ? fs_gguf_writer_size(j->outputs[i].w) : 0;
-    j->total = need;
-    if (statvfs(dir, &v) != 0 || !fs_mul_size((size_t)v.f_bavail, (size_t)v.f_frsize, &room) || room >= need) return FS_OK;
-    return fs_fail(err, FS_E_IO, "%s: expected %.1f GB of free disk space, found %.1f GB; free some or name another disk", dir, (double)need / 1e9, (double)room / 1e9);
-}
-
 fs_status fs_convert(const char *model_dir, const char *out_dir, const char *type, const fs_options *options, fs_error *err) {
-    job j = {.opt = options};
-    fs_exec x = {0};
-    int threads = 1;
+    job j = {.write = {.opt = options}};
+    output *outputs = j.write.outputs;
     fs_status status;
-    if (!fs_bundle_type_from_name(type, &j.type))
-        return fs_fail(err, FS_E_USAGE, "type \"%s\" is none of f32, f16, bf16, q8_0, q4_0, q4_k, mixed", type ? type : "");
+    if ((status = fs_bundle_type_parse(type, &j.write.type, err))) return status;
     if ((status = fs_layout_find(model_dir, options, &j.layout, err))) goto done;
+    if (j.layout.bundle) {
+        status = fs_fail(err, FS_E_USAGE, "%s: is a bundle, no checkpoint; another type of it is made by: fakeshield requantize", model_dir);
+        goto done;
+    }
     if (!j.layout.dte_fdm && !j.layout.mflm) {
         status = fs_fail(err, FS_E_NOT_FOUND, "%s: holds neither DTE-FDM nor MFLM; give the folder that holds them", model_dir);
         goto done;
     }
     if ((status = fs_fingerprint(&j.layout, j.fingerprint, err)) || (status = fs_make_dirs(out_dir, err))) goto done;
-    if (j.layout.dte_fdm && (status = plan_language_model(&j, &j.outputs[0], out_dir, true, err))) goto done;
-    if (j.layout.mflm && (status = plan_language_model(&j, &j.outputs[1], out_dir, false, err))) goto done;
-    if ((status = plan_vision(&j, &j.outputs[2], out_dir, err))) goto done;
-    if ((status = check_room(&j, out_dir, err))) goto done;
-    if ((status = fs_exec_init(&x, FS_DTYPE_F32, options->threads, NULL, err))) goto done; /* how many threads 0 means is known there */
-    threads = x.threads;
-    for (int i = 0; i < 3 && !status; i++)
-        if (j.outputs[i].w) status = write_output(&j, &j.outputs[i], threads, err);
+    if (j.layout.dte_fdm && (status = plan_language_model(&j, &outputs[0], out_dir, true, err))) goto done;
+    if (j.layout.mflm && (status = plan_language_model(&j, &outputs[1], out_dir, false, err))) goto done;
+    if ((status = plan_vision(&j, &outputs[2], out_dir, err))) goto done;
+    status = fs_bundle_job_run(&j.write, out_dir, err);
 done:
-    fs_exec_end(&x);
-    for (int i = 0; i < 3; i++) {
-        fs_gguf_writer_free(j.outputs[i].w);
-        free(j.outputs[i].items);
-    }
+    fs_bundle_job_free(&j.write);
     fs_archive_free(j.dte);
     fs_archive_free(j.mflm);
     fs_archive_free(j.sam);

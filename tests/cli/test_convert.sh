@@ -22,6 +22,35 @@ head -c 100000 bundle/dte-fdm.gguf >broken/dte-fdm.gguf
 run detect -m broken --no-files "$ROOT/tests/golden/e2e_wide.png"
 expect_failure; expect_one_error 'dte-fdm.gguf'
 
+begin "another type of a bundle; a finished one is kept"
+run requantize bundle --type q4_0 -o smaller
+expect_code 0; expect_out 'detect -m smaller'; expect_err 'rounded once already'
+run verify smaller
+expect_code 0; expect_no_error
+run detect -m smaller --no-files --verdict-only "$ROOT/tests/golden/e2e_wide.png"
+expect_code 0
+run requantize bundle --type q4_0 -o smaller -v
+expect_code 0; expect_err 'vision.gguf: finished already'
+run requantize bundle --type f16 -o other
+expect_code 2; expect_one_error 'lost stays lost'
+run requantize bundle
+expect_code 2; expect_one_error '-o'
+run requantize "$TINY" -o other
+expect_code 3; expect_one_error 'holds none of'
+
+begin "Ctrl-C in a conversion"
+rm -rf stopped
+env --default-signal=INT "$FAKESHIELD" convert "$TINY" --type f32 -o stopped -t 1 >out 2>err </dev/null &
+pid=$!
+until [ -e stopped/dte-fdm.gguf.partial ] || [ -e stopped/dte-fdm.gguf ] || ! kill -0 $pid 2>/dev/null; do :; done
+kill -INT $pid 2>/dev/null || true
+code=0
+wait $pid || code=$?
+pass; [ "$code" -eq 130 ] || [ "$code" -eq 0 ] || fail "exit code $code"
+pass; [ -z "$(find stopped -name '*.partial' 2>/dev/null)" ] || fail "half a file is left"
+run convert "$TINY" --type f32 -o stopped
+expect_code 0; expect_no_error
+
 begin "what makes no sense"
 run convert "$TINY"
 expect_code 2; expect_one_error '-o'

@@ -3,12 +3,16 @@
 #include <dirent.h>
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -21,6 +25,18 @@
         fs_error assert_ok_error = {0}, *err = &assert_ok_error;              \
         if ((call) != FS_OK) fail_msg("%s", assert_ok_error.message);         \
     } while (0)
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { FS_SANITIZED = 1 };
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+enum { FS_SANITIZED = 1 };
+#else
+enum { FS_SANITIZED = 0 };
+#endif
+#else
+enum { FS_SANITIZED = 0 };
+#endif
 
 static void make_directory(char path[64]) {
     strcpy(path, "/tmp/fs-convert-XXXXXX");
@@ -307,10 +323,234 @@ static void refusals_leave_nothing(void **state) {
     assert_int_equal(rmdir(dir), 0);
 }
 
+/* ---- another type of a bundle ---- */
+
+static const char *const bundle_files[] = {"dte-fdm.gguf", "mflm.gguf", "vision.gguf"};
+
+static bool same_bytes(const char *dir, const char *other, const char *name) {
+    uint8_t *a = NULL, *b = NULL;
+    size_t n, m;
+    char *p = fs_path_join(dir, name), *q = fs_path_join(other, name);
+    assert_ok(fs_read_file(p, 1 << 28, &a, &n, err));
+    assert_ok(fs_read_file(q, 1 << 28, &b, &m, err));
+    const bool same = n == m && memcmp(a, b, n) == 0;
+    free(a), free(b), free(p), free(q);
+    return same;
+}
+
+static void count_warnings(void *user, fs_log_level level, const char *line) {
+    (void)line;
+    *(int *)user += level == FS_LOG_WARNING;
+}
+
+static void requantized_is_converted(void **state) {
+    (void)state;
+    static const char *const types[] = {"f16", "q8_0", "q4_0", "mixed"};
+    char whole[64], direct[64], again[64];
+    int warnings = 0;
+    make_directory(whole), make_directory(direct), make_directory(again);
+    fs_options opt = fs_options_defaults();
+    opt.threads = 2;
+    opt.callbacks = (fs_callbacks){.user_data = &warnings, .log = count_warnings};
+    convert(whole, "f32", 2);
+    for (int i = 0; i < 4; i++) {
+        convert(direct, types[i], 1);
+        assert_ok(fs_requantize(whole, again, types[i], &opt, err));
+        assert_ok(fs_verify(again, NULL, err));
+        for (int f = 0; f < 3; f++)
+            if (!same_bytes(direct, again, bundle_files[f])) fail_msg("%s: %s differs", types[i], bundle_files[f]);
+    }
+    assert_int_equal(warnings, 0);
+    convert(direct, "q8_0", 2); /* rounded once already: possible, and said */
+    assert_ok(fs_requantize(direct, again, "q4_0", &opt, err));
+    assert_int_equal(warnings, 1);
+    remove_directory(whole), remove_directory(direct), remove_directory(again);
+}
+
+static void expect_refused(const char *from, const char *to, const char *type, fs_status status, const char *words) {
+    fs_options opt = fs_options_defaults();
+    fs_error e = {0};
+    assert_int_equal(fs_requantize(from, to, type, &opt, &e), status);
+    if (!strstr(e.message, words)) fail_msg("\"%s\" lacks \"%s\"", e.message, words);
+}
+
+static void requantize_refuses(void **state) {
+    (void)state;
+    char from[64], to[64];
+    make_directory(from), make_directory(to);
+    expect_refused(from, to, "q8_0", FS_E_NOT_FOUND, "holds none of");
+    convert(from, "q8_0", 2);
+    expect_refused(from, to, "f16", FS_E_USAGE, "lost stays lost");
+    expect_refused(from, to, "q8_0", FS_E_USAGE, "already");
+    expect_refused(from, from, "q4_0", FS_E_USAGE, "another folder");
+    expect_refused(from, to, "q3_k", FS_E_USAGE, "none of f32");
+    expect_refused("/nonexistent", to, "q4_0", FS_E_NOT_FOUND, "no such folder");
+    /* a byte of a tensor is not what it was: nothing with a good checksum may come of it */
+    char *path = fs_path_join(from, "mflm.gguf");
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    fseek(f, -3000, SEEK_END);
+    const int byte = fgetc(f);
+    fseek(f, -3000, SEEK_END);
+    fputc(byte ^ 1, f);
+    fclose(f);
+    expect_refused(from, to, "q4_0", FS_E_FORMAT, "mflm.gguf: tensor ");
+    free(path);
+    path = fs_path_join(to, "mflm.gguf");
+    assert_false(fs_path_exists(path));
+    free(path);
+    convert(from, "q4_0", 2);
+    expect_refused(from, to, "q4_k", FS_E_USAGE, "from f32, f16, bf16 or q8_0");
+    remove_directory(from), remove_directory(to);
+}
+
+/* ---- killed, and run again ---- */
+
+static ino_t file_of(const char *dir, const char *name) {
+    struct stat st;
+    char *path = fs_path_join(dir, name);
+    assert_int_equal(stat(path, &st), 0);
+    free(path);
+    return st.st_ino;
+}
+
+/* Ends the process without a word in the middle of the second file. */
+static void die_in_second(void *user, const char *step, int64_t done, int64_t total) {
+    (void)user, (void)done, (void)total;
+    if (strcmp(step, "mflm.gguf") == 0) kill(getpid(), SIGKILL);
+}
+
+static void a_killed_run_is_taken_up(void **state) {
+    (void)state;
+    char dir[64], clean[64];
+    make_directory(dir), make_directory(clean);
+    convert(clean, "q8_0", 2);
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        fs_options opt = fs_options_defaults();
+        opt.threads = 1;
+        opt.callbacks.progress = die_in_second;
+        fs_convert(FS_TINY_DIR, dir, "q8_0", &opt, NULL);
+        _exit(1);
+    }
+    int how = 0;
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL);
+    char *partial = fs_path_join(dir, "mflm.gguf.partial"), *second = fs_path_join(dir, "mflm.gguf");
+    assert_true(fs_path_exists(partial) && !fs_path_exists(second));
+    const ino_t first = file_of(dir, "dte-fdm.gguf");
+    convert(dir, "q8_0", 2);
+    assert_true(!fs_path_exists(partial));
+    assert_true(file_of(dir, "dte-fdm.gguf") == first); /* kept */
+    for (int f = 0; f < 3; f++) assert_true(same_bytes(dir, clean, bundle_files[f]));
+
+    /* all finished: all kept; a damaged one is made anew; so is everything when asked, or when the type is another */
+    const ino_t vision = file_of(dir, "vision.gguf"), mflm = file_of(dir, "mflm.gguf");
+    FILE *f = fopen(second, "r+b");
+    assert_non_null(f);
+    fseek(f, -3000, SEEK_END);
+    const int byte = fgetc(f);
+    fseek(f, -3000, SEEK_END);
+    fputc(byte ^ 1, f);
+    fclose(f);
+    convert(dir, "q8_0", 1);
+    assert_true(file_of(dir, "dte-fdm.gguf") == first && file_of(dir, "vision.gguf") == vision && file_of(dir, "mflm.gguf") != mflm);
+    assert_true(same_bytes(dir, clean, "mflm.gguf"));
+    fs_options opt = fs_options_defaults();
+    opt.overwrite = true;
+    assert_ok(fs_convert(FS_TINY_DIR, dir, "q8_0", &opt, err));
+    assert_true(file_of(dir, "dte-fdm.gguf") != first);
+    convert(dir, "q4_0", 2);
+    assert_false(same_bytes(dir, clean, "dte-fdm.gguf"));
+    free(partial), free(second);
+    remove_directory(dir), remove_directory(clean);
+}
+
+/* ---- memory: a model of one layer with 13B's largest matrices, mostly holes on disk ---- */
+
+enum { WIDTH = 5120, INNER = 13824, KV = 128, VOCAB = 640 };
+
+static void write_text(const char *dir, const char *name, const char *text) {
+    char *path = fs_path_join(dir, name);
+    assert_ok(fs_write_file(path, text, strlen(text), err));
+    free(path);
+}
+
+static void write_large_checkpoint(const char *dir) {
+    static const struct { const char *name; int64_t rows, cols; } tensors[] = {
+        {"lm_head.weight", VOCAB, WIDTH}, {"model.embed_tokens.weight", VOCAB, WIDTH}, {"model.norm.weight", 0, WIDTH},
+        {"model.layers.0.input_layernorm.weight", 0, WIDTH}, {"model.layers.0.post_attention_layernorm.weight", 0, WIDTH},
+        {"model.layers.0.self_attn.q_proj.weight", WIDTH, WIDTH}, {"model.layers.0.self_attn.k_proj.weight", KV, WIDTH},
+        {"model.layers.0.self_attn.v_proj.weight", KV, WIDTH}, {"model.layers.0.self_attn.o_proj.weight", WIDTH, WIDTH},
+        {"model.layers.0.mlp.gate_proj.weight", INNER, WIDTH}, {"model.layers.0.mlp.up_proj.weight", INNER, WIDTH},
+        {"model.layers.0.mlp.down_proj.weight", WIDTH, INNER},
+    };
+    fs_buffer head = {0};
+    int64_t at = 0;
+    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
+        const int64_t n = (tensors[i].rows ? tensors[i].rows : 1) * tensors[i].cols;
+        fs_buffer_printf(&head, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[", i ? "," : "{", tensors[i].name);
+        if (tensors[i].rows) fs_buffer_printf(&head, "%lld,", (long long)tensors[i].rows);
+        fs_buffer_printf(&head, "%lld],\"data_offsets\":[%lld,%lld]}", (long long)tensors[i].cols, (long long)at, (long long)(at + 4 * n));
+        at += 4 * n;
+    }
+    fs_buffer_puts(&head, "}");
+    while (head.size % 8) fs_buffer_puts(&head, " ");
+    char *lm = fs_path_join(dir, "DTE-FDM"), *path = fs_path_join(lm, "model.safetensors");
+    assert_ok(fs_make_dirs(lm, err));
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    const uint64_t size = head.size;
+    assert_int_equal(fwrite(&size, 8, 1, f), 1);
+    assert_int_equal(fwrite(head.data, 1, head.size, f), head.size);
+    assert_int_equal(fflush(f), 0);
+    assert_int_equal(ftruncate(fileno(f), (off_t)(8 + head.size) + (off_t)at), 0);
+    fclose(f);
+    write_text(lm, "config.json", "{\"hidden_act\":\"silu\",\"hidden_size\":5120,\"intermediate_size\":13824,\"num_hidden_layers\":1,\"num_attention_heads\":40,"
+               "\"num_key_value_heads\":1,\"vocab_size\":640,\"rms_norm_eps\":1e-5,\"mm_hidden_size\":64}");
+    uint8_t *model = NULL;
+    size_t n;
+    char *to = fs_path_join(lm, "tokenizer.model");
+    assert_ok(fs_read_file(FS_TINY_DIR "/DTE-FDM/tokenizer.model", 1 << 24, &model, &n, err));
+    assert_ok(fs_write_file(to, model, n, err));
+    fs_buffer_free(&head);
+    free(model), free(to), free(path), free(lm);
+}
+
+static void memory_is_bounded(void **state) {
+    (void)state;
+    char dir[64];
+    make_directory(dir);
+    write_large_checkpoint(dir);
+    char *out = fs_path_join(dir, "out"), *lm = fs_path_join(dir, "DTE-FDM");
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        fs_options opt = fs_options_defaults();
+        fs_error e = {0};
+        opt.threads = 1; /* OpenMP's other threads do not live on in a forked process */
+        const fs_status status = fs_convert(dir, out, "q8_0", &opt, &e);
+        if (status) fprintf(stderr, "%s\n", e.message);
+        _exit((int)status);
+    }
+    int how = 0;
+    struct rusage use;
+    assert_int_equal(wait4(child, &how, 0, &use), child);
+    assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
+    print_message("peak memory %.0f MB\n", (double)use.ru_maxrss / 1e3);
+    /* The weights are 1.08 GB, the largest matrix 283 MB: it, the embedding in front of it, buffers and the program. A conversion that keeps
+     * what it has read is above 1 GB. Sanitizers keep several times what they are asked for. */
+    assert_true(use.ru_maxrss < (FS_SANITIZED ? 2000000 : 500000));
+    remove_directory(out), remove_directory(lm), remove_directory(dir);
+    free(out), free(lm);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_type_holds_the_numbers), cmocka_unit_test(metadata_is_complete), cmocka_unit_test(bytes_do_not_depend_on_threads),
-        cmocka_unit_test(damage_is_found),              cmocka_unit_test(refusals_leave_nothing),
+        cmocka_unit_test(damage_is_found),              cmocka_unit_test(refusals_leave_nothing),  cmocka_unit_test(requantized_is_converted),
+        cmocka_unit_test(requantize_refuses),           cmocka_unit_test(a_killed_run_is_taken_up), cmocka_unit_test(memory_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

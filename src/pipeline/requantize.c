@@ -1,0 +1,124 @@
+/* From a bundle to another bundle of a coarser type. Names, order of rows and metadata stay; the two fields that name the type change. A
+ * bundle of f32, f16 or bf16 becomes what fs_convert would have made of the checkpoint as far as its own numbers allow (f32: the very
+ * same bytes), one of q8_0 nearly that. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "pipeline/bundle_write.h"
+#include "pipeline/pipeline.h"
+#include "tensor/block.h"
+
+static const char *const files[3] = {FS_BUNDLE_DTE, FS_BUNDLE_MFLM, FS_BUNDLE_VISION};
+
+typedef struct job { fs_bundle_job write; fs_archive *archives[3]; } job;
+
+/* Bits of a value of the type's matrices, in 256ths; a mixture counts as its coarsest part. */
+static size_t fineness(const fs_bundle_type *type) {
+    size_t bytes = 0;
+    return fs_dtype_row_bytes(type->matrix, 256, &bytes) ? 8 * bytes : 0;
+}
+
+static fs_status check_types(const char *path, const fs_bundle_type *from, const fs_bundle_type *to, fs_error *err) {
+    if (strcmp(from->name, to->name) == 0) return fs_fail(err, FS_E_USAGE, "%s: is of type %s already", path, to->name);
+    if (fineness(from) < fineness(to))
+        return fs_fail(err, FS_E_USAGE, "%s: is of type %s, and %s would only be larger: what is lost stays lost; convert the checkpoint with --type %s", path,
+                       from->name, to->name, to->name);
+    if (fineness(from) <= fineness(to) && fs_dtype_block(from->matrix) > 1)
+        return fs_fail(err, FS_E_USAGE, "%s: is of type %s, from which no other type of so few bits is made; requantize from f32, f16, bf16 or q8_0", path,
+                       from->name);
+    return FS_OK;
+}
+
+static fs_status put_metadata(fs_bundle_output *o, const fs_gguf *g, const fs_bundle_type *type) {
+    for (size_t i = 0; i < fs_gguf_count(g); i++) {
+        const fs_gguf_text key = fs_gguf_at(g, i).key;
+        if (fs_gguf_text_is(key, "general.file_type"))
+            fs_gguf_put_u32(o->w, "general.file_type", type->file_type);
+        else if (fs_gguf_text_is(key, "fakeshield.type"))
+            fs_gguf_put_text(o->w, "fakeshield.type", type->name);
+        else if (fs_gguf_text_is(key, "fakeshield.made_with"))
+            fs_gguf_put_text(o->w, "fakeshield.made_with", fs_version());
+        else
+            fs_gguf_put_copy(o->w, g, i);
+    }
+    return FS_OK;
+}
+
+static fs_status put_tensors(job *j, fs_bundle_output *o, fs_archive *a, int64_t layers, fs_error *err) {
+    const fs_gguf *g = fs_archive_gguf(a);
+    fs_gguf_array sums = {0};
+    fs_status status = fs_gguf_tensor_sums(g, &sums, err);
+    for (size_t i = 0; i < fs_gguf_tensor_count(g) && !status; i++) {
+        const char *name = fs_gguf_tensor_name(g, i);
+        const fs_tensor *t = fs_archive_find(a, name);
+        fs_bundle_item item = {.source = t, .archive = a};
+        fs_gguf_next(&sums, &item.sum);
+        if (!fs_row_to_f32(t->dtype, t->data, 0, NULL))
+            return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected floating-point numbers, found %s", fs_archive_path(a), name, fs_dtype_name(t->dtype));
+        item.type = fs_bundle_store_as(&j->write.type, name, layers, t->ndim, t->shape);
+        status = fs_bundle_output_add(o, name, &item, err);
+    }
+    return status;
+}
+
+static fs_status plan_file(job *j, int i, const char *path, const char *out_dir, bool *warned, fs_error *err) {
+    fs_bundle_output *o = &j->write.outputs[i];
+    fs_bundle_type from;
+    fs_gguf_text name = {0};
+    int64_t layers = 0;
+    char text[32] = "";
+    fs_status status = fs_archive_open(path, &j->archives[i], err);
+    if (status) return status;
+    const fs_gguf *g = fs_archive_gguf(j->archives[i]);
+    if (!g) return fs_fail(err, FS_E_FORMAT, "%s: is no GGUF file", path);
+    if ((status = fs_gguf_string(g, "fakeshield.type", true, &name, err))) return status;
+    if (name.size < sizeof text) memcpy(text, name.data, name.size);
+    if (!fs_bundle_type_from_name(text, &from))
+        return fs_fail(err, FS_E_UNSUPPORTED, "%s: fakeshield.type is \"%.*s\", which this version does not know", path, (int)(name.size < 32 ? name.size : 32), name.data);
+    if ((status = check_types(path, &from, &j->write.type, err))) return status;
+    if (fs_dtype_block(from.matrix) > 1 && !*warned) {
+        fs_log(&j->write.opt->callbacks, FS_LOG_WARNING, "%s holds %s weights, rounded once already; converting the checkpoint to %s loses a little less", path, from.name,
+               j->write.type.name);
+        *warned = true;
+    }
+    if ((status = fs_gguf_int(g, "llama.block_count", false, 1, 4096, &layers, err))) return status; /* the vision file has none */
+    if ((status = fs_bundle_output_begin(o, out_dir, files[i], err))) return status;
+    status = put_metadata(o, g, &j->write.type);
+    return status ? status : put_tensors(j, o, j->archives[i], layers, err);
+}
+
+/* Would the files be written over those they are read from? */
+static bool same_folder(const char *a, const char *b) {
+    char *x = realpath(a, NULL), *y = realpath(b, NULL);
+    const bool same = x && y && strcmp(x, y) == 0;
+    free(x);
+    free(y);
+    return same;
+}
+
+fs_status fs_requantize(const char *bundle_dir, const char *out_dir, const char *type, const fs_options *options, fs_error *err) {
+    job j = {.write = {.opt = options}};
+    bool warned = false;
+    int found = 0;
+    fs_status status = fs_bundle_type_parse(type, &j.write.type, err);
+    if (!status && !fs_path_is_dir(bundle_dir))
+        status = fs_fail(err, FS_E_NOT_FOUND, "%s: no such folder; give the bundle that convert wrote", bundle_dir);
+    for (int i = 0; i < 3 && !status; i++) {
+        char *path = fs_path_join(bundle_dir, files[i]);
+        if (!path) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+        if (!status && fs_path_exists(path)) {
+            if (!found++) status = fs_make_dirs(out_dir, err);
+            if (!status && same_folder(bundle_dir, out_dir))
+                status = fs_fail(err, FS_E_USAGE, "%s: is the bundle to be read; give another folder for the new one", out_dir);
+            if (!status) status = plan_file(&j, i, path, out_dir, &warned, err);
+        }
+        free(path);
+    }
+    if (!status && !found)
+        status = fs_fail(err, FS_E_NOT_FOUND, "%s: holds none of " FS_BUNDLE_DTE ", " FS_BUNDLE_MFLM " and " FS_BUNDLE_VISION "; give the bundle that convert wrote",
+                         bundle_dir);
+    if (!status) status = fs_bundle_job_run(&j.write, out_dir, err);
+    fs_bundle_job_free(&j.write);
+    for (int i = 0; i < 3; i++) fs_archive_free(j.archives[i]);
+    return status;
+}
