@@ -404,6 +404,7 @@ static int pull_child(const char *base, const char *dir) {
 }
 
 static void test_kill(void **state) {
+    if (getenv("FS_TEST_EMULATED")) skip(); /* cannot start itself */
     fixture *x = *state;
     int64_t have = 0, sent;
     hub_rule(x->hub, 0, (rule){.part_of_path = "large", .kind = STALL, .arg = 1000, .times = -1, .first = 5 * PART});
