@@ -14,7 +14,7 @@ CTEST = OMP_WAIT_POLICY=passive ctest --output-on-failure --timeout 600 -j $(JOB
 ASAN = ASAN_OPTIONS=abort_on_error=0:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps demo test asan tsan fuzz parity coverage bench install format lint clean
+.PHONY: all help deps demo test asan tsan fuzz parity arm coverage bench install format lint clean
 
 all: deps ## build build/fakeshield and the libraries
 	@mkdir -p build
@@ -64,6 +64,9 @@ parity: deps ## recompute the goldens in Python and compare; networks at full si
 	@$(call CONFIGURE,release,-DFS_BUILD_FULL_PARITY=ON)
 	@cmake --build --preset release -j $(JOBS)
 	@cd build && $(CTEST) -j 1 --timeout 3000 -L 'parity'
+
+arm: ## cross-compile for 64-bit Arm and run the suite under qemu (tens of minutes)
+	@scripts/arm.sh build/arm $(JOBS)
 
 coverage: ## line coverage of the suite, in build/coverage/coverage.txt
 	@scripts/deps.sh build coverage
