@@ -3,8 +3,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20, HUGE_FROM = 2 * HUGE_PAGE };
 
 static bool round_up(size_t n, size_t *out) {
     if (!fs_add_size(n, ALIGNMENT - 1, &n)) return false;
@@ -15,7 +16,11 @@ static bool round_up(size_t n, size_t *out) {
 void *fs_alloc(size_t count, size_t size) {
     size_t bytes;
     if (!fs_mul_size(count, size, &bytes) || !round_up(bytes ? bytes : 1, &bytes) || bytes > PTRDIFF_MAX) return NULL;
-    return aligned_alloc(ALIGNMENT, bytes);
+    if (bytes < HUGE_FROM) return aligned_alloc(ALIGNMENT, bytes);
+    /* Whole huge pages: a network's activations in 4 KiB pages cost a fault for each and misses of the page tables later. */
+    void *p = aligned_alloc(HUGE_PAGE, bytes);
+    if (p) madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* advice; refusing it is no error */
+    return p;
 }
 
 void *fs_alloc_zero(size_t count, size_t size) {
@@ -99,25 +104,49 @@ static void enter(fs_arena *a, struct block *b) {
     a->current = b;
 }
 
+static void unlink_block(fs_arena *a, struct block *b) {
+    if (b->prev) b->prev->next = b->next; else a->first = b->next;
+    if (b->next) b->next->prev = b->prev;
+}
+
+static void link_after(fs_arena *a, struct block *b, struct block *prev) {
+    b->prev = prev;
+    b->next = prev ? prev->next : a->first;
+    if (b->next) b->next->prev = b;
+    if (prev) prev->next = b; else a->first = b;
+}
+
+/* The kept block behind the current one that fits best. If none does, kept blocks, all of them too small, are given back until they hold no
+ * more than what is wanted: so steps that repeat (the layers of a network) find their blocks again instead of having the system clear pages
+ * for each, and memory follows the largest step. */
+static struct block *take_kept(fs_arena *a, size_t bytes) {
+    struct block *best = NULL, *from = a->current ? a->current->next : a->first;
+    size_t kept = 0;
+    for (struct block *b = from; b; b = b->next) {
+        kept += b->size;
+        if (b->size >= bytes && (!best || b->size < best->size)) best = b;
+    }
+    if (best) {
+        unlink_block(a, best);
+        return best;
+    }
+    for (struct block *b = from, *next; b && kept > bytes; b = next) {
+        next = b->next;
+        kept -= b->size;
+        unlink_block(a, b);
+        free(b);
+    }
+    return NULL;
+}
+
 void *fs_arena_alloc(fs_arena *a, size_t bytes) {
     if (!round_up(bytes ? bytes : 1, &bytes)) return NULL;
     struct block *b = a->current;
     if (!b || b->size - b->used < bytes) {
-        struct block *next = b ? b->next : a->first;
-        /* A kept block that is too small is given back rather than skipped, so that memory follows the largest step. */
-        while (next && next->size < bytes) {
-            struct block *after = next->next;
-            if (b) b->next = after; else a->first = after;
-            if (after) after->prev = b;
-            free(next);
-            next = after;
-        }
-        if (!next) {
-            next = block_create(bytes > a->block_bytes ? bytes : a->block_bytes);
-            if (!next) return NULL;
-            next->prev = b;
-            if (b) b->next = next; else a->first = next;
-        }
+        struct block *next = take_kept(a, bytes);
+        if (!next) next = block_create(bytes > a->block_bytes ? bytes : a->block_bytes);
+        if (!next) return NULL;
+        link_after(a, next, b);
         enter(a, next);
         b = next;
     }

@@ -10,8 +10,8 @@ fs_tensor *fs_scope_end(fs_exec *x, fs_arena_mark mark, const fs_tensor *result)
     const void *from = result->data;
     size_t bytes = (size_t)fs_tensor_count(result) * fs_dtype_size(result->dtype);
     fs_arena_release(x->arena, mark);
-    /* The old bytes are still there: releasing gives back no block, and the allocation below drops only blocks too small for `bytes`,
-     * which the one that holds them is not. New and old may overlap. */
+    /* The old bytes are still there: releasing gives back no block, and the allocation below drops blocks only if none fits, and the one
+     * that holds them does. New and old may overlap. */
     kept.data = fs_arena_alloc(x->arena, bytes);
     if (!kept.data) {
         fs_exec_fail(x, FS_E_NO_MEMORY, "out of memory for %zu bytes of activations", bytes);
