@@ -122,7 +122,7 @@ static void run_case(const bench *b, fs_dtype type, int64_t rows, int64_t cols, 
         for (size_t c = 0; c < copies; c++) {
             fs_tensor t = w->tensor;
             t.data = all + c * w->bytes;
-            const fs_quant_product p = {.x = x, .m = m, .w = &t, .y = y, .round = FS_DTYPE_F32};
+            const fs_quant_product p = {.x = x, .m = m, .w = &t, .y = y};
             if (!fs_quant_run(b->q, b->be, &p, b->threads, b->arena)) exit(1);
         }
         const double t = (seconds(b) - start) / (double)copies;
@@ -160,6 +160,9 @@ int main(int argc, char **argv) {
     for (size_t m = 0; m < 4; m++)
         for (size_t t = 0; t < 3; t++)
             for (size_t s = 0; s < 3; s++) run_case(&b, types[t], shapes[s][0], shapes[s][1], tokens[m]);
+    static const int64_t vision[][3] = {{4096, 3840, 1280}, {4096, 1280, 1280}, {4096, 5120, 1280}, {4096, 1280, 5120}, {577, 4096, 1024},
+                                        {577, 1024, 1024}, {577, 1024, 4096}};
+    for (size_t s = 0; s < 7; s++) run_case(&b, FS_DTYPE_Q8_0, vision[s][1], vision[s][2], vision[s][0]);
     fs_arena_free(b.arena);
     free(b.memory);
     return 0;

@@ -40,6 +40,7 @@ typedef struct fs_backend {
     void (*mul)(const float *a, const float *b, float *y, int64_t n);
     void (*scale)(const float *x, float f, float *y, int64_t n);
     void (*affine)(const float *x, float a, float b, float *y, int64_t n);                  /* x a + b */
+    void (*outer_sum)(const float *up, int64_t h, const float *across, int64_t w, float *y); /* y[i*w + j] = up[i] + across[j] */
     /* (x - mean) rstd w + b */
     void (*normalize)(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n);
     void (*gelu)(const float *x, float *y, int64_t n);                                      /* x * normal cdf of x */
@@ -58,7 +59,25 @@ const fs_backend *fs_backend_best(void);
 /* "ref", "avx2", "avx512" or "neon"; NULL if there is none of that name or the processor cannot run it. */
 const fs_backend *fs_backend_by_name(const char *name);
 
-/* ---- matrix product: c[m, n] = a[m, k] b + bias, rounded --------------------------------------------------------------------------- */
+/* ---- what follows a product, done to a block of results while it is in a cache ------------------------------------------------------ */
+
+typedef enum fs_act { FS_ACTIVATE_NONE = 0, FS_ACTIVATE_RELU, FS_ACTIVATE_GELU, FS_ACTIVATE_QUICK_GELU } fs_act;
+/* In this order, each step rounded to `round` as the operators of its own would: + bias; rows times factor plus shift (a batch norm);
+ * the activation, unless it is after the sum; + residual; the activation, if it is. */
+typedef struct fs_finish {
+    const float *bias; /* [n], or [m] if bias_by_row; NULL for none */
+    bool bias_by_row;
+    const float *factor, *shift; /* [m], for rows of the result; NULL for none */
+    fs_act act;
+    bool act_last;
+    const float *residual; /* [m, n] at stride residual_ld; NULL for none. */
+    int64_t residual_ld;
+    fs_dtype round;
+} fs_finish;
+/* c: columns [n0, n0 + cols) of row i of the result. */
+void fs_finish_row(const fs_backend *be, const fs_finish *f, int64_t i, int64_t n0, int64_t cols, float *c);
+
+/* ---- matrix product: c[m, n] = a[m, k] b, finished --------------------------------------------------------------------------- */
 
 typedef struct fs_gemm fs_gemm;
 /* Writes the panel [terms][tile_cols] of b that holds terms [k0, k0 + terms) of columns [n0, n0 + cols); other columns become 0. */
@@ -79,9 +98,7 @@ struct fs_gemm {
     /* result */
     float *c;
     int64_t ldc;
-    const float *bias; /* [n], or [m] if bias_by_row; NULL for none */
-    bool bias_by_row;
-    fs_dtype round;    /* of the result, once, after the bias */
+    fs_finish finish;
 };
 /* b: [n, k] of any type above; b: [k, n], F32 */
 void fs_gemm_pack_nk(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out);

@@ -48,16 +48,6 @@ static void pack_left(const fs_gemm *g, const fs_backend *be, int64_t i, int64_t
     }
 }
 
-/* Bias and rounding of columns [n0, n0 + cols) of row i. */
-static void finish_row(const fs_gemm *g, const fs_backend *be, int64_t i, int64_t n0, int64_t cols) {
-    float *c = g->c + i * g->ldc + n0;
-    if (g->bias && g->bias_by_row)
-        be->affine(c, 1.0f, g->bias[i], c, cols);
-    else if (g->bias)
-        be->add(c, g->bias + n0, c, cols);
-    be->round(c, cols, g->round);
-}
-
 /* One block of the result: rows [i0, i1) (of the chunk that starts at m0), columns [n0, n1), all of k. */
 static void run_block(const fs_gemm *g, const fs_backend *be, const float *left, int64_t m0, int64_t chunk, int64_t i0, int64_t i1,
                       int64_t n0, int64_t n1, float *right) {
@@ -72,7 +62,7 @@ static void run_block(const fs_gemm *g, const fs_backend *be, const float *left,
                               g->c + (m0 + i) * g->ldc + n, g->ldc, block > 0);
         }
     }
-    for (int64_t i = i0; i < i1; i++) finish_row(g, be, m0 + i, n0, n1 - n0);
+    for (int64_t i = i0; i < i1; i++) fs_finish_row(be, &g->finish, m0 + i, n0, n1 - n0, g->c + (m0 + i) * g->ldc + n0);
 }
 
 /* How many columns and rows one task takes: whole groups while there are enough of them for all threads, else smaller ones, columns
@@ -142,7 +132,7 @@ static void stream_rows(const fs_gemm *g, const fs_backend *be, int64_t n0, int6
     for (int64_t i = 0; i < g->m; i += FS_DOT_MAX_ROWS)
         be->dot_rows((const float *)g->a + i * g->a_row, g->a_row, fs_min_i64(FS_DOT_MAX_ROWS, g->m - i), b, type, ld, rows, g->k,
                      g->c + i * g->ldc + n0, g->ldc);
-    for (int64_t i = 0; i < g->m; i++) finish_row(g, be, i, n0, rows);
+    for (int64_t i = 0; i < g->m; i++) fs_finish_row(be, &g->finish, i, n0, rows, g->c + i * g->ldc + n0);
 }
 
 bool fs_gemm_few_rows(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *arena) {

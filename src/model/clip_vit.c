@@ -63,25 +63,25 @@ void fs_clip_unbind(fs_clip *m) {
     *m = (fs_clip){0};
 }
 
-/* x: [n, C] -> [n, C] */
-static fs_tensor *self_attention(fs_exec *c, const fs_clip *m, const fs_clip_layer *l, const fs_tensor *x, int64_t n) {
+/* x: normed [n, C], added to residual [n, C] */
+static fs_tensor *self_attention(fs_exec *c, const fs_clip *m, const fs_clip_layer *l, const fs_tensor *x, const fs_tensor *residual, int64_t n) {
     const int64_t C = m->config.hidden, heads = m->config.heads, d = C / heads;
     fs_tensor *q = fs_scale(c, fs_affine_linear(c, x, &l->q), 1.0f / sqrtf((float)d));
     fs_tensor *k = fs_affine_linear(c, x, &l->k);
     fs_tensor *v = fs_affine_linear(c, x, &l->v);
     fs_tensor *o = fs_attention(c, fs_reshape_3d(c, q, n, heads, d), fs_reshape_3d(c, k, n, heads, d), fs_reshape_3d(c, v, n, heads, d),
                                 1.0f, false);                       /* [n, heads, d] */
-    return fs_affine_linear(c, fs_reshape_2d(c, o, n, C), &l->out);
+    return fs_affine_add(c, fs_reshape_2d(c, o, n, C), &l->out, residual);
 }
 
 /* x: [n, C] -> [n, C] */
 static fs_tensor *layer_forward(fs_exec *c, const fs_clip *m, const fs_clip_layer *l, const fs_tensor *x, int64_t n) {
     fs_arena_mark mark = fs_arena_get_mark(c->arena);
     fs_tensor *h = fs_layer_norm(c, x, l->norm1.w, l->norm1.b, m->config.eps);
-    h = fs_scope_end(c, mark, fs_add(c, x, self_attention(c, m, l, h, n)));
-    fs_tensor *f = fs_affine_linear(c, fs_layer_norm(c, h, l->norm2.w, l->norm2.b, m->config.eps), &l->fc1); /* [n, I] */
-    f = m->config.activation == FS_ACT_GELU ? fs_gelu(c, f) : fs_quick_gelu(c, f);
-    return fs_add(c, h, fs_affine_linear(c, f, &l->fc2));
+    h = fs_scope_end(c, mark, self_attention(c, m, l, h, x, n));
+    fs_tensor *f = fs_layer_norm(c, h, l->norm2.w, l->norm2.b, m->config.eps);
+    f = m->config.activation == FS_ACT_GELU ? fs_affine_gelu(c, f, &l->fc1) : fs_affine_quick_gelu(c, f, &l->fc1); /* [n, I] */
+    return fs_affine_add(c, f, &l->fc2, h);
 }
 
 /* pixels: [3, S, S] -> [patches + 1, C], the class token first */

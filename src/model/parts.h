@@ -22,11 +22,31 @@ void fs_bind_fail(fs_binder *b, const char *name, const char *format, ...) __att
 static inline int64_t fs_dim(const fs_tensor *t, int d) { return t ? t->shape[d] : 0; }
 
 static inline fs_tensor *fs_affine_linear(fs_exec *c, const fs_tensor *x, const fs_affine *a) { return fs_linear(c, x, a->w, a->b); }
-/* The same where PyTorch 1.13, on which the original runs, does not add the bias in the product itself: inputs of more than three dimensions
+/* And what follows it, in one pass: the activation; residual + the layer's result. A tape is given the two steps. */
+static inline fs_tensor *fs_affine_gelu(fs_exec *c, const fs_tensor *x, const fs_affine *a) {
+    return c->tape ? fs_gelu(c, fs_affine_linear(c, x, a)) : fs_linear_gelu(c, x, a->w, a->b);
+}
+static inline fs_tensor *fs_affine_quick_gelu(fs_exec *c, const fs_tensor *x, const fs_affine *a) {
+    return c->tape ? fs_quick_gelu(c, fs_affine_linear(c, x, a)) : fs_linear_quick_gelu(c, x, a->w, a->b);
+}
+static inline fs_tensor *fs_affine_add(fs_exec *c, const fs_tensor *x, const fs_affine *a, const fs_tensor *residual) {
+    return c->tape ? fs_add(c, residual, fs_affine_linear(c, x, a)) : fs_linear_add(c, x, a->w, a->b, residual);
+}
+/* The linear layer where PyTorch 1.13, on which the original runs, does not add the bias in the product itself: inputs of more than three dimensions
  * (SAM's grids) and transposed views. A 16-bit network then rounds the product once and the sum once more. */
 static inline fs_tensor *fs_affine_apart(fs_exec *c, const fs_tensor *x, const fs_affine *a) {
     if (c->precision == FS_DTYPE_F32) return fs_linear(c, x, a->w, a->b);
     return fs_add(c, fs_linear(c, x, a->w, NULL), a->b);
+}
+
+/* And what follows that. */
+static inline fs_tensor *fs_affine_apart_gelu(fs_exec *c, const fs_tensor *x, const fs_affine *a) {
+    if (c->precision == FS_DTYPE_F32) return fs_affine_gelu(c, x, a);
+    return fs_gelu(c, fs_affine_apart(c, x, a));
+}
+static inline fs_tensor *fs_affine_apart_add(fs_exec *c, const fs_tensor *x, const fs_affine *a, const fs_tensor *residual) {
+    if (c->precision == FS_DTYPE_F32) return fs_affine_add(c, x, a, residual);
+    return fs_add(c, residual, fs_affine_apart(c, x, a));
 }
 
 /* Sets the context's error and returns false unless x is there and has this shape (-1 = any). what: "CLIP's pixels". */

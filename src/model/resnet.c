@@ -77,18 +77,25 @@ void fs_resnet_unbind(fs_resnet *m) {
     *m = (fs_resnet){0};
 }
 
-static fs_tensor *norm(fs_exec *c, const fs_tensor *x, const fs_batch_stats *s) {
-    return fs_batch_norm(c, x, s->w, s->b, s->mean, s->var, BN_EPS);
+/* Convolution, batch norm, + shortcut if there is one, ReLU if wanted. */
+static fs_tensor *conv(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_batch_stats *s, int stride, int pad, const fs_tensor *shortcut,
+                       bool relu) {
+    if (c->tape) { /* step by step, as training differentiates it */
+        fs_tensor *h = fs_batch_norm(c, fs_conv2d(c, x, w, NULL, stride, pad), s->w, s->b, s->mean, s->var, BN_EPS);
+        if (shortcut) h = fs_add(c, h, shortcut);
+        return relu ? fs_relu(c, h) : h;
+    }
+    return fs_conv2d_norm(c, x, w, &(fs_batch){s->w, s->b, s->mean, s->var, BN_EPS}, stride, pad, shortcut, relu);
 }
 
 /* x: [in, H, W] -> [out, H/stride, W/stride] */
 static fs_tensor *bottleneck(fs_exec *c, const fs_resnet_block *block, const fs_tensor *x, int stride) {
-    fs_tensor *h = fs_relu(c, norm(c, fs_conv2d(c, x, block->conv[0], NULL, 1, 0), &block->bn[0]));      /* [w, H, W] */
-    h = fs_relu(c, norm(c, fs_conv2d(c, h, block->conv[1], NULL, stride, 1), &block->bn[1]));            /* [w, H', W'] */
-    h = norm(c, fs_conv2d(c, h, block->conv[2], NULL, 1, 0), &block->bn[2]);                             /* [out, H', W'] */
     const fs_tensor *shortcut = x;
-    if (block->down) shortcut = norm(c, fs_conv2d(c, x, block->down, NULL, stride, 0), &block->down_bn); /* [out, H', W'] */
-    return fs_relu(c, fs_add(c, h, shortcut));
+    if (block->down) shortcut = conv(c, x, block->down, &block->down_bn, stride, 0, NULL, false);        /* [out, H', W'] */
+    if (!shortcut) return NULL;
+    fs_tensor *h = conv(c, x, block->conv[0], &block->bn[0], 1, 0, NULL, true);                          /* [w, H, W] */
+    h = conv(c, h, block->conv[1], &block->bn[1], stride, 1, NULL, true);                                /* [w, H', W'] */
+    return conv(c, h, block->conv[2], &block->bn[2], 1, 0, shortcut, true);                              /* [out, H', W'] */
 }
 
 fs_tensor *fs_resnet_forward(fs_exec *c, const fs_resnet *m, const fs_tensor *pixels, fs_tensor *taps[5]) {
@@ -96,7 +103,7 @@ fs_tensor *fs_resnet_forward(fs_exec *c, const fs_resnet *m, const fs_tensor *pi
     fs_arena_mark mark = fs_arena_get_mark(c->arena); /* each block's result takes the place of the one before */
 
     fs_tensor *x = fs_to_f32(c, pixels);                                                   /* [3, H, W] */
-    x = fs_relu(c, norm(c, fs_conv2d(c, x, m->stem, NULL, 2, 3), &m->stem_bn));            /* [w, H/2, W/2] */
+    x = conv(c, x, m->stem, &m->stem_bn, 2, 3, NULL, true);                                /* [w, H/2, W/2] */
     x = fs_scope_end(c, mark, fs_max_pool2d(c, x, 3, 2, 1));                               /* [w, H/4, W/4] */
     if (taps) {
         taps[0] = x;

@@ -1,7 +1,7 @@
 /* SAM's image encoder (Kirillov et al. 2023, a ViTDet backbone; segment_anything/modeling/image_encoder.py): ViT-H at 1024 pixels.
  *
  * Patches become a grid of tokens. Most blocks attend inside windows (14 x 14; the grid is padded with zeros *after* the norm, so padded
- * cells take part as keys made of biases), a few over the whole grid; both add decomposed relative positions to the scores. A neck of two
+ * cells take part as keys made of biases, which is where fs_attention_grid gets them from), a few over the whole grid; both add decomposed relative positions to the scores. A neck of two
  * convolutions gives the embedding the mask decoder works on.
  *
  * Sizes come from the tensors: heads from the relative tables' width, a block's window from their length. Activations of one block live
@@ -104,37 +104,19 @@ void fs_sam_encoder_unbind(fs_sam_encoder *m) {
     *m = (fs_sam_encoder){0};
 }
 
-/* Attention over `windows` grids of n x n tokens. x: [windows, n*n, C] -> same shape */
-static fs_tensor *attention(fs_exec *c, const fs_sam_encoder *m, const fs_sam_block *block, const fs_tensor *x, int64_t windows, int64_t n) {
-    const int64_t C = m->embed, d = C / m->heads;
-    const int64_t by_head[4] = {windows, n * n, m->heads, d}, whole[3] = {windows, n * n, C};
-    fs_arena_mark mark = fs_arena_get_mark(c->arena);
-    fs_tensor *qkv = fs_affine_apart(c, x, &block->qkv);                        /* [windows, n*n, 3C]: q, k, v, each by heads */
-    fs_tensor *q = fs_reshape(c, fs_columns(c, qkv, 0, C), 4, by_head);
-    fs_tensor *k = fs_reshape(c, fs_columns(c, qkv, C, 2 * C), 4, by_head);
-    fs_tensor *v = fs_reshape(c, fs_columns(c, qkv, 2 * C, 3 * C), 4, by_head);
-    fs_tensor *o = fs_attention_rel(c, q, k, v, block->rel_h, block->rel_w, n, n, 1.0f / sqrtf((float)d));
-    return fs_scope_end(c, mark, fs_affine_apart(c, fs_reshape(c, o, 3, whole), &block->proj));
-}
-
 /* x: [g, g, C] -> [g, g, C] */
 static fs_tensor *block_forward(fs_exec *c, const fs_sam_encoder *m, const fs_sam_block *block, const fs_tensor *x) {
-    const int64_t g = m->grid, C = m->embed, n = block->global ? g : m->window, across = (g + n - 1) / n;
+    const int64_t window = block->global ? m->grid : m->window;
+    const float scale = 1.0f / sqrtf((float)(m->embed / m->heads));
     fs_arena_mark mark = fs_arena_get_mark(c->arena);
     fs_tensor *h = fs_layer_norm(c, x, block->norm1.w, block->norm1.b, EPS);
-    if (block->global) {
-        h = attention(c, m, block, fs_reshape_3d(c, h, 1, g * g, C), 1, g);
-        h = fs_reshape_3d(c, h, g, g, C);
-    } else {
-        h = attention(c, m, block, fs_window_partition(c, h, n), across * across, n); /* [windows, n*n, C] */
-        h = fs_window_unpartition(c, h, n, g, g);
-    }
-    h = fs_scope_end(c, mark, fs_add(c, x, h));
+    fs_tensor *qkv = fs_affine_apart(c, h, &block->qkv);              /* [g, g, 3C]: q, k, v, each by heads */
+    h = fs_attention_grid(c, qkv, m->heads, block->qkv.b, block->rel_h, block->rel_w, window, scale);
+    h = fs_scope_end(c, mark, fs_affine_apart_add(c, h, &block->proj, x));
 
-    fs_arena_mark inner = fs_arena_get_mark(c->arena);
     fs_tensor *f = fs_layer_norm(c, h, block->norm2.w, block->norm2.b, EPS);
-    f = fs_scope_end(c, inner, fs_gelu(c, fs_affine_apart(c, f, &block->lin1)));      /* [g, g, 4C] */
-    return fs_add(c, h, fs_affine_apart(c, f, &block->lin2));
+    f = fs_affine_apart_gelu(c, f, &block->lin1);                     /* [g, g, 4C] */
+    return fs_affine_apart_add(c, f, &block->lin2, h);
 }
 
 fs_tensor *fs_sam_encoder_forward(fs_exec *c, const fs_sam_encoder *m, const fs_tensor *pixels, fs_tensor **taps) {

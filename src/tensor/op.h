@@ -34,6 +34,9 @@ const float *fs_op_values(const fs_op *op, const fs_tensor *t);
 /* A weight matrix in a type the kernels read (F32, F16, BF16): itself, or for F64 a wrapped f32 copy in scratch. */
 const fs_tensor *fs_op_matrix(const fs_op *op, const fs_tensor *w);
 
+/* A batch norm over n channels as y = x factor + shift; false and the context's error when out of memory. */
+bool fs_op_batch_affine(const fs_op *op, const fs_batch *norm, int64_t n, float *factor, float *shift);
+
 bool fs_is_float(fs_dtype t);
 /* Threads worth starting for `work` simple operations (about one a nanosecond). */
 int fs_op_threads(const fs_op *op, int64_t work);

@@ -55,36 +55,69 @@ static bool run(const fs_op *op, const fs_gemm *g) {
     return ok;
 }
 
-fs_tensor *fs_conv2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride, int pad) {
-    const fs_op op = {c, "conv2d", {x, w, b}};
-    if (!fs_op_ready(&op, 2) || !fs_op_needs_f32(&op, 0)) return NULL;
-    if (x->ndim != 3 || w->ndim != 4 || !fs_is_float(w->dtype) || x->shape[0] != w->shape[1] || x->shape[0] < 1 || stride < 1 || pad < 0)
-        return fs_op_misuse(&op, "x %s, kernel %s, stride %d, padding %d do not fit", fs_op_describe(x).text, fs_op_describe(w).text,
-                            stride, pad);
-    if (!fs_op_needs_vector(&op, b, w->shape[0], "bias")) return NULL;
+/* The convolution of in[0] with in[1], bias in[2], and what `finish` holds; its bias is set here. */
+static fs_tensor *convolve(const fs_op *op, int stride, int pad, fs_finish finish, const fs_tensor *residual) {
+    fs_exec *c = op->c;
+    const fs_tensor *x = op->in[0], *w = op->in[1], *b = op->in[2];
     const int64_t h = x->shape[1], width = x->shape[2], kh = w->shape[2], kw = w->shape[3];
-    if (kh < 1 || kw < 1 || h + 2 * pad < kh || width + 2 * pad < kw)
-        return fs_op_misuse(&op, "kernel %s is larger than the padded x %s", fs_op_describe(w).text, fs_op_describe(x).text);
     const int64_t out_h = (h + 2 * pad - kh) / stride + 1, out_w = (width + 2 * pad - kw) / stride + 1;
-    const int64_t terms = w->shape[1] * kh * kw, pixels = out_h * out_w;
-    fs_tensor *y = fs_op_result(&op, 3, (const int64_t[]){w->shape[0], out_h, out_w});
+    const int64_t terms = w->shape[1] * kh * kw, pixels = out_h * out_w, shape[3] = {w->shape[0], out_h, out_w};
+    if (residual && (residual->dtype != FS_DTYPE_F32 || residual->ndim != 3 || memcmp(residual->shape, shape, sizeof shape) != 0))
+        return fs_op_misuse(op, "%s is not of the result's shape, to be added", fs_op_describe(residual).text);
+    fs_tensor *y = fs_op_result(op, 3, shape);
     if (!y) return NULL;
-
     const fs_arena_mark mark = fs_arena_get_mark(c->arena);
-    const fs_tensor *kernel = fs_op_matrix(&op, w);
-    const float *bias = b ? fs_op_values(&op, b) : NULL;
-    bool ok = kernel && (bias || !b);
+    const fs_tensor *kernel = fs_op_matrix(op, w);
+    finish.bias = b ? fs_op_values(op, b) : NULL;
+    finish.bias_by_row = true;
+    finish.round = c->precision;
+    finish.residual = residual ? fs_f32(residual) : NULL;
+    finish.residual_ld = pixels;
+    bool ok = kernel && (finish.bias || !b);
     if (ok) {
         const patches s = {.x = fs_f32(x), .h = h, .w = width, .kh = kh, .kw = kw, .out_w = out_w, .stride = stride, .pad = pad};
         const bool plain = kh == 1 && kw == 1 && stride == 1 && pad == 0; /* the picture itself is the right operand */
         const fs_gemm g = {.m = w->shape[0], .n = pixels, .k = terms, .a = kernel->data, .a_type = kernel->dtype, .a_round = c->precision,
                            .a_row = terms, .a_col = 1, .pack = plain ? fs_gemm_pack_kn : pack_patches, .b = x->data, .b_type = FS_DTYPE_F32,
-                           .b_round = FS_DTYPE_F32, .b_ld = pixels, .user = &s, .c = fs_f32(y), .ldc = pixels, .bias = bias,
-                           .bias_by_row = true, .round = c->precision};
-        ok = run(&op, &g);
+                           .b_round = FS_DTYPE_F32, .b_ld = pixels, .user = &s, .c = fs_f32(y), .ldc = pixels, .finish = finish};
+        ok = run(op, &g);
     }
     fs_arena_release(c->arena, mark);
     return ok ? y : NULL;
+}
+
+static bool check_conv(const fs_op *op, int stride, int pad) {
+    const fs_tensor *x = op->in[0], *w = op->in[1], *b = op->in[2];
+    if (!fs_op_ready(op, 2) || !fs_op_needs_f32(op, 0)) return false;
+    if (x->ndim != 3 || w->ndim != 4 || !fs_is_float(w->dtype) || x->shape[0] != w->shape[1] || x->shape[0] < 1 || stride < 1 || pad < 0) {
+        fs_op_misuse(op, "x %s, kernel %s, stride %d, padding %d do not fit", fs_op_describe(x).text, fs_op_describe(w).text, stride, pad);
+        return false;
+    }
+    if (!fs_op_needs_vector(op, b, w->shape[0], "bias")) return false;
+    if (w->shape[2] >= 1 && w->shape[3] >= 1 && x->shape[1] + 2 * pad >= w->shape[2] && x->shape[2] + 2 * pad >= w->shape[3]) return true;
+    fs_op_misuse(op, "kernel %s is larger than the padded x %s", fs_op_describe(w).text, fs_op_describe(x).text);
+    return false;
+}
+
+fs_tensor *fs_conv2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride, int pad) {
+    const fs_op op = {c, "conv2d", {x, w, b}};
+    return check_conv(&op, stride, pad) ? convolve(&op, stride, pad, (fs_finish){0}, NULL) : NULL;
+}
+
+fs_tensor *fs_conv2d_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_batch *norm, int stride, int pad, const fs_tensor *residual,
+                          bool relu) {
+    const fs_op op = {c, "conv2d_norm", {x, w, NULL, norm->mean, norm->var, residual}};
+    if (!check_conv(&op, stride, pad)) return NULL;
+    const int64_t n = w->shape[0];
+    if (!norm->w || !norm->b || !norm->mean || !norm->var) return fs_op_misuse(&op, "a batch norm of four tensors is needed");
+    if (!fs_op_needs_vector(&op, norm->w, n, "weight") || !fs_op_needs_vector(&op, norm->b, n, "bias") ||
+        !fs_op_needs_vector(&op, norm->mean, n, "mean") || !fs_op_needs_vector(&op, norm->var, n, "variance"))
+        return NULL;
+    /* The scratch lies below the result: it is small and goes with the caller's scope. */
+    float *factor = fs_op_scratch(&op, 2 * n, sizeof *factor), *shift = factor + n;
+    if (!factor || !fs_op_batch_affine(&op, norm, n, factor, shift)) return NULL;
+    return convolve(&op, stride, pad, (fs_finish){.factor = factor, .shift = shift, .act = relu ? FS_ACTIVATE_RELU : FS_ACTIVATE_NONE, .act_last = true},
+                    residual);
 }
 
 typedef struct spread { const float *parts; int64_t h, w, kh, kw, stride, out_h, out_w; } spread;
@@ -125,7 +158,7 @@ fs_tensor *fs_conv_transpose2d(fs_exec *c, const fs_tensor *x, const fs_tensor *
     if (ok) {
         const fs_gemm g = {.m = places, .n = pixels, .k = x->shape[0], .a = kernel->data, .a_type = kernel->dtype, .a_round = c->precision,
                            .a_row = 1, .a_col = places, .pack = fs_gemm_pack_kn, .b = x->data, .b_type = FS_DTYPE_F32,
-                           .b_round = FS_DTYPE_F32, .b_ld = pixels, .c = parts, .ldc = pixels, .round = FS_DTYPE_F32};
+                           .b_round = FS_DTYPE_F32, .b_ld = pixels, .c = parts, .ldc = pixels};
         ok = run(&op, &g);
     }
     if (ok) {

@@ -158,6 +158,20 @@ static void affine_channel(const channel_norm *j, int64_t ch, double mean, doubl
     j->be->round(y, j->pixels, j->precision);
 }
 
+bool fs_op_batch_affine(const fs_op *op, const fs_batch *norm, int64_t n, float *factor, float *shift) {
+    const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
+    const float *w = fs_op_values(op, norm->w), *b = fs_op_values(op, norm->b), *mean = fs_op_values(op, norm->mean),
+                *var = fs_op_values(op, norm->var);
+    const bool ok = w && b && mean && var;
+    for (int64_t i = 0; ok && i < n; i++) { /* as affine_channel */
+        const double a = 1.0 / sqrt((double)var[i] + (double)norm->eps) * (double)w[i];
+        factor[i] = (float)a;
+        shift[i] = (float)((double)b[i] - (double)mean[i] * a);
+    }
+    fs_arena_release(op->c->arena, mark);
+    return ok;
+}
+
 fs_tensor *fs_group_norm(fs_exec *c, const fs_tensor *x, int groups, const fs_tensor *w, const fs_tensor *b, float eps) {
     const fs_op op = {c, "group_norm", {x, w, b}};
     if (!fs_op_ready(&op, 3) || !check_channels(&op, w, b)) return NULL;

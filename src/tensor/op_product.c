@@ -5,6 +5,8 @@
 
 #include "tensor/op_quant.h"
 
+_Static_assert((int)FS_FEW_ROWS == (int)FS_GEMM_FEW_ROWS, "what ops.h promises is what the kernels do");
+
 /* x: [..., in] -> the number of rows */
 static int64_t rows_of(const fs_tensor *x) {
     int64_t n = 1;
@@ -20,33 +22,61 @@ static bool run(const fs_op *op, const fs_gemm *g, bool few_rows) {
     return ok;
 }
 
-fs_tensor *fs_linear(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b) {
-    const fs_op op = {c, "linear", {x, w, b}};
-    if (!fs_op_ready(&op, 2) || !fs_op_needs_f32(&op, 0)) return NULL;
+/* y = x w^T finished by b, act and residual. */
+static fs_tensor *linear(const fs_op *op, fs_act act, bool act_last) {
+    fs_exec *c = op->c;
+    const fs_tensor *x = op->in[0], *w = op->in[1], *b = op->in[2], *residual = op->in[3];
+    if (!fs_op_ready(op, 2) || !fs_op_needs_f32(op, 0)) return NULL;
     if (w->ndim != 2 || !(fs_is_float(w->dtype) || fs_op_quantized(w)) || x->ndim < 1 || w->shape[1] < 1 ||
         x->shape[x->ndim - 1] != w->shape[1])
-        return fs_op_misuse(&op, "x %s does not end in the inputs of the weight %s", fs_op_describe(x).text, fs_op_describe(w).text);
-    if (!fs_op_needs_vector(&op, b, w->shape[0], "bias")) return NULL;
+        return fs_op_misuse(op, "x %s does not end in the inputs of the weight %s", fs_op_describe(x).text, fs_op_describe(w).text);
+    if (!fs_op_needs_vector(op, b, w->shape[0], "bias")) return NULL;
+    const int64_t rows = rows_of(x), n = w->shape[0], k = w->shape[1];
+    if (residual && (residual->dtype != FS_DTYPE_F32 || residual->ndim < 1 || residual->shape[residual->ndim - 1] != n || rows_of(residual) != rows))
+        return fs_op_misuse(op, "%s is not F32 [%" PRId64 ",%" PRId64 "], to be added", fs_op_describe(residual).text, rows, n);
     int64_t shape[FS_MAX_DIMS];
     memcpy(shape, x->shape, sizeof shape);
-    shape[x->ndim - 1] = w->shape[0];
-    fs_tensor *y = fs_op_result(&op, x->ndim, shape);
+    shape[x->ndim - 1] = n;
+    fs_tensor *y = fs_op_result(op, x->ndim, shape);
     if (!y) return NULL;
-    if (fs_op_quantized(w)) return fs_op_linear_quantized(&op, rows_of(x), x, w, b, y);
 
     const fs_arena_mark mark = fs_arena_get_mark(c->arena);
-    const fs_tensor *matrix = fs_op_matrix(&op, w);
-    const float *bias = b ? fs_op_values(&op, b) : NULL;
-    bool ok = matrix && (bias || !b);
-    if (ok) {
-        const fs_gemm g = {.m = rows_of(x), .n = w->shape[0], .k = w->shape[1], .a = x->data, .a_type = FS_DTYPE_F32, .a_round = FS_DTYPE_F32,
-                           .a_row = w->shape[1], .a_col = 1, .pack = fs_gemm_pack_nk, .b = matrix->data, .b_type = matrix->dtype,
-                           .b_round = c->precision, .b_ld = w->shape[1], .c = fs_f32(y), .ldc = w->shape[0], .bias = bias,
-                           .round = c->precision};
-        ok = run(&op, &g, g.m <= FS_GEMM_FEW_ROWS);
+    const float *bias = b ? fs_op_values(op, b) : NULL;
+    const fs_finish finish = {.bias = bias, .act = act, .act_last = act_last, .residual = residual ? fs_f32(residual) : NULL, .residual_ld = n,
+                              .round = c->precision};
+    bool ok = bias || !b;
+    if (ok && fs_op_quantized(w)) {
+        ok = fs_op_linear_quantized(op, rows, x, w, &finish, y) != NULL;
+    } else if (ok) {
+        const fs_tensor *matrix = fs_op_matrix(op, w);
+        const fs_gemm g = {.m = rows, .n = n, .k = k, .a = x->data, .a_type = FS_DTYPE_F32, .a_round = FS_DTYPE_F32, .a_row = k, .a_col = 1,
+                           .pack = fs_gemm_pack_nk, .b = matrix ? matrix->data : NULL, .b_type = matrix ? matrix->dtype : FS_DTYPE_F32,
+                           .b_round = c->precision, .b_ld = k, .c = fs_f32(y), .ldc = n, .finish = finish};
+        ok = matrix && run(op, &g, rows <= FS_GEMM_FEW_ROWS);
     }
     fs_arena_release(c->arena, mark);
     return ok ? y : NULL;
+}
+
+fs_tensor *fs_linear(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b) {
+    return linear(&(fs_op){c, "linear", {x, w, b}}, FS_ACTIVATE_NONE, false);
+}
+
+fs_tensor *fs_linear_gelu(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b) {
+    return linear(&(fs_op){c, "linear_gelu", {x, w, b}}, FS_ACTIVATE_GELU, false);
+}
+
+fs_tensor *fs_linear_quick_gelu(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b) {
+    return linear(&(fs_op){c, "linear_quick_gelu", {x, w, b}}, FS_ACTIVATE_QUICK_GELU, false);
+}
+
+fs_tensor *fs_linear_add(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, const fs_tensor *residual) {
+    const fs_op op = {c, "linear_add", {x, w, b, residual}};
+    if (!residual) { /* the result of an operator that failed: input 4 may not be missing here */
+        if (!c->error.status) fs_exec_fail(c, FS_E_INTERNAL, "linear_add: input 4 is missing");
+        return NULL;
+    }
+    return linear(&op, FS_ACTIVATE_NONE, false);
 }
 
 fs_tensor *fs_matmul(fs_exec *c, const fs_tensor *a, const fs_tensor *b) {
@@ -59,7 +89,7 @@ fs_tensor *fs_matmul(fs_exec *c, const fs_tensor *a, const fs_tensor *b) {
     if (!y) return NULL;
     const fs_gemm g = {.m = m, .n = n, .k = k, .a = a->data, .a_type = FS_DTYPE_F32, .a_round = FS_DTYPE_F32, .a_row = k, .a_col = 1,
                        .pack = fs_gemm_pack_kn, .b = b->data, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32, .b_ld = n, .c = fs_f32(y),
-                       .ldc = n, .round = c->precision};
+                       .ldc = n, .finish.round = c->precision};
     return run(&op, &g, false) ? y : NULL;
 }
 

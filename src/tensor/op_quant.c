@@ -56,8 +56,7 @@ static bool few_rows(const fs_op *op, const fs_gemm *g, int threads) {
                          g->k, g->c + i * g->ldc + n0, g->ldc);
         for (int64_t i = 0; i < g->m; i++) {
             float *c = g->c + i * g->ldc + n0;
-            if (g->bias) be->add(c, g->bias + n0, c, cols);
-            be->round(c, cols, g->round);
+            fs_finish_row(be, &g->finish, i, n0, cols, c);
         }
     }
     return true;
@@ -67,17 +66,16 @@ static bool multiply_blocks(const fs_op *op, const fs_gemm *g, int threads) {
     return g->m <= FS_GEMM_FEW_ROWS ? few_rows(op, g, threads) : fs_gemm_run(op->c->backend, g, threads, op->c->arena);
 }
 
-fs_tensor *fs_op_linear_quantized(const fs_op *op, int64_t rows, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, fs_tensor *y) {
+fs_tensor *fs_op_linear_quantized(const fs_op *op, int64_t rows, const fs_tensor *x, const fs_tensor *w, const fs_finish *finish, fs_tensor *y) {
     fs_exec *c = op->c;
     const int64_t n = w->shape[0], k = w->shape[1];
     const fs_arena_mark mark = fs_arena_get_mark(c->arena);
-    const float *bias = b ? fs_op_values(op, b) : NULL;
     const int threads = fs_op_threads(op, rows * n / 16 * k / 16); /* a product of codes takes less than one of floats */
-    bool ok = bias || !b;
-    if (ok && fs_dtype_is_packed(w->dtype)) {
-        const fs_quant_product p = {.x = fs_f32(x), .m = rows, .w = w, .bias = bias, .y = fs_f32(y), .round = c->precision};
+    bool ok;
+    if (fs_dtype_is_packed(w->dtype)) {
+        const fs_quant_product p = {.x = fs_f32(x), .m = rows, .w = w, .y = fs_f32(y), .finish = *finish};
         ok = fs_quant_run(fs_quant_for(c->backend), c->backend, &p, threads, c->arena);
-    } else if (ok) {
+    } else {
         const fs_gemm g = {.m = rows,
                            .n = n,
                            .k = k,
@@ -93,8 +91,7 @@ fs_tensor *fs_op_linear_quantized(const fs_op *op, int64_t rows, const fs_tensor
                            .b_ld = k,
                            .c = fs_f32(y),
                            .ldc = n,
-                           .bias = bias,
-                           .round = c->precision};
+                           .finish = *finish};
         ok = multiply_blocks(op, &g, threads);
     }
     if (!ok) fs_exec_fail(c, FS_E_NO_MEMORY, "%s: out of memory for the operands", op->name);

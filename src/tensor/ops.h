@@ -44,10 +44,20 @@ fs_tensor *fs_silu_mul(fs_exec *c, const fs_tensor *gate, const fs_tensor *up); 
 /* x: [..., in], w: [out, in], b: [out] or NULL -> [..., out] = x w^T + b. w may also be of a block type, or packed
  * (tensor/packed.h); packed, x is rounded to 8 bits in groups of 32: each value within 1/254 of its group's largest. */
 fs_tensor *fs_linear(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b);
+/* The same and what follows it in one pass: gelu(linear), quick_gelu(linear), residual + linear. The bits are those of the two operators one
+ * after the other. residual: F32, rows and width of the result. */
+fs_tensor *fs_linear_gelu(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b);
+fs_tensor *fs_linear_quick_gelu(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b);
+fs_tensor *fs_linear_add(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, const fs_tensor *residual);
 /* a: [m, k], b: [k, n] (both F32) -> [m, n] */
 fs_tensor *fs_matmul(fs_exec *c, const fs_tensor *a, const fs_tensor *b);
 /* x: [C, H, W], w: [O, C, kh, kw], b: [O] or NULL, stride, zero padding -> [O, H', W'] */
 fs_tensor *fs_conv2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride, int pad);
+/* Convolution without bias, batch norm (eps included), + residual unless NULL, ReLU if asked for: the bits of these operators one after the
+ * other, in one pass. */
+typedef struct fs_batch { const fs_tensor *w, *b, *mean, *var; float eps; } fs_batch;
+fs_tensor *fs_conv2d_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_batch *norm, int stride, int pad, const fs_tensor *residual,
+                          bool relu);
 /* x: [C, H, W], w: [C, O, kh, kw], b: [O] or NULL; stride, no padding -> [O, (H-1)*stride+kh, ...] */
 fs_tensor *fs_conv_transpose2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride);
 /* ids: [n] token ids in [0, rows), table: [rows, width] any float, block or packed type -> [n, width] */
@@ -82,6 +92,11 @@ fs_tensor *fs_attention(fs_exec *c, const fs_tensor *q, const fs_tensor *k, cons
  * the unscaled q -> [windows, h*w, heads, d]. */
 fs_tensor *fs_attention_rel(fs_exec *c, const fs_tensor *q, const fs_tensor *k, const fs_tensor *v, const fs_tensor *rel_h,
                             const fs_tensor *rel_w, int64_t h, int64_t w, float scale);
+/* The same in windows of win x win tokens (rel tables [2 win - 1, d]) straight from the qkv product over a grid, which is neither cut up nor
+ * copied. qkv: [h, w, 3C]: q, k, v one after the other, each by heads. Windows that stick out have `pad` [3C] for tokens beyond the grid: what
+ * the product gives for a token of zeros, its bias. -> [h, w, C] */
+fs_tensor *fs_attention_grid(fs_exec *c, const fs_tensor *qkv, int64_t heads, const fs_tensor *pad, const fs_tensor *rel_h, const fs_tensor *rel_w,
+                             int64_t win, float scale);
 /* x: [h, w, C] -> [windows, win*win, C], zero padded at bottom and right; and back (cropped to h, w). */
 fs_tensor *fs_window_partition(fs_exec *c, const fs_tensor *x, int64_t win);
 fs_tensor *fs_window_unpartition(fs_exec *c, const fs_tensor *x, int64_t win, int64_t h, int64_t w);

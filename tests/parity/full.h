@@ -6,6 +6,8 @@
 #include <sys/resource.h>
 
 #include "parity.h"
+#include "tensor/block.h"
+#include "tensor/packed.h"
 
 typedef struct formula_entry { char name[96]; fs_tensor tensor; } formula_entry;
 typedef struct formula_weights { formula_entry *entries; size_t count, capacity; } formula_weights;
@@ -66,6 +68,47 @@ PARITY_UNUSED static void free_weights(formula_weights *w) {
     for (size_t i = 0; i < w->count; i++) free(w->entries[i].tensor.data);
     free(w->entries);
     *w = (formula_weights){0};
+}
+
+/* The same weights with the matrices of linear layers stored as `type`, as a bundle has them; block types are packed for the kernels. */
+typedef struct stored_weights { formula_weights *plain; fs_dtype type; formula_weights made; fs_packed_source *packed; } stored_weights;
+
+static const fs_tensor *stored_find(void *user, const char *name) {
+    stored_weights *s = user;
+    const fs_tensor *t = formula_find(s->plain, name);
+    const size_t length = strlen(name);
+    if (!t || t->ndim != 2 || length < 7 || strcmp(name + length - 7, ".weight")) return t;
+    for (size_t i = 0; i < s->made.count; i++)
+        if (strcmp(s->made.entries[i].name, name) == 0) return &s->made.entries[i].tensor;
+    assert_true(s->made.count < s->made.capacity); /* found tensors must not move */
+    formula_entry *e = &s->made.entries[s->made.count++];
+    *e = (formula_entry){.tensor = *t};
+    snprintf(e->name, sizeof e->name, "%s", name);
+    size_t row;
+    assert_true(fs_dtype_row_bytes(s->type, t->shape[1], &row));
+    e->tensor.dtype = s->type;
+    e->tensor.name = e->name;
+    e->tensor.data = fs_alloc((size_t)t->shape[0], row);
+    assert_non_null(e->tensor.data);
+    for (int64_t i = 0; i < t->shape[0]; i++)
+        assert_true(fs_row_from_f32(s->type, fs_f32(t) + i * t->shape[1], t->shape[1], (char *)e->tensor.data + (size_t)i * row));
+    return &e->tensor;
+}
+
+/* Call free_stored afterwards. `s` and `w` must stay where they are. */
+PARITY_UNUSED static fs_tensor_source stored_source(stored_weights *s, fs_tensor_source *inner, formula_weights *w, fs_dtype type) {
+    fs_error err = {0};
+    *s = (stored_weights){.plain = w, .type = type, .made = {.capacity = w->count}};
+    s->made.entries = calloc(w->count, sizeof *s->made.entries);
+    assert_non_null(s->made.entries);
+    *inner = (fs_tensor_source){s, stored_find, formula_origin};
+    if (fs_packed_source_create(inner, false, 2, &s->packed, &err)) fail_msg("%s", err.message);
+    return *fs_packed_source_tensors(s->packed);
+}
+
+PARITY_UNUSED static void free_stored(stored_weights *s) {
+    fs_packed_source_free(s->packed);
+    free_weights(&s->made);
 }
 
 /* Compares every stride-th element with the golden's, and mean and deviation of all elements. The error is taken over the

@@ -197,6 +197,15 @@ static void check_arithmetic(const fs_backend *be) {
         for (int i = 0; i < n; i++) assert_true(y[i] == a[i] * b[i]);
         be->scale(a, f, y, n);
         for (int i = 0; i < n; i++) assert_true(y[i] == a[i] * f);
+        for (int h = 1; h < 4 && n > 0; h++) {
+            float *grid = random_floats(&r, h * n + 1);
+            const float end = grid[h * n];
+            be->outer_sum(b, fs_min_i64(h, n), a, n, grid);
+            for (int i = 0; i < h && i < n; i++)
+                for (int j = 0; j < n; j++) assert_true(grid[i * n + j] == b[i] + a[j]);
+            assert_true(grid[h * n] == end);
+            free(grid);
+        }
         be->affine(a, f, g, y, n); /* fused or not: one rounding of values below 2 */
         for (int i = 0; i < n; i++) assert_true(fabs((double)y[i] - ((double)a[i] * (double)f + (double)g)) < 2.5e-7);
         be->normalize(a, g, f, w, b, y, n);
@@ -341,8 +350,7 @@ static void test_weighted(void **state) { (void)state, for_tables(check_weighted
 
 static fs_gemm product(const float *a, const void *w, fs_dtype type, const float *bias, float *c, int64_t m, int64_t n, int64_t k) {
     return (fs_gemm){.m = m, .n = n, .k = k, .a = a, .a_type = FS_DTYPE_F32, .a_round = FS_DTYPE_F32, .a_row = k, .a_col = 1,
-                     .pack = fs_gemm_pack_nk, .b = w, .b_type = type, .b_round = FS_DTYPE_F32, .b_ld = k, .c = c, .ldc = n, .bias = bias,
-                     .round = FS_DTYPE_F32};
+                     .pack = fs_gemm_pack_nk, .b = w, .b_type = type, .b_round = FS_DTYPE_F32, .b_ld = k, .c = c, .ldc = n, .finish.bias = bias};
 }
 
 static void check_product(const fs_backend *be) {

@@ -118,6 +118,22 @@ static fs_tensor *rel_case(fs_exec *c) {
     return fs_attention_rel(c, T(c, "input.q", 3, 196, 2, 20), T(c, "input.k", 3, 196, 2, 20), T(c, "input.v", 3, 196, 2, 20),
                             T(c, "rel_pos_h", 27, 20), T(c, "rel_pos_w", 27, 20), 14, 14, 0.2f);
 }
+static fs_tensor *grid_case(fs_exec *c) {
+    return fs_attention_grid(c, T(c, "input.a", 33, 31, 120), 2, T(c, "a.bias", 120), T(c, "rel_pos_h", 27, 20), T(c, "rel_pos_w", 27, 20), 14, 0.2f);
+}
+static fs_tensor *grid_whole_case(fs_exec *c) {
+    return fs_attention_grid(c, T(c, "input.a", 35, 35, 60), 1, T(c, "a.bias", 60), T(c, "rel_pos_h", 69, 20), T(c, "rel_pos_w", 69, 20), 35, 0.2f);
+}
+static fs_tensor *linear_add_case(fs_exec *c) {
+    return fs_linear_add(c, T(c, "input.a", 150, 300), T(c, "l.weight", 203, 300), T(c, "l.bias", 203), T(c, "input.r", 150, 203));
+}
+static fs_tensor *linear_gelu_case(fs_exec *c) {
+    return fs_linear_gelu(c, T(c, "input.a", 150, 300), T(c, "l.weight", 203, 300), T(c, "l.bias", 203));
+}
+static fs_tensor *conv_norm_case(fs_exec *c) {
+    const fs_batch norm = {T(c, "n.weight", 30), T(c, "n.bias", 30), T(c, "n.running_mean", 30), T(c, "n.running_var", 30), 1e-5f};
+    return fs_conv2d_norm(c, T(c, "input.a", 20, 41, 43), T(c, "c.weight", 30, 20, 3, 3), &norm, 2, 1, T(c, "input.r", 30, 21, 22), true);
+}
 static fs_tensor *partition_case(fs_exec *c) {
     return fs_window_partition(c, T(c, "input.a", 45, 47, 40), 14);
 }
@@ -167,6 +183,11 @@ static const struct {
     {"one_head", one_head_case},
     {"decode", decode_case},
     {"rel", rel_case},
+    {"grid", grid_case},
+    {"grid_whole", grid_whole_case},
+    {"linear_add", linear_add_case},
+    {"linear_gelu", linear_gelu_case},
+    {"conv_norm", conv_norm_case},
     {"partition", partition_case},
     {"unpartition", unpartition_case},
     {"pool", pool_case},

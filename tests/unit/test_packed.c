@@ -150,7 +150,7 @@ static float *multiply(const fs_quant *q, const fs_packed *p, const float *x, in
     fs_arena *arena = fs_arena_create(1 << 16);
     float *y = fs_alloc((size_t)(m * rows), sizeof *y);
     assert_true(arena && y);
-    const fs_quant_product job = {.x = x, .m = m, .w = &p->tensor, .y = y, .round = FS_DTYPE_F32};
+    const fs_quant_product job = {.x = x, .m = m, .w = &p->tensor, .y = y};
     assert_true(fs_quant_run(q, fs_backend_by_name("ref"), &job, 1, arena));
     (void)cols;
     fs_arena_free(arena);

@@ -100,7 +100,7 @@ static void every_table_keeps_the_bound(void **state) {
             float *x = fs_alloc((size_t)(m * cols), sizeof *x), *y = fs_alloc((size_t)(m * rows), sizeof *y);
             assert_true(x && y);
             draw(&r, kind, x, m, cols);
-            const fs_quant_product job = {.x = x, .m = m, .w = &w.packed->tensor, .y = y, .round = FS_DTYPE_F32};
+            const fs_quant_product job = {.x = x, .m = m, .w = &w.packed->tensor, .y = y};
             assert_true(fs_quant_run(q, fs_backend_by_name("ref"), &job, 1, arena));
             for (int64_t t = 0; t < m; t++)
                 for (int64_t k = 0; k < rows; k++) {

@@ -24,6 +24,7 @@
     void fs_mul_##isa(const float *a, const float *b, float *y, int64_t n);                                                                \
     void fs_scale_##isa(const float *x, float f, float *y, int64_t n);                                                                     \
     void fs_affine_##isa(const float *x, float a, float b, float *y, int64_t n);                                                           \
+    void fs_outer_sum_##isa(const float *up, int64_t h, const float *across, int64_t w, float *y);                                         \
     void fs_normalize_##isa(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n);                  \
     void fs_gelu_##isa(const float *x, float *y, int64_t n);                                                                               \
     void fs_silu_##isa(const float *x, float *y, int64_t n);                                                                               \

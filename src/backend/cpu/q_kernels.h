@@ -17,7 +17,7 @@
 
 /* Quantized activations: tiles of at most `tile` rows; a tile of n rows is a sequence of groups of n * FS_Q_BYTES bytes:
  *     int8 q[n][32];  f32 s[n];  c[n]: for Q8_0 and Q4_0 int32, minus offset times sum of q; for Q4_K f32, s times sum of q */
-enum { FS_Q_BYTES = 40, FS_Q_MAX_TILE = 16 };
+enum { FS_Q_BYTES = 40, FS_Q_MAX_TILE = 16, FS_Q_WIDE_TILE = 6 };
 
 typedef struct fs_quant {
     const char *name;
@@ -27,6 +27,10 @@ typedef struct fs_quant {
     /* y[t * ldy + r] for t < n rows of the activation tile x and r < rows <= FS_PACKED_ROWS of the weight tile w. With `more` the groups
      * come after others that y holds the sum of; cutting k so does not change a bit. groups is a whole number of the weights' chunks. */
     void (*multiply)(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows);
+    /* The same for two weight tiles side by side, FS_PACKED_ROWS < rows <= twice that, and n <= FS_Q_WIDE_TILE; faster with many activation
+     * rows. NULL if the table has none. */
+    void (*wide)(fs_dtype packed, const uint8_t *w0, const uint8_t *w1, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy,
+                 int rows);
 } fs_quant;
 
 /* "ref", "avx2", "avxvnni", "vnni" (AVX-512 VNNI), "neon", "dotprod" or "i8mm"; NULL if there is none of that name or the processor cannot run it. */
@@ -34,16 +38,15 @@ const fs_quant *fs_quant_by_name(const char *name);
 /* The kernels that go with a table: the fastest of this processor with its best table, else those of the table's instruction set. */
 const fs_quant *fs_quant_for(const fs_backend *be);
 
-/* y[m, n] = x[m, k] w^T + bias, rounded. w: packed [n, k]. */
+/* y[m, n] = x[m, k] w^T, finished (backend.h). w: packed [n, k]. */
 typedef struct fs_quant_product {
     const float *x;
     int64_t m;
     const fs_tensor *w;
-    const float *bias; /* [n] or NULL */
     float *y;
-    fs_dtype round;
+    fs_finish finish;
 } fs_quant_product;
-/* False when there is no memory for the quantized activations. Threads divide rows of w only. */
+/* False when there is no memory for the quantized activations. */
 bool fs_quant_run(const fs_quant *q, const fs_backend *be, const fs_quant_product *p, int threads, fs_arena *arena);
 
 #if defined(__x86_64__)
@@ -60,6 +63,8 @@ FS_Q_DECLARE(ref)
 FS_Q_DECLARE(avx2)
 FS_Q_DECLARE(avxvnni)
 FS_Q_DECLARE(vnni)
+void fs_q_wide_vnni(fs_dtype packed, const uint8_t *w0, const uint8_t *w1, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy,
+                    int rows);
 #endif
 #ifdef FS_Q_ARM
 FS_Q_DECLARE(neon)

@@ -1,6 +1,6 @@
 /* The product of activations with a packed matrix: quantize the activations once, then run over tiles of 16 weight rows. Few activation
- * rows (decoding) stream every tile once from memory. With many (prefill) k is cut so that a tile of activations stays in the level-1
- * cache while it meets a block of weight tiles that stays in the level-2 cache. */
+ * rows (decoding) stream every tile once from memory. With many (prefill) k is cut so that one or two weight tiles stay in the level-1
+ * cache while a chunk of activations passes from the level-2 cache, where their results stay as well. */
 #include <string.h>
 
 #include "backend/cpu/q_kernels.h"
@@ -13,9 +13,11 @@
 
 enum {
     ROWS = FS_PACKED_ROWS,
-    CUT_GROUPS = 48,        /* of k at most at once: a tile of 12 activation rows is 22 KiB then */
+    CUT_BYTES = 27 << 10,   /* of one or two weight tiles: they stay in a level-1 cache while a chunk of activations passes */
     CHUNK_GROUPS = 8,       /* cuts lie between whole chunks of any type */
-    BLOCK_BYTES = 512 << 10 /* of weights, in a level-2 cache of 1 MiB and up */
+    PASS_BYTES = 256 << 10, /* of activations that pass, a cut of them: half a level-2 cache of 512 KiB, a quarter of one of 1 MiB */
+    PASS_ROWS = 252,        /* and no more rows than that, so that their results stay there too */
+    PASS_COLS = 256         /* weight rows of a task: the results of PASS_ROWS rows are 252 KiB */
 };
 
 /* ---- choice ---- */
@@ -23,7 +25,8 @@ enum {
 #define TABLE(isa, rows) {.name = #isa, .tile = (rows), .quantize = fs_q_quantize_##isa, .multiply = fs_q_multiply_##isa}
 static const fs_quant ref_table = TABLE(ref, 4);
 #ifdef FS_Q_X86
-static const fs_quant avx2_table = TABLE(avx2, 4), avxvnni_table = TABLE(avxvnni, 4), vnni_table = TABLE(vnni, 12);
+static const fs_quant avx2_table = TABLE(avx2, 4), avxvnni_table = TABLE(avxvnni, 4);
+static const fs_quant vnni_table = {.name = "vnni", .tile = 12, .quantize = fs_q_quantize_vnni, .multiply = fs_q_multiply_vnni, .wide = fs_q_wide_vnni};
 
 static bool has_avxvnni(void) { /* not every compiler's __builtin_cpu_supports knows this name; the bit is in leaf 7, subleaf 1 */
     unsigned a, b, c, d;
@@ -90,79 +93,120 @@ bool fs_packed_bytes(fs_dtype packed, int64_t rows, int64_t cols, size_t *tile_b
 
 /* ---- the product ---- */
 
-/* What all tasks know. Activation tile i starts at i * tile_bytes and holds rows i * q->tile .. */
+/* What all tasks know. Activation tile i holds rows i * tile ..; x is [cut of k][tile][groups of the cut], so that what passes by a strip of
+ * weights lies in one piece. */
 typedef struct plan {
     const fs_quant *q;
     const fs_backend *be;
     const fs_quant_product *p;
     uint8_t *x;
-    int64_t groups, cut, x_tiles, w_tiles; /* cut: groups taken at once */
-    size_t x_bytes, w_bytes; /* of a tile */
+    int tile;                                /* activation rows of a tile */
+    int64_t groups, cut, x_tiles, w_tiles;   /* cut: groups taken at once */
+    int64_t pass, block;                     /* activation tiles and weight tiles of a task */
+    size_t w_bytes;                          /* of a weight tile */
 } plan;
 
-static int rows_in(const plan *a, int64_t x_tile) { return (int)fs_min_i64(a->q->tile, a->p->m - x_tile * a->q->tile); }
+static int rows_in(const plan *a, int64_t x_tile) { return (int)fs_min_i64(a->tile, a->p->m - x_tile * a->tile); }
+
+/* Groups [g0, ..) of activation tile i, g0 the beginning of a cut. */
+static uint8_t *tile_at(const plan *a, int64_t i, int64_t g0) {
+    const int64_t in_cut = fs_min_i64(a->cut, a->groups - g0);
+    return a->x + (size_t)(a->p->m * g0 + i * a->tile * in_cut) * FS_Q_BYTES;
+}
 
 static void quantize_tile(const plan *a, int64_t i) {
     const int64_t k = a->p->w->shape[1];
-    a->q->quantize(a->p->w->dtype, a->p->x + i * a->q->tile * k, k, rows_in(a, i), k, a->groups, a->x + (size_t)i * a->x_bytes);
+    const float *x = a->p->x + i * a->tile * k;
+    for (int64_t g = 0; g < a->groups; g += a->cut)
+        a->q->quantize(a->p->w->dtype, x + g * FS_PACKED_GROUP, k, rows_in(a, i), k - g * FS_PACKED_GROUP, fs_min_i64(a->cut, a->groups - g),
+                       tile_at(a, i, g));
 }
 
-/* Groups [g0, g1) of weight tiles [begin, end) against activation tile i; bias and rounding after the last group. */
-static void multiply_block(const plan *a, int64_t i, int64_t begin, int64_t end, int64_t g0, int64_t g1) {
+/* Groups [g0, g1) of weight tiles t and, with `two`, t + 1 against activation tiles [i0, i1). */
+static void multiply_strip(const plan *a, int64_t t, bool two, int64_t i0, int64_t i1, int64_t g0, int64_t g1) {
     const fs_quant_product *p = a->p;
     const fs_dtype type = p->w->dtype;
-    const int64_t n = p->w->shape[0], r0 = begin * ROWS, r1 = fs_min_i64(n, end * ROWS);
-    const int rows = rows_in(a, i);
-    float *y = p->y + i * a->q->tile * n;
-    const uint8_t *x = a->x + (size_t)i * a->x_bytes + (size_t)(g0 * rows * FS_Q_BYTES);
-    const uint8_t *w = (const uint8_t *)p->w->data + (size_t)(g0 / chunk_groups(type)) * chunk_bytes(type);
-    for (int64_t t = begin; t < end; t++)
-        a->q->multiply(type, w + (size_t)t * a->w_bytes, x, rows, g1 - g0, g0 > 0, y + t * ROWS, n, (int)fs_min_i64(ROWS, n - t * ROWS));
-    for (int r = 0; r < rows && g1 == a->groups; r++) {
-        if (p->bias) a->be->add(y + r * n + r0, p->bias + r0, y + r * n + r0, r1 - r0);
-        if (p->round != FS_DTYPE_F32) a->be->round(y + r * n + r0, r1 - r0, p->round);
+    const int64_t n = p->w->shape[0];
+    const int rows = (int)fs_min_i64(two ? 2 * ROWS : ROWS, n - t * ROWS);
+    const uint8_t *w = (const uint8_t *)p->w->data + (size_t)t * a->w_bytes + (size_t)(g0 / chunk_groups(type)) * chunk_bytes(type);
+    for (int64_t i = i0; i < i1; i++) {
+        const int count = rows_in(a, i);
+        const uint8_t *x = tile_at(a, i, g0);
+        float *y = p->y + i * a->tile * n + t * ROWS;
+        if (two)
+            a->q->wide(type, w, w + a->w_bytes, x, count, g1 - g0, g0 > 0, y, n, rows);
+        else
+            a->q->multiply(type, w, x, count, g1 - g0, g0 > 0, y, n, rows);
     }
 }
 
-/* Weight tiles [begin, end) against all activations. */
-static void multiply_tiles(const plan *a, int64_t begin, int64_t end) {
+/* Weight tiles [t0, t1) against activation tiles [i0, i1), and what comes after the product. */
+static void multiply_block(const plan *a, int64_t t0, int64_t t1, int64_t i0, int64_t i1) {
+    const fs_quant_product *p = a->p;
+    const int64_t n = p->w->shape[0], n0 = t0 * ROWS, cols = fs_min_i64(n, t1 * ROWS) - n0;
     for (int64_t g = 0; g < a->groups; g += a->cut)
-        for (int64_t i = 0; i < a->x_tiles; i++) multiply_block(a, i, begin, end, g, fs_min_i64(a->groups, g + a->cut));
+        for (int64_t t = t0, step; t < t1; t += step) {
+            step = a->q->wide && a->tile == FS_Q_WIDE_TILE && t + 1 < t1 ? 2 : 1;
+            multiply_strip(a, t, step == 2, i0, i1, g, fs_min_i64(a->groups, g + a->cut));
+        }
+    for (int64_t r = i0 * a->tile; r < fs_min_i64(p->m, i1 * a->tile); r++)
+        fs_finish_row(a->be, &p->finish, r, n0, cols, p->y + r * n + n0);
+}
+
+/* Even parts of `whole`, each a multiple of `unit` and as near to `most` as that allows. */
+static int64_t even_part(int64_t whole, int64_t most, int64_t unit) {
+    most = fs_max_i64(unit, most / unit * unit);
+    const int64_t parts = fs_max_i64(1, (whole + most - 1) / most), units = (whole + unit - 1) / unit;
+    return (units + parts - 1) / parts * unit;
+}
+
+/* How k, the activations and the weights are cut. */
+static void choose_sizes(plan *a, int threads) {
+    const int64_t group_bytes = (int64_t)(a->w_bytes / (size_t)a->groups); /* of a weight tile */
+    const int64_t side = a->tile == FS_Q_WIDE_TILE && a->q->wide ? 2 : 1;
+    a->cut = a->groups;
+    a->pass = a->x_tiles;
+    if (a->x_tiles == 1) { /* weights pass once: long runs of them */
+        a->block = fs_max_i64(1, (512 << 10) / (int64_t)a->w_bytes);
+        if (threads > 1) a->block = fs_max_i64(1, fs_min_i64(a->block, a->w_tiles / (16 * threads)));
+        return;
+    }
+    a->cut = fs_min_i64(a->groups, even_part(a->groups, CUT_BYTES / (side * group_bytes), CHUNK_GROUPS));
+    const int64_t rows = fs_min_i64(PASS_ROWS, PASS_BYTES / (a->cut * FS_Q_BYTES));
+    a->pass = even_part(a->x_tiles, rows / a->tile, 1);
+    /* Smaller tasks where a thread would get too few to share evenly with others that the system disturbs. */
+    const int64_t passes = (a->x_tiles + a->pass - 1) / a->pass, want = threads == 1 ? 1 : (8 * threads + passes - 1) / passes;
+    a->block = even_part(a->w_tiles, fs_min_i64(PASS_COLS / ROWS, fs_max_i64(side, a->w_tiles / want)), side);
 }
 
 bool fs_quant_run(const fs_quant *q, const fs_backend *be, const fs_quant_product *p, int threads, fs_arena *arena) {
     size_t all;
-    plan a = {.q = q, .be = be, .p = p, .x_tiles = (p->m + q->tile - 1) / q->tile, .w_tiles = (p->w->shape[0] + ROWS - 1) / ROWS};
+    plan a = {.q = q, .be = be, .p = p, .tile = q->wide && p->m > q->tile ? FS_Q_WIDE_TILE : q->tile, .w_tiles = (p->w->shape[0] + ROWS - 1) / ROWS};
+    a.x_tiles = (p->m + a.tile - 1) / a.tile;
     if (p->m == 0 || a.w_tiles == 0) return true;
     if (!fs_packed_groups(p->w->dtype, p->w->shape[1], &a.groups) ||
         !fs_packed_bytes(p->w->dtype, p->w->shape[0], p->w->shape[1], &a.w_bytes, &all) ||
-        !fs_mul_size((size_t)a.groups, (size_t)fs_min_i64(p->m, q->tile) * FS_Q_BYTES, &a.x_bytes) ||
-        !fs_mul_size((size_t)a.x_tiles, a.x_bytes, &all))
+        !fs_mul_size((size_t)a.groups, FS_Q_BYTES, &all) || !fs_mul_size((size_t)p->m, all, &all))
         return false;
     const fs_arena_mark mark = fs_arena_get_mark(arena);
     a.x = fs_arena_alloc(arena, all);
     if (!a.x) return false;
-
-    a.cut = a.groups;
-    if (a.x_tiles > 1) { /* even parts, so that no small one is left over */
-        const int64_t parts = (a.groups + CUT_GROUPS - 1) / CUT_GROUPS;
-        a.cut = fs_max_i64(1, (a.groups + parts * CHUNK_GROUPS - 1) / (parts * CHUNK_GROUPS)) * CHUNK_GROUPS;
-    }
-    /* Tasks of a block of tiles; smaller ones where a thread would get too few to share evenly with others that the system disturbs. */
-    int64_t block = fs_max_i64(1, BLOCK_BYTES * a.groups / a.cut / (int64_t)a.w_bytes);
-    if (threads > 1) block = fs_max_i64(1, fs_min_i64(block, a.w_tiles / (16 * threads)));
-    const int64_t tasks = (a.w_tiles + block - 1) / block;
-    if (threads == 1 || a.x_tiles == 1) { /* quantizing one tile is too little to be shared */
+    choose_sizes(&a, threads);
+    const int64_t passes = (a.x_tiles + a.pass - 1) / a.pass, tasks = (a.w_tiles + a.block - 1) / a.block * passes;
+    const bool share = threads > 1 && a.x_tiles > 1; /* quantizing one tile is too little to be shared */
+    if (!share)
         for (int64_t i = 0; i < a.x_tiles; i++) quantize_tile(&a, i);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-        for (int64_t t = 0; t < tasks; t++) multiply_tiles(&a, t * block, fs_min_i64(a.w_tiles, (t + 1) * block));
-    } else {
-#pragma omp parallel num_threads(threads)
-        {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        if (share) {
 #pragma omp for schedule(static)
             for (int64_t i = 0; i < a.x_tiles; i++) quantize_tile(&a, i);
+        }
+        /* Tasks beside each other take the same weights. */
 #pragma omp for schedule(dynamic, 1)
-            for (int64_t t = 0; t < tasks; t++) multiply_tiles(&a, t * block, fs_min_i64(a.w_tiles, (t + 1) * block));
+        for (int64_t t = 0; t < tasks; t++) {
+            const int64_t t0 = t / passes * a.block, i0 = t % passes * a.pass;
+            multiply_block(&a, t0, fs_min_i64(a.w_tiles, t0 + a.block), i0, fs_min_i64(a.x_tiles, i0 + a.pass));
         }
     }
     fs_arena_release(arena, mark);

@@ -139,6 +139,19 @@ void FS_KERNEL(fs_sigmoid)(const float *x, float *y, int64_t n) {
 }
 #undef FOR_VECTORS
 
+void FS_KERNEL(fs_outer_sum)(const float *up, int64_t h, const float *across, int64_t w, float *y) {
+    for (int64_t j = 0; j < w; j += LANES) {
+        const int64_t n = fs_min_i64(LANES, w - j);
+        const vf row = n == LANES ? v_load(across + j) : v_load_part(across + j, n);
+        for (int64_t i = 0; i < h; i++) {
+            if (n == LANES)
+                v_store(y + i * w + j, v_add(v_set(up[i]), row));
+            else
+                v_store_part(y + i * w + j, v_add(v_set(up[i]), row), n);
+        }
+    }
+}
+
 static inline vf normal(vf x, vf mean, vf rstd, vf w, vf b) { return v_fma(v_mul(v_sub(x, mean), rstd), w, b); }
 
 void FS_KERNEL(fs_normalize)(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n) {

@@ -52,6 +52,11 @@ void fs_affine_ref(const float *x, float a, float b, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = x[i] * a + b;
 }
 
+void fs_outer_sum_ref(const float *up, int64_t h, const float *across, int64_t w, float *y) {
+    for (int64_t i = 0; i < h; i++)
+        for (int64_t j = 0; j < w; j++) y[i * w + j] = up[i] + across[j];
+}
+
 void fs_normalize_ref(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * rstd * w[i] + b[i];
 }
