@@ -351,6 +351,19 @@ FS_API fs_synth_options fs_synth_options_defaults(void);
 /* Writes into out_dir, which is made if need be. Weights that synth did not make are never written over; on failure nothing stays. */
 FS_API fs_status fs_synth(const char *out_dir, const fs_synth_options *options, fs_error *err);
 
+typedef struct fs_bench_options {
+    const char *stages;  /* "decode,sam": of dtg, clip, prefill, decode, decode8, score, sam, mask, picture; NULL = all but picture */
+    int runs;            /* default 5 */
+    int prompt_tokens;   /* default 704 */
+    int tokens;          /* of the answer; default 300. decode writes at most 32 of them */
+    const char *image;   /* for picture; NULL = one made up */
+} fs_bench_options;
+FS_API fs_bench_options fs_bench_options_defaults(void);
+/* Times the stages of a checkpoint or bundle, and what the machine gives in the same run. Of the options the places of parts, precision, threads and
+ * callbacks are used. *json: one JSON object (docs/speed.md), *text: the same as a table; either pointer may be NULL, the strings are the
+ * caller's: fs_string_free. */
+FS_API fs_status fs_bench(const char *model_dir, const fs_bench_options *bench, const fs_options *options, char **json, char **text, fs_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -34,6 +34,21 @@ fs_roof_kernels fs_roof_kernels_for(const fs_backend *be) {
         k.dot = fs_roof_dot_avxvnni;
         k.dot_name = "vpdpbusd, 256 bits";
     }
+#elif defined(FS_Q_ARM)
+    const char *q = fs_quant_for(be)->name;
+    if (strcmp(be->name, "ref") == 0) return k;
+    k.fma = fs_roof_fma_neon;
+    k.fma_name = "fmla, 128 bits";
+    k.read[0] = fs_roof_read_neon;
+    k.dot = fs_roof_dot_neon;
+    k.dot_name = "smull, smlal and sadalp";
+    if (strcmp(q, "i8mm") == 0) {
+        k.dot = fs_roof_dot_i8mm;
+        k.dot_name = "smmla";
+    } else if (strcmp(q, "dotprod") == 0) {
+        k.dot = fs_roof_dot_dotprod;
+        k.dot_name = "sdot";
+    }
 #else
     (void)be;
 #endif

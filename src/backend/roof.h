@@ -27,6 +27,12 @@ double fs_roof_dot_vnni(int64_t rounds);
 double fs_roof_read_avx2(const void *p, size_t bytes);
 double fs_roof_read_avx512(const void *p, size_t bytes);
 double fs_roof_stream_vnni(const void *p, size_t bytes); /* every line fetched to the level-2 cache 16 KiB ahead */
+#elif defined(__aarch64__)
+double fs_roof_fma_neon(int64_t rounds);
+double fs_roof_dot_neon(int64_t rounds);
+double fs_roof_dot_dotprod(int64_t rounds);
+double fs_roof_dot_i8mm(int64_t rounds);
+double fs_roof_read_neon(const void *p, size_t bytes);
 #endif
 
 #endif

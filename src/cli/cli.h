@@ -180,7 +180,7 @@ typedef struct cli_command {
     int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 } cli_command;
 extern const cli_command cli_detect, cli_explain, cli_localize, cli_info, cli_convert, cli_requantize, cli_verify, cli_pull;
-extern const cli_command cli_synth;
+extern const cli_command cli_synth, cli_bench;
 /* Exit code of a batch: one picture's own status; FS_E_FAILED when some of several failed; 128 + signal when interrupted. */
 int cli_exit_code(size_t pictures, size_t failed, fs_status first);
 

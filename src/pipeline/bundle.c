@@ -49,6 +49,23 @@ bool fs_bundle_llm_tensor(int64_t layers, int64_t i, fs_bundle_llm *out) {
     return true;
 }
 
+bool fs_bundle_llm_find(int64_t layers, const char *upstream, fs_bundle_llm *out) {
+    static const char layer[] = "model.layers.";
+    int64_t first = 0, count = 1; /* where it may stand */
+    if (strncmp(upstream, layer, sizeof layer - 1) == 0) {
+        const long long n = strtoll(upstream + sizeof layer - 1, NULL, 10);
+        if (n < 0 || n >= layers) return false;
+        first = 1 + n * IN_LAYER;
+        count = IN_LAYER;
+    } else if (strncmp(upstream, "model.embed_tokens", 18) != 0) {
+        first = 1 + layers * IN_LAYER;
+        count = 2;
+    }
+    for (int64_t i = first; i < first + count && fs_bundle_llm_tensor(layers, i, out); i++)
+        if (strcmp(out->upstream, upstream) == 0) return true;
+    return false;
+}
+
 int64_t fs_bundle_rope_row(int64_t r, int64_t width) {
     const int64_t k = r % width;
     return r - k + k % 2 * (width / 2) + k / 2;
@@ -120,8 +137,9 @@ fs_dtype fs_bundle_store_as(const fs_bundle_type *type, const char *name, int64_
     const int64_t row = shape[ndim - 1];
     if (layers == 0) return store_vision(type, name, ndim, row);
     if (!type->mixed) return fitting(type->matrix, row);
-    if (strcmp(name, "output.weight") == 0) return fitting(FS_DTYPE_Q6_K, row);
+    /* 8 bits where 4 cost most (docs/bundle.md); not 6, which has no kernel of its own and would be read slower than 8 */
+    if (strcmp(name, "output.weight") == 0) return fitting(FS_DTYPE_Q8_0, row);
     const bool delicate = strstr(name, ".attn_v.") || strstr(name, ".ffn_down.");
     const int64_t layer = starts(name, "blk.") ? strtoll(name + 4, NULL, 10) : layers / 2, edge = (layers + 7) / 8;
-    return fitting(delicate && (layer < edge || layer >= layers - edge) ? FS_DTYPE_Q6_K : FS_DTYPE_Q4_K, row);
+    return fitting(delicate && (layer < edge || layer >= layers - edge) ? FS_DTYPE_Q8_0 : FS_DTYPE_Q4_K, row);
 }

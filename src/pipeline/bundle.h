@@ -21,6 +21,8 @@ typedef enum fs_bundle_heads { FS_HEADS_NONE = 0, FS_HEADS_QUERY, FS_HEADS_KEY }
 typedef struct fs_bundle_llm { char upstream[FS_BUNDLE_NAME], name[FS_BUNDLE_NAME]; fs_bundle_heads heads; } fs_bundle_llm;
 /* The i-th tensor of a model of `layers` layers; false behind the last. */
 bool fs_bundle_llm_tensor(int64_t layers, int64_t i, fs_bundle_llm *out);
+/* The tensor upstream calls that; false for a name that is none of a model of `layers` layers. */
+bool fs_bundle_llm_find(int64_t layers, const char *upstream, fs_bundle_llm *out);
 /* Row of the upstream matrix that stands in row r of the bundle's: heads of `width` rows, whose halves become alternate rows. */
 int64_t fs_bundle_rope_row(int64_t r, int64_t width);
 

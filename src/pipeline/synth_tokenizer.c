@@ -31,7 +31,7 @@ static const char words[] =
     "polite helpful detailed human user model system source physical law laws perspective relationship relationships position positions "
     "effect effects cause caused reason reasons real true false visible result results certain possible likely type types kind case "
     "example however therefore thus further moreover overall consistent inconsistent typical original digital special attention paying "
-    "capturing incorrect techniques modification etc zoom mask masks output segmentation sure respond believe areas overview";
+    "capturing incorrect techniques modification etc zoom tampered suspected semantics mask masks output segmentation sure respond believe areas overview";
 
 /* Pieces inside words. The letters of an ending join from either side, so each comes with its own beginnings. */
 static const char endings[] = "ed ing er ers es ly al ion tion ation ment ness able ible ous ive ic ity ant ent ence ance est en age ure ful less "
