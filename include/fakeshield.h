@@ -146,6 +146,11 @@ typedef struct fs_options {
     int64_t max_pixels;          /* decode limit, default 178956970 (Pillow's) */
     int64_t max_file_bytes;      /* default 1 GiB */
     const char *question;        /* stage-1 question; NULL = the original's detection question */
+    /* A LLaVA 1.5 of llama.cpp's world in place of DTE-FDM, for stage 1 alone; NULL = none. Without mmproj_file it is looked for beside lm_file.
+     * Given as model_dir, a folder with the two files or the language model's file does the same. */
+    const char *lm_file, *mmproj_file;
+    bool domain_given;           /* the domain tag is `domain` and not DTG's; DTG is then not needed */
+    fs_domain domain;
     bool overwrite;              /* fs_convert, fs_requantize: write files anew that are finished already; default false */
     fs_callbacks callbacks;
 } fs_options;

@@ -87,7 +87,22 @@ void cli_add_model_options(cli_options *o, cli_settings *s) {
     cli_option_add(o, (cli_option){.name = "seed", .kind = CLI_U64, .target = &s->opt.sampling.seed});
 }
 
+static bool parse_domain(const char *value, void *target) {
+    static const struct { const char *name; fs_domain domain; } names[] = {{"aigc", FS_DOMAIN_AIGC}, {"deepfake", FS_DOMAIN_DEEPFAKE}, {"photoshop", FS_DOMAIN_PHOTOSHOP}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(value, names[i].name) == 0) return *(fs_domain *)target = names[i].domain, true;
+    return false;
+}
+
 void cli_add_stage1_options(cli_options *o, cli_settings *s) {
+    cli_option_add(o, (cli_option){.name = "lm", .kind = CLI_TEXT, .target = &s->opt.lm_file});
+    cli_option_add(o, (cli_option){.name = "mmproj", .kind = CLI_TEXT, .target = &s->opt.mmproj_file});
+    cli_option_add(o, (cli_option){.name = "domain",
+                                   .kind = CLI_CHOICE,
+                                   .target = &s->opt.domain,
+                                   .parse = parse_domain,
+                                   .choices = "aigc, deepfake, photoshop",
+                                   .given = &s->opt.domain_given});
     cli_option_add(o, (cli_option){.name = "sample", .kind = CLI_FLAG, .target = &s->sample});
     cli_option_add(
         o, (cli_option){
@@ -254,6 +269,7 @@ fs_status cli_settings_finish(const char *command, cli_settings *s) {
 }
 
 const char *cli_model_dir(const char *command, const cli_settings *s) {
+    if (s->opt.lm_file) return s->opt.lm_file;
     if (!s->model) usage_error(command, "no model: give the checkpoint directory with -m DIR or in FAKESHIELD_MODEL");
     return s->model;
 }

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "format/gguf.h"
-#include "pipeline/pipeline.h"
+#include "pipeline/llava_gguf.h"
 #include "tensor/packed.h"
 
 enum { MAX_RULES = 16 };
@@ -15,6 +15,7 @@ struct fs_bundle {
     char *lm_path;
     fs_archive *lm, *vision;
     int64_t layers;
+    bool pair, swapped; /* files of llama.cpp's (llava_gguf.h): vision is the mmproj file */
     fs_archive_layer rules[MAX_RULES];
     fs_archive_stack vision_stack;
     fs_tensor_source vision_source, joined, bound; /* bound: what a model sees */
@@ -29,17 +30,29 @@ struct fs_bundle {
 static const fs_tensor *find(void *user, const char *name) {
     fs_bundle *b = user;
     fs_bundle_llm t;
-    for (int64_t i = 0; fs_bundle_llm_tensor(b->layers, i, &t); i++)
-        if (strcmp(t.upstream, name) == 0) return fs_archive_find(b->lm, t.name);
+    if (fs_bundle_llm_find(b->layers, name, &t)) {
+        const fs_tensor *found = fs_archive_find(b->lm, t.name);
+        return found || !b->pair || strcmp(t.name, "output.weight") != 0 ? found : fs_archive_find(b->lm, "token_embd.weight"); /* tied */
+    }
     return b->vision_source.find(b->vision_source.user, name);
 }
 
 static const char *origin(void *user, const char *name) {
     fs_bundle *b = user;
     fs_bundle_llm t;
-    for (int64_t i = 0; fs_bundle_llm_tensor(b->layers, i, &t); i++)
-        if (strcmp(t.upstream, name) == 0) return b->lm_path;
+    if (fs_bundle_llm_find(b->layers, name, &t)) return b->lm_path;
     return b->vision_source.origin(b->vision_source.user, name);
+}
+
+static const fs_tensor *find_mmproj(void *user, const char *name) {
+    fs_bundle *b = user;
+    char stored[FS_LLAVA_NAME];
+    return fs_llava_mmproj_name(name, b->swapped, stored) ? fs_archive_find(b->vision, stored) : NULL;
+}
+
+static const char *origin_mmproj(void *user, const char *name) {
+    (void)name;
+    return fs_archive_path(((fs_bundle *)user)->vision);
 }
 
 /* Packed, but for the table of embeddings: single rows are read from it, which the file's blocks give as well. */
@@ -69,6 +82,7 @@ static fs_status kept_file(const fs_archive *a, const char *name, fs_bytes *out,
 
 static fs_status read_config(const fs_archive *a, fs_lm_config *out, fs_error *err) {
     fs_bytes config, generation;
+    if (fs_llava_kind_of(a) == FS_LLAVA_LM) return fs_llava_lm_config(a, out, err);
     fs_status status = kept_file(a, "config.json", &config, err);
     if (!status) status = kept_file(a, "generation_config.json", &generation, err);
     if (status) return status;
@@ -101,6 +115,7 @@ fs_status fs_bundle_is_synthetic(const fs_layout *l, bool *out, fs_error *err) {
 
 fs_status fs_bundle_tokenizer(const fs_bundle *b, fs_tokenizer_rules rules, fs_tokenizer **out, fs_error *err) {
     fs_tokenizer_files files = {.where = b->lm_path};
+    if (b->pair) return fs_llava_tokenizer(b->lm, out, err);
     fs_status status = kept_file(b->lm, "tokenizer.model", &files.model, err);
     if (!status) status = kept_file(b->lm, "tokenizer_config.json", &files.config, err);
     if (!status) status = kept_file(b->lm, "special_tokens_map.json", &files.special_map, err);
@@ -109,68 +124,97 @@ fs_status fs_bundle_tokenizer(const fs_bundle *b, fs_tokenizer_rules rules, fs_t
 }
 
 fs_status fs_bundle_clip(const fs_bundle *b, fs_clip *clip, fs_error *err) {
-    fs_bytes bytes;
+    fs_bytes bytes = {0};
     fs_clip_config config;
-    fs_status status = kept_file(b->vision, "clip_config.json", &bytes, err);
-    if (!status && !bytes.data) status = fs_fail(err, FS_E_FORMAT, "%s: holds no CLIP config; make the bundle anew with convert", fs_archive_path(b->vision));
-    if (!status) status = fs_clip_config_parse(fs_archive_path(b->vision), bytes, &config, err);
+    bool swapped;
+    fs_status status = b->pair ? fs_llava_clip_config(b->vision, &config, &swapped, err) : kept_file(b->vision, "clip_config.json", &bytes, err);
+    if (!status && !b->pair && !bytes.data)
+        status = fs_fail(err, FS_E_FORMAT, "%s: holds no CLIP config; make the bundle anew with convert", fs_archive_path(b->vision));
+    if (!status && !b->pair) status = fs_clip_config_parse(fs_archive_path(b->vision), bytes, &config, err);
     return status ? status : fs_clip_bind(clip, &config, fs_packed_source_tensors(b->clip_packed), "vision_model.", err);
 }
 
 const fs_tensor_source *fs_bundle_tensors(const fs_bundle *b) { return &b->bound; }
 fs_tensor_source fs_bundle_dtg(fs_bundle *b) { return fs_archive_stack_source(&b->dtg_stack); }
 
-fs_status fs_bundle_open(const char *lm_path, const char *vision_path, const char *part, int threads, fs_bundle **out, fs_error *err) {
-    *out = NULL;
+/* Both files, mapped. */
+static fs_status open_files(const char *lm_path, const char *vision_path, fs_bundle **out, fs_error *err) {
+    fs_bundle *b = *out = calloc(1, sizeof *b);
     fs_status status;
-    fs_bundle *b = calloc(1, sizeof *b);
-    if (!b) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-    if (!vision_path) {
-        status = fs_fail(err, FS_E_NOT_FOUND, "%s: no " FS_BUNDLE_VISION " beside it; a bundle needs both, make it anew with convert", lm_path);
-        goto done;
-    }
-    if (!(b->lm_path = fs_strdup(lm_path))) {
-        status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-        goto done;
-    }
-    if ((status = fs_archive_open(lm_path, &b->lm, err)) || (status = fs_archive_open(vision_path, &b->vision, err))) goto done;
+    if (!b || !(b->lm_path = fs_strdup(lm_path))) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    if ((status = fs_archive_open(lm_path, &b->lm, err)) || (status = fs_archive_open(vision_path, &b->vision, err))) return status;
+    if (!fs_archive_gguf(b->lm) || !fs_archive_gguf(b->vision))
+        return fs_fail(err, FS_E_FORMAT, "%s: is no GGUF file", fs_archive_gguf(b->lm) ? vision_path : lm_path);
+    return fs_gguf_int(fs_archive_gguf(b->lm), "llama.block_count", true, 1, 4096, &b->layers, err);
+}
+
+/* Do the files belong together? */
+static fs_status check_bundle(const fs_bundle *b, fs_error *err) {
     const fs_gguf *g = fs_archive_gguf(b->lm), *v = fs_archive_gguf(b->vision);
     fs_gguf_text rope = {0}, one = {0}, two = {0};
-    if (!g || !v) {
-        status = fs_fail(err, FS_E_FORMAT, "%s: is no GGUF file", g ? vision_path : lm_path);
-        goto done;
-    }
-    if ((status = fs_gguf_int(g, "llama.block_count", true, 1, 4096, &b->layers, err)) ||
-        (status = fs_gguf_string(g, "fakeshield.rope", true, &rope, err)) ||
-        (status = fs_gguf_string(g, "fakeshield.source_sha256", true, &one, err)) ||
+    fs_status status;
+    if ((status = fs_gguf_string(g, "fakeshield.rope", true, &rope, err)) || (status = fs_gguf_string(g, "fakeshield.source_sha256", true, &one, err)) ||
         (status = fs_gguf_string(v, "fakeshield.source_sha256", true, &two, err)))
-        goto done;
-    if (!fs_gguf_text_is(rope, "interleaved")) {
-        status = fs_fail(err, FS_E_UNSUPPORTED, "%s: fakeshield.rope is \"%.*s\", expected \"interleaved\"", lm_path, (int)rope.size, rope.data);
-        goto done;
-    }
-    if (one.size != two.size || memcmp(one.data, two.data, one.size) != 0) {
-        status = fs_fail(err, FS_E_MISMATCH, "%s: comes from another checkpoint than %s; convert them together", lm_path, vision_path);
-        goto done;
-    }
+        return status;
+    if (!fs_gguf_text_is(rope, "interleaved"))
+        return fs_fail(err, FS_E_UNSUPPORTED, "%s: fakeshield.rope is \"%.*s\", expected \"interleaved\"", b->lm_path, (int)rope.size, rope.data);
+    if (one.size != two.size || memcmp(one.data, two.data, one.size) != 0)
+        return fs_fail(err, FS_E_MISMATCH, "%s: comes from another checkpoint than %s; convert them together", b->lm_path, fs_archive_path(b->vision));
+    return FS_OK;
+}
+
+/* The sources over the files, vision_source and clip_source being there. */
+static fs_status join(fs_bundle *b, int threads, fs_error *err) {
+    b->joined = (fs_tensor_source){b, find, origin};
+    b->bound = (fs_tensor_source){b, find_packed, origin};
+    fs_status status = fs_packed_source_create(&b->joined, true, threads, &b->packed, err);
+    return status ? status : fs_packed_source_create(&b->clip_source, true, threads, &b->clip_packed, err);
+}
+
+fs_status fs_bundle_open(const char *lm_path, const char *vision_path, const char *part, int threads, fs_bundle **out, fs_error *err) {
+    fs_bundle *b = NULL;
+    *out = NULL;
+    if (!vision_path) return fs_fail(err, FS_E_NOT_FOUND, "%s: no " FS_BUNDLE_VISION " beside it; a bundle needs both, make it anew with convert", lm_path);
+    fs_status status = open_files(lm_path, vision_path, &b, err);
+    if (status || (status = check_bundle(b, err))) goto done;
     for (const fs_bundle_prefix *p = fs_bundle_prefixes; p->part; p++)
         if (strcmp(p->part, part) == 0 && b->vision_stack.count < MAX_RULES)
             b->rules[b->vision_stack.count++] = (fs_archive_layer){.archive = b->vision, .from = p->from, .to = p->to};
     b->vision_stack.layers = b->rules;
     b->vision_source = fs_archive_stack_source(&b->vision_stack);
-    b->joined = (fs_tensor_source){b, find, origin};
-    b->bound = (fs_tensor_source){b, find_packed, origin};
     b->clip_rule = (fs_archive_layer){.archive = b->vision, .from = "vision_model.", .to = "clip."};
     b->clip_stack = (fs_archive_stack){.layers = &b->clip_rule, .count = 1};
     b->clip_source = fs_archive_stack_source(&b->clip_stack);
     b->dtg_rule = (fs_archive_layer){.archive = b->vision, .from = "", .to = "dtg."};
     b->dtg_stack = (fs_archive_stack){.layers = &b->dtg_rule, .count = 1};
-    if ((status = fs_packed_source_create(&b->joined, true, threads, &b->packed, err))) goto done;
-    if ((status = fs_packed_source_create(&b->clip_source, true, threads, &b->clip_packed, err))) goto done;
-    *out = b;
-    b = NULL;
+    status = join(b, threads, err);
 done:
-    fs_bundle_close(b);
+    if (status) fs_bundle_close(b);
+    else *out = b;
+    return status;
+}
+
+fs_status fs_bundle_open_pair(const char *lm_path, const char *mmproj_path, int threads, fs_bundle **out, fs_error *err) {
+    fs_bundle *b = NULL;
+    fs_clip_config config;
+    *out = NULL;
+    fs_status status = open_files(lm_path, mmproj_path, &b, err);
+    if (status) goto done;
+    b->pair = true;
+    if (fs_llava_kind_of(b->lm) != FS_LLAVA_LM || fs_llava_kind_of(b->vision) != FS_LLAVA_MMPROJ) {
+        const bool lm = fs_llava_kind_of(b->lm) == FS_LLAVA_LM;
+        status = fs_fail(err, FS_E_MISMATCH, "%s: expected general.architecture \"%s\" (%s), found another, or a file of a bundle", lm ? mmproj_path : lm_path,
+                         lm ? "clip" : "llama", lm ? "the mmproj file: CLIP and projector" : "the language model");
+        goto done;
+    }
+    if ((status = fs_llava_clip_config(b->vision, &config, &b->swapped, err))) goto done;
+    b->vision_source = b->clip_source = (fs_tensor_source){b, find_mmproj, origin_mmproj};
+    if ((status = join(b, threads, err))) goto done;
+    fs_packed_source_widen(b->packed);
+    fs_packed_source_widen(b->clip_packed);
+done:
+    if (status) fs_bundle_close(b);
+    else *out = b;
     return status;
 }
 

@@ -135,6 +135,7 @@ static fs_status plan_vision(job *j, output *o, const char *out_dir, fs_error *e
 fs_status fs_convert(const char *model_dir, const char *out_dir, const char *type, const fs_options *options, fs_error *err) {
     job j = {.write = {.opt = options}};
     output *outputs = j.write.outputs;
+    const fs_options fingerprint_options = {0};
     fs_status status;
     if ((status = fs_bundle_type_parse(type, &j.write.type, err))) return status;
     if ((status = fs_layout_find(model_dir, options, &j.layout, err))) goto done;
@@ -146,7 +147,7 @@ fs_status fs_convert(const char *model_dir, const char *out_dir, const char *typ
         status = fs_fail(err, FS_E_NOT_FOUND, "%s: holds neither DTE-FDM nor MFLM; give the folder that holds them", model_dir);
         goto done;
     }
-    if ((status = fs_fingerprint(&j.layout, j.fingerprint, err)) || (status = fs_make_dirs(out_dir, err))) goto done;
+    if ((status = fs_fingerprint(&j.layout, &fingerprint_options, j.fingerprint, err)) || (status = fs_make_dirs(out_dir, err))) goto done;
     if (j.layout.dte_fdm && (status = plan_language_model(&j, &outputs[0], out_dir, true, err))) goto done;
     if (j.layout.mflm && (status = plan_language_model(&j, &outputs[1], out_dir, false, err))) goto done;
     if ((status = plan_vision(&j, &outputs[2], out_dir, err))) goto done;

@@ -31,6 +31,7 @@ static fs_status check_options(const fs_options *o, fs_error *err) {
     if (!(o->sampling.temperature >= 0) || isinf(o->sampling.temperature)) return fs_fail(err, FS_E_USAGE, "temperature is %g, expected 0 or more", (double)o->sampling.temperature);
     if (!(o->sampling.top_p <= 1)) return fs_fail(err, FS_E_USAGE, "top_p is %g, expected at most 1", (double)o->sampling.top_p);
     if (o->threads < 0 || o->threads > 1024) return fs_fail(err, FS_E_USAGE, "threads is %d, expected 0 (all cores) to 1024", o->threads);
+    if (o->domain_given && (unsigned)o->domain > FS_DOMAIN_PHOTOSHOP) return fs_fail(err, FS_E_USAGE, "domain is %d, expected 0 to 2", (int)o->domain);
     if (o->max_pixels < 1 || o->max_file_bytes < 1) return fs_fail(err, FS_E_USAGE, "max_pixels and max_file_bytes must be at least 1");
     return FS_OK;
 }
@@ -46,9 +47,9 @@ static int available_threads(int asked) {
 
 /* Makes the options' strings the detector's own. */
 static bool own_strings(fs_options *o) {
-    const char **const fields[] = {&o->clip_dir, &o->sam_file, &o->dtg_file, &o->question};
+    const char **const fields[] = {&o->clip_dir, &o->sam_file, &o->dtg_file, &o->question, &o->lm_file, &o->mmproj_file};
     bool copied = true;
-    for (int i = 0; i < 4; i++) { /* all of them, even after a failure: freeing must not meet the caller's */
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) { /* all of them, even after a failure: freeing must not meet the caller's */
         if (!*fields[i]) continue;
         *fields[i] = fs_strdup(*fields[i]);
         if (!*fields[i]) copied = false;
@@ -74,7 +75,7 @@ fs_status fs_detector_create(const char *model_dir, const fs_options *options, f
     o.threads = available_threads(o.threads);
     const bool copied = own_strings(&o);
     d->options = o;
-    d->name = directory_name(model_dir);
+    d->name = directory_name(o.lm_file ? o.lm_file : model_dir);
     if (!copied || !d->name) {
         s = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
         goto done;
@@ -95,7 +96,7 @@ fs_status fs_detector_create(const char *model_dir, const fs_options *options, f
     }
     if (d->options.sampling.top_p < 0) d->options.sampling.top_p = 1;
     if (d->options.sampling.top_k < 0) d->options.sampling.top_k = 50;
-    if ((s = fs_fingerprint(&d->layout, d->fingerprint, err))) goto done;
+    if ((s = fs_fingerprint(&d->layout, &d->options, d->fingerprint, err))) goto done;
     s = fs_bundle_is_synthetic(&d->layout, &d->synthetic, err);
 done:
     if (s) fs_detector_free(d);
@@ -118,6 +119,8 @@ void fs_detector_free(fs_detector *d) {
     free((void *)(uintptr_t)d->options.sam_file);
     free((void *)(uintptr_t)d->options.dtg_file);
     free((void *)(uintptr_t)d->options.question);
+    free((void *)(uintptr_t)d->options.lm_file);
+    free((void *)(uintptr_t)d->options.mmproj_file);
     free(d->name);
     free(d);
 }
@@ -162,17 +165,28 @@ done:
     return s;
 }
 
-fs_status fs_fingerprint(const fs_layout *l, char out[65], fs_error *err) {
-    fs_buffer text = {0};
-    fs_mapping dtg = {0};
+static void fingerprint_file(const char *path, const char *name, fs_buffer *out) {
+    enum { HEAD = 65536 };
+    fs_mapping m = {0};
     char hash[65];
-    fs_status s = fingerprint_dir(l->bundle ? l->root : l->dte_fdm, &text, err);
-    if (!s && !l->bundle) s = fingerprint_dir(l->mflm, &text, err);
-    if (!s && l->dtg && fs_map_file(l->dtg, &dtg, NULL) == FS_OK) {
-        fs_sha256_hex(dtg.data, dtg.size < 65536 ? dtg.size : 65536, hash);
-        fs_buffer_printf(&text, "DTG %zu %s\n", dtg.size, hash);
-        fs_unmap(&dtg);
+    if (!path || fs_map_file(path, &m, NULL) != FS_OK) return;
+    fs_sha256_hex(m.data, m.size < HEAD ? m.size : HEAD, hash);
+    fs_buffer_printf(out, "%s %zu %s\n", name, m.size, hash);
+    fs_unmap(&m);
+}
+
+fs_status fs_fingerprint(const fs_layout *l, const fs_options *opt, char out[65], fs_error *err) {
+    fs_buffer text = {0};
+    fs_status s = FS_OK;
+    if (l->pair) {
+        fingerprint_file(l->dte_fdm, "lm", &text);
+        fingerprint_file(l->vision, "mmproj", &text);
+    } else {
+        s = fingerprint_dir(l->bundle ? l->root : l->dte_fdm, &text, err);
+        if (!s && !l->bundle) s = fingerprint_dir(l->mflm, &text, err);
     }
+    fingerprint_file(l->dtg, "DTG", &text);
+    if (opt->domain_given) fs_buffer_printf(&text, "domain %d\n", (int)opt->domain);
     if (!s && text.failed) s = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     if (!s) fs_sha256_hex(text.data, text.size, out);
     fs_buffer_free(&text);

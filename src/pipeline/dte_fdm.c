@@ -19,6 +19,8 @@ struct fs_dte_fdm {
     fs_archive *dtg_file, *lm_file;
     fs_bundle *bundle; /* instead of the two */
     fs_resnet dtg;
+    bool domain_given; /* the tag is `domain`, and dtg may not be there */
+    fs_domain domain;
     fs_tower tower;
     fs_projector projector;
     fs_llama llama;
@@ -71,24 +73,45 @@ static fs_status open_bundle(fs_dte_fdm *s, const fs_layout *layout, const fs_op
     return bind_lm(s, fs_bundle_tensors(s->bundle), err);
 }
 
+static fs_status open_dtg(fs_dte_fdm *s, const fs_layout *layout, fs_error *err) {
+    const char *extra;
+    fs_status status = fs_archive_open(layout->dtg, &s->dtg_file, err);
+    if (status) return status;
+    fs_tensor_source source = fs_archive_source(s->dtg_file);
+    if ((status = bind_dtg(s, &source, layout->dtg, err))) return status;
+    /* upstream loads this file strictly */
+    if (fs_report_extra(s->dtg_file, (const char *const[]){"num_batches_tracked", NULL}, NULL, &extra))
+        return fs_fail(err, FS_E_MISMATCH, "%s: unexpected tensor %s; this is no ResNet-50 state dict as torchvision names it", layout->dtg, extra);
+    return FS_OK;
+}
+
+static fs_status open_pair(fs_dte_fdm *s, const fs_layout *layout, const fs_options *opt, fs_error *err) {
+    fs_status status;
+    if (!layout->dtg && !opt->domain_given)
+        return fs_fail(err, FS_E_NOT_FOUND,
+                       "%s: a LLaVA has no domain tag generator; give FakeShield's with --dtg DTG.pth, or name the tag: --domain aigc, deepfake or photoshop",
+                       layout->dte_fdm);
+    if ((status = fs_bundle_open_pair(layout->dte_fdm, layout->vision, opt->threads, &s->bundle, err))) return status;
+    if ((status = fs_bundle_lm_config(s->bundle, &s->config, err))) return status;
+    if ((status = fs_bundle_tokenizer(s->bundle, FS_RULES_437, &s->tokenizer, err))) return status;
+    if ((status = check_tokenizer(s, layout->dte_fdm, err))) return status;
+    if (!opt->domain_given && (status = open_dtg(s, layout, err))) return status;
+    if ((status = fs_bundle_clip(s->bundle, &s->tower.clip, err))) return status;
+    return bind_lm(s, fs_bundle_tensors(s->bundle), err);
+}
+
 static fs_status open_checkpoint(fs_dte_fdm *s, fs_layout *layout, const fs_options *opt, fs_error *err) {
     fs_status status;
-    const char *extra;
-    if (!layout->dtg)
+    if (!layout->dtg && !opt->domain_given)
         return fs_fail(err, FS_E_NOT_FOUND,
                        "%s: no DTG.pth (the domain tag generator); download it from huggingface.co/zhipeixu/fakeshield-v1-22b or give --dtg FILE",
                        layout->root);
     if ((status = fs_lm_config_read(layout->dte_fdm, &s->config, err))) return status;
     if ((status = fs_tokenizer_open(layout->dte_fdm, FS_RULES_437, &s->tokenizer, err))) return status;
     if ((status = check_tokenizer(s, layout->dte_fdm, err))) return status;
-    if ((status = fs_archive_open(layout->dtg, &s->dtg_file, err))) return status;
-    fs_tensor_source source = fs_archive_source(s->dtg_file);
-    if ((status = bind_dtg(s, &source, layout->dtg, err))) return status;
-    /* upstream loads this file strictly */
-    if (fs_report_extra(s->dtg_file, (const char *const[]){"num_batches_tracked", NULL}, NULL, &extra))
-        return fs_fail(err, FS_E_MISMATCH, "%s: unexpected tensor %s; this is no ResNet-50 state dict as torchvision names it", layout->dtg, extra);
+    if (!opt->domain_given && (status = open_dtg(s, layout, err))) return status;
     if ((status = fs_archive_open(layout->dte_fdm, &s->lm_file, err))) return status;
-    source = fs_archive_source(s->lm_file);
+    const fs_tensor_source source = fs_archive_source(s->lm_file);
     if ((status = fs_layout_find_clip(layout, opt->clip_dir, s->config.vision_tower, err))) return status;
     if ((status = fs_tower_open(&s->tower, layout->clip, s->lm_file, s->config.vision_tower, err))) return status;
     if ((status = bind_lm(s, &source, err))) return status;
@@ -104,7 +127,9 @@ fs_status fs_dte_fdm_open(fs_layout *layout, const fs_options *opt, fs_dte_fdm *
     fs_dte_fdm *s = calloc(1, sizeof *s);
     if (!s) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     s->callbacks = opt->callbacks;
-    fs_status status = layout->bundle ? open_bundle(s, layout, opt, err) : open_checkpoint(s, layout, opt, err);
+    s->domain_given = opt->domain_given;
+    s->domain = opt->domain;
+    fs_status status = layout->pair ? open_pair(s, layout, opt, err) : layout->bundle ? open_bundle(s, layout, opt, err) : open_checkpoint(s, layout, opt, err);
     if (!status) status = fs_exec_init(&s->vision, vision_precision(opt->precision), opt->threads, &s->callbacks, err);
     if (!status) status = fs_exec_init(&s->exec, lm_precision(opt->precision), opt->threads, &s->callbacks, err);
     if (!status) status = fs_llama_state_create(&s->llama, fs_kv_type(&s->exec, &s->llama, opt), 0, &s->prefix, err);
@@ -139,6 +164,12 @@ fs_stage_parts fs_dte_fdm_parts(fs_dte_fdm *s) {
 
 static fs_status name_domain(fs_dte_fdm *s, const fs_image *im, fs_result *r, fs_error *err) {
     float *pixels = NULL;
+    if (s->domain_given) {
+        r->domain = s->domain;
+        for (int i = 0; i < 3; i++) r->domain_probability[i] = i == (int)s->domain;
+        fs_result_warn(r, "the domain tag (%s) was given, not found in the picture", fs_domain_name(s->domain));
+        return FS_OK;
+    }
     fs_exec *c = &s->vision;
     const fs_dtype precision = c->precision;
     const fs_arena_mark mark = fs_arena_get_mark(c->arena);

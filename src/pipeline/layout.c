@@ -1,7 +1,9 @@
-/* Finding the parts of a checkpoint as users download them (spec section 2): DTE-FDM/, MFLM/, DTG.pth, and beside them CLIP and SAM. */
+/* Finding the parts of a checkpoint as users download them (spec section 2): DTE-FDM/, MFLM/, DTG.pth, and beside them CLIP and SAM;
+ * a bundle's three files; or the two files of a LLaVA. */
 #include "pipeline/pipeline.h"
 
 #include "pipeline/bundle.h"
+#include "pipeline/llava_gguf.h"
 
 #include <dirent.h>
 #include <stdlib.h>
@@ -15,8 +17,51 @@ static char *if_there(const char *dir, const char *name, bool want_dir) {
     return NULL;
 }
 
+static fs_status find_file(const char *path, const char *what, char **out, fs_error *err) {
+    if (!fs_path_exists(path)) return fs_fail(err, FS_E_NOT_FOUND, "%s: no such file (%s)", path, what);
+    *out = fs_strdup(path);
+    return *out ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+}
+
+/* A language model and an mmproj file: as the options name them, else the only ones of the folder. *found false: no folder of such files. */
+static fs_status find_pair(const char *dir, const fs_options *opt, fs_layout *out, bool *found, fs_error *err) {
+    char *lm = NULL, *mmproj = NULL;
+    fs_status status = opt->lm_file && opt->mmproj_file ? FS_OK : fs_llava_search(dir, &lm, &mmproj, err);
+    *found = opt->lm_file || lm;
+    if (!status && *found && !opt->mmproj_file && !mmproj)
+        status = fs_fail(err, FS_E_NOT_FOUND, "%s: no mmproj file (CLIP and projector, general.architecture \"clip\") beside the language model; give --mmproj FILE", dir);
+    if (!status && *found) status = find_file(opt->lm_file ? opt->lm_file : lm, "the language model", &out->dte_fdm, err);
+    if (!status && *found) status = find_file(opt->mmproj_file ? opt->mmproj_file : mmproj, "CLIP and projector", &out->vision, err);
+    if (!status && *found && opt->dtg_file) status = find_file(opt->dtg_file, "the domain tag generator", &out->dtg, err);
+    if (!status && *found && !opt->dtg_file) out->dtg = if_there(dir, "DTG.pth", false);
+    out->pair = *found;
+    free(lm);
+    free(mmproj);
+    return status;
+}
+
+/* A pair whose language model is named, by --lm or as the model itself. */
+static fs_status find_named_pair(const char *file, const fs_options *opt, fs_layout *out, fs_error *err) {
+    fs_options named = *opt;
+    bool found;
+    named.lm_file = file;
+    const char *base = fs_path_base(file);
+    out->root = base > file ? fs_format("%.*s", (int)(base - file), file) : fs_strdup(".");
+    return out->root ? find_pair(out->root, &named, out, &found, err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+}
+
+static bool is_language_model(const char *path) {
+    fs_archive *a = NULL;
+    const bool is = fs_archive_open(path, &a, NULL) == FS_OK && fs_llava_kind_of(a) == FS_LLAVA_LM;
+    fs_archive_free(a);
+    return is;
+}
+
 fs_status fs_layout_find(const char *root, const fs_options *opt, fs_layout *out, fs_error *err) {
     *out = (fs_layout){0};
+    if (opt->lm_file) return find_named_pair(opt->lm_file, opt, out, err);
+    if (opt->mmproj_file) return fs_fail(err, FS_E_USAGE, "%s: an mmproj file goes with a language model; give --lm FILE too", opt->mmproj_file);
+    if (fs_path_exists(root) && !fs_path_is_dir(root) && is_language_model(root)) return find_named_pair(root, opt, out, err);
     if (!fs_path_exists(root))
         return fs_fail(err, FS_E_NOT_FOUND, "%s: no such directory; give the checkpoint's (it holds DTE-FDM, MFLM and DTG.pth)", root);
     if (!fs_path_is_dir(root))
@@ -43,7 +88,8 @@ fs_status fs_layout_find(const char *root, const fs_options *opt, fs_layout *out
         free(parent);
     }
     if (!out->root) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-    return FS_OK;
+    bool found;
+    return out->dte_fdm || out->mflm ? FS_OK : find_pair(root, opt, out, &found, err);
 }
 
 /* The snapshot directory in Hugging Face's download cache, where upstream itself would look; the newest name if there are several. */

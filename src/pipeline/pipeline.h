@@ -37,6 +37,7 @@ typedef struct fs_layout {
     char *sam;                         /* sam_vit_h_4b8939.pth, NULL = none found */
     bool bundle;                       /* root is a bundle: dte_fdm and mflm are GGUF files, and vision is the third */
     char *vision;
+    bool pair;                         /* dte_fdm is a language model and vision an mmproj file of llama.cpp's world; there is no stage 2 */
 } fs_layout;
 /* Looks for the parts; a missing one is no error yet. Options override. tower: the name config.json gives, or NULL. */
 fs_status fs_layout_find(const char *root, const fs_options *opt, fs_layout *out, fs_error *err);
@@ -48,6 +49,8 @@ void fs_layout_free(fs_layout *l);
 typedef struct fs_bundle fs_bundle;
 /* part: "dte" or "mflm". Block types are packed for the kernels as they are asked for. */
 fs_status fs_bundle_open(const char *lm_path, const char *vision_path, const char *part, int threads, fs_bundle **out, fs_error *err);
+/* The same of the two files of a LLaVA (llava_gguf.h), which have no domain tag generator. */
+fs_status fs_bundle_open_pair(const char *lm_path, const char *mmproj_path, int threads, fs_bundle **out, fs_error *err);
 void fs_bundle_close(fs_bundle *b);
 const fs_tensor_source *fs_bundle_tensors(const fs_bundle *b); /* under upstream's names, the vision parts of this model included */
 fs_tensor_source fs_bundle_dtg(fs_bundle *b);
@@ -174,8 +177,8 @@ struct fs_result {
 };
 fs_result *fs_result_create(const char *image); /* NULL when out of memory */
 /* SHA-256 over name, size and first 64 KiB of every file of DTE-FDM, MFLM and DTG (or of the bundle): tells checkpoints apart without
- * reading 45 GB. */
-fs_status fs_fingerprint(const fs_layout *l, char out[65], fs_error *err);
+ * reading 45 GB. A domain tag that was given counts as part of it. */
+fs_status fs_fingerprint(const fs_layout *l, const fs_options *opt, char out[65], fs_error *err);
 void fs_result_warn(fs_result *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- the stages ---------------------------------------------------------------------------------------------------- */
