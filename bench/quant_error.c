@@ -6,7 +6,7 @@
  *     quant_error --full resnet|clip|projector|llama|sam|decoder|seg     one network at its released size, weights by formula
  *
  * Options: --types LIST (of f16,bf16,q8_0,q6_k,q4_k,q4_0,mixed), --roles (one kind of matrix at a time), --threads N, --tokens N (of an answer;
- * default 300), --clip DIR, --sam FILE, --plain (uniform weights in --full and --mid instead of heavy tails). */
+ * default 300), --text FILE (stage 1 reads its first N tokens in place of an answer of its own), --clip DIR, --sam FILE, --plain (uniform weights in --full and --mid instead of heavy tails). */
 #include "quant_error.h"
 
 #include <stdio.h>
@@ -54,6 +54,7 @@ int main(int argc, char **argv) {
         else if (strcmp(o, "tokens") == 0) s.tokens = atoi(value);
         else if (strcmp(o, "clip") == 0) s.clip_dir = value;
         else if (strcmp(o, "sam") == 0) s.sam_file = value;
+        else if (strcmp(o, "text") == 0) s.text = value;
         else if (strcmp(o, "full") == 0) full = value;
         else stop("no option --%s; the head of bench/quant_error.c lists them", o);
     }

@@ -53,7 +53,7 @@ fs_exec begin_context(int threads);
 void check_context(fs_exec *c);
 
 /* The two modes. */
-typedef struct settings { int threads, tokens; bool roles, plain; const char *clip_dir, *sam_file; const char *const *types; size_t n_types; } settings;
+typedef struct settings { int threads, tokens; bool roles, plain; const char *clip_dir, *sam_file, *text; const char *const *types; size_t n_types; } settings;
 void measure_checkpoint(const char *dir, const char *const *pictures, size_t n, const settings *s);
 bool measure_full(const char *network, const settings *s); /* false: no such network */
 
