@@ -25,11 +25,13 @@ void cli_list_free(cli_list *list);
 /* What is on the screen. One per run, on main's stack. */
 typedef struct cli_term {
     bool out_tty, err_tty, color, quiet;
+    bool stop; /* the command wants what runs to stop, as if by a signal */
     int verbose;
     /* the progress line on stderr */
     bool line_shown, streaming;
     double last_drawn, started;
     size_t picture, pictures; /* of this phase: 1-based number of the current one; how many */
+    size_t in_flight;         /* begun and not finished; 0 is taken for 1 */
     char name[256];
     /* a heading that is printed once there is something to stand under it */
     const char *head;
@@ -171,6 +173,28 @@ extern const char cli_caution[];
 
 /* Callbacks for fs_options: text is streamed only while term->streaming is wanted. */
 fs_callbacks cli_callbacks(cli_term *t, bool stream_text);
+
+/* ---- stage1.c ------------------------------------------------------------------------------------------------------ */
+
+typedef struct cli_stage1 {
+    cli_term *term;
+    fs_detector *detector;
+    const cli_inputs *inputs;
+    const cli_list *questions; /* one per input; NULL: the usual one */
+    int batch;                 /* as in fs_options */
+    bool report;               /* print heading and explanation of each picture */
+    /* In order, before anything runs: needs this picture no stage 1? May be NULL. */
+    bool (*skip)(void *user, size_t i);
+    /* As soon as a result is there, in any order. It is the callee's from then on; without this function it is freed after `shown`. An error ends
+     * the run (and is the callee's to report). */
+    fs_status (*arrived)(void *user, size_t i, fs_result *r);
+    /* In the order of the pictures, behind heading and explanation. Likewise. */
+    fs_status (*shown)(void *user, size_t i, fs_result *r);
+    /* A picture failed, which has been reported; i = number of inputs: all of stage 1 did. */
+    void (*failed)(void *user, size_t i, fs_status status);
+    void *user;
+} cli_stage1;
+fs_status cli_stage1_run(const cli_stage1 *s);
 
 /* ---- commands ------------------------------------------------------------------------------------------------------ */
 

@@ -23,6 +23,8 @@ static const char help[] = "Usage: fakeshield detect -m DIR [options] IMAGE...\n
                            "      --precision P     f32 (default), bf16, f16, or upstream (f16 in stage 1, bf16 in stage 2)\n"
                            "  -t, --threads N       0 = one per core (default)\n"
                            "      --keep-stages     keep both stages in memory\n"
+                           "      --batch N         explanations written at a time, 1 to 12 (default: up to 8, as memory allows)\n"
+                           "      --kv-cache T      earlier tokens in f32, f16 or auto (default: f16 with 4- and 8-bit weights)\n"
                            "      --exif-both       apply EXIF orientation in stage 1 too\n"
                            "Text (default: the most likely word, always; results repeat)\n"
                            "      --sample [--temperature T] [--top-k K] [--top-p P]    draw words: 0.2, 50, the checkpoint's\n"
@@ -84,48 +86,40 @@ static fs_result *take_up(detect_run *run, const char *path, const job *j) {
     return r;
 }
 
-static void report_stage1(detect_run *run, const fs_result *r) {
-    cli_term *t = &run->term;
-    if (!run->report) return;
-    cli_report_head_now(t);
-    if (*fs_result_text(r)) printf("\n");
-    cli_report_verdict(t, r);
+/* Is an earlier result of this picture good enough? */
+static bool kept(void *user, size_t i) {
+    detect_run *run = user;
+    job *j = &run->jobs[i];
+    if (!run->resume || !(j->result = take_up(run, run->inputs.items[i].path, j))) return false;
+    cli_term_skip(&run->term);
+    j->complete = !wants_stage2(run, j->result);
+    j->old = j->complete;
+    if (j->old) run->old++;
+    return true;
 }
 
-/* Stage 1 on one picture. FS_OK also when the picture failed; else the run ends. */
-static fs_status explain_one(detect_run *run, size_t i) {
-    cli_term *t = &run->term;
+static fs_status explained(void *user, size_t i, fs_result *r) {
+    detect_run *run = user;
     job *j = &run->jobs[i];
-    const char *path = run->inputs.items[i].path;
-    fs_error err = {0};
-    if (run->resume && (j->result = take_up(run, path, j))) {
-        cli_term_skip(t);
-        j->complete = !wants_stage2(run, j->result);
-        j->old = j->complete;
-        if (j->old) run->old++;
-        return FS_OK;
-    }
-    cli_term_picture(t, path);
-    fs_status status = fs_detector_load(run->detector, 1, &err);
-    if (status) {
-        cli_report_failure(t, NULL, &err);
-        return failed(run, status), status;
-    }
-    if (run->report) cli_report_head_later(t, path, i + 1, run->inputs.count);
-    status = fs_explain(run->detector, path, &j->result, &err);
-    if (run->report) cli_stream_end(t);
-    cli_term_clear(t);
-    if (status) {
-        cli_report_head_later(t, NULL, 0, 0);
-        if (ends_run(status)) return FS_E_CANCELLED;
-        cli_report_failure(t, path, &err);
-        return failed(run, status), FS_OK;
-    }
-    report_stage1(run, j->result);
-    j->complete = !wants_stage2(run, j->result);
-    if (!run->no_files && (status = cli_write_json(t, j->result, &j->paths, !run->no_times))) return failed(run, status), status;
-    if (run->report && run->inputs.count > 1) printf("\n");
-    return cli_flush(t);
+    fs_status status = FS_OK;
+    j->result = r;
+    j->complete = !wants_stage2(run, r);
+    if (!run->no_files && (status = cli_write_json(&run->term, r, &j->paths, !run->no_times))) failed(run, status);
+    return status;
+}
+
+static fs_status explanation_shown(void *user, size_t i, fs_result *r) {
+    detect_run *run = user;
+    (void)i;
+    if (!run->report) return FS_OK;
+    cli_report_verdict(&run->term, r);
+    if (run->inputs.count > 1) printf("\n");
+    return cli_flush(&run->term);
+}
+
+static void explanation_failed(void *user, size_t i, fs_status status) {
+    (void)i;
+    failed(user, status);
 }
 
 /* Stage 2 on one picture, and its result files. */
@@ -180,7 +174,9 @@ static fs_status run_all(detect_run *run) {
     fs_status status = FS_OK;
     size_t wanted = 0;
     cli_term_phase(&run->term, run->inputs.count);
-    for (size_t i = 0; i < run->inputs.count && !status; i++) status = cli_signal() ? FS_E_CANCELLED : explain_one(run, i);
+    const cli_stage1 stage1 = {.term = &run->term, .detector = run->detector, .inputs = &run->inputs, .batch = run->s.opt.batch, .report = run->report,
+                               .skip = kept, .arrived = explained, .shown = explanation_shown, .failed = explanation_failed, .user = run};
+    status = cli_stage1_run(&stage1);
     for (size_t i = 0; i < run->inputs.count; i++) wanted += run->jobs[i].result && !run->jobs[i].complete;
     cli_term_phase(&run->term, wanted);
     for (size_t i = 0; i < run->inputs.count && !status; i++) {

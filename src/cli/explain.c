@@ -23,6 +23,8 @@ static const char help[] = "Usage: fakeshield explain -m DIR [options] IMAGE...\
                            "      --precision P     f32 (default), bf16, f16, or upstream (f16)\n"
                            "  -t, --threads N       0 = one per core (default)\n"
                            "      --exif-both       apply EXIF orientation (the original's stage 1 does not)\n"
+                           "      --batch N         explanations written at a time, 1 to 12 (default: up to 8, as memory allows)\n"
+                           "      --kv-cache T      earlier tokens in f32, f16 or auto (default: f16 with 4- and 8-bit weights)\n"
                            "Text (default: the most likely word, always; results repeat)\n"
                            "      --sample [--temperature T] [--top-k K] [--top-p P]    draw words: 0.2, 50, the checkpoint's\n"
                            "      --seed N          for --sample (default 0)\n"
@@ -107,33 +109,25 @@ static fs_status put_record(explain_run *run, const fs_result *r) {
     return status;
 }
 
-static fs_status explain_one(explain_run *run, size_t i) {
+static fs_status explanation_shown(void *user, size_t i, fs_result *r) {
+    explain_run *run = user;
     cli_term *t = &run->term;
-    const char *path = run->inputs.items[i].path;
-    bool report = run->part && !run->s.quiet;
-    fs_result *r = NULL;
-    fs_error err = {0};
-    cli_term_picture(t, path);
-    if (report) cli_report_head_later(t, path, i + 1, run->inputs.count);
-    fs_status status = fs_explain_question(run->detector, path, run->questions ? run->asked.items[i] : NULL, &r, &err);
-    if (report) cli_stream_end(t);
-    cli_term_clear(t);
-    if (status) {
-        cli_report_head_later(t, NULL, 0, 0);
-        if (status == FS_E_CANCELLED || cli_signal()) return FS_E_CANCELLED;
-        cli_report_failure(t, path, &err);
-        return failed(run, status), FS_OK;
-    }
-    if (report) cli_report_head_now(t), printf("\n"), cli_report_verdict(t, r), cli_report_warnings(t, r), printf("\n");
+    const bool report = run->part && !run->s.quiet;
+    if (report) cli_report_verdict(t, r), cli_report_warnings(t, r), printf("\n");
     if (!report) /* stdout belongs to the records */
-        for (size_t k = 0; k < fs_result_warning_count(r); k++) cli_note(t, "%s: warning: %s", path, fs_result_warning(r, k));
-    status = put_record(run, r);
+        for (size_t k = 0; k < fs_result_warning_count(r); k++)
+            cli_note(t, "%s: warning: %s", run->inputs.items[i].path, fs_result_warning(r, k));
+    fs_status status = put_record(run, r);
     if (status)
         failed(run, status);
     else if (report)
         status = cli_flush(t);
-    fs_result_free(r);
     return status;
+}
+
+static void explanation_failed(void *user, size_t i, fs_status status) {
+    (void)i;
+    failed(user, status);
 }
 
 /* FILE.part becomes FILE. Called after an interruption too: the records that are there are whole. */
@@ -213,7 +207,9 @@ static int explain_main(int argc, char **argv) {
         goto done;
     }
     cli_term_phase(&run.term, run.inputs.count);
-    for (size_t i = 0; i < run.inputs.count && !status; i++) status = cli_signal() ? FS_E_CANCELLED : explain_one(&run, i);
+    const cli_stage1 stage1 = {.term = &run.term, .detector = run.detector, .inputs = &run.inputs, .questions = run.questions ? &run.asked : NULL,
+                               .batch = run.s.opt.batch, .report = run.part && !run.s.quiet, .shown = explanation_shown, .failed = explanation_failed, .user = &run};
+    status = cli_stage1_run(&stage1);
     fs_status placed = put_in_place(&run);
     if (!status) status = placed;
     if (cli_signal()) cli_error(&run.term, "interrupted after %zu of %zu records", run.records, run.inputs.count);

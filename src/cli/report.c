@@ -28,8 +28,8 @@ static void on_progress(void *user, const char *step, int64_t done, int64_t tota
 }
 
 static bool on_cancel(void *user) {
-    (void)user;
-    return cli_signal() != 0;
+    const cli_term *t = user;
+    return t->stop || cli_signal() != 0;
 }
 
 fs_callbacks cli_callbacks(cli_term *t, bool stream_text) {

@@ -158,7 +158,8 @@ fs_status cli_flush(cli_term *t) {
 /* ---- the progress line --------------------------------------------------------------------------------------------- */
 
 void cli_term_phase(cli_term *t, size_t pictures) {
-    t->picture = 0, t->pictures = pictures;
+    t->picture = 0, t->pictures = pictures, t->in_flight = 0;
+    *t->name = 0;
     t->started = cli_now();
 }
 
@@ -167,6 +168,7 @@ void cli_term_picture(cli_term *t, const char *path) {
     snprintf(t->name, sizeof t->name, "%s", slash && slash[1] ? slash + 1 : path);
     make_visible(t->name, false);
     t->picture++;
+    t->last_drawn = 0; /* at once */
 }
 
 void cli_term_skip(cli_term *t) {
@@ -182,8 +184,10 @@ void cli_term_clear(cli_term *t) {
 /* "about 3 h 5 min left", from the pictures this phase has finished; "" before the first one. */
 static void estimate(const cli_term *t, char *out, size_t size) {
     *out = 0;
-    if (t->picture < 2 || t->pictures < t->picture) return;
-    double left = (cli_now() - t->started) / (double)(t->picture - 1) * (double)(t->pictures - t->picture + 1);
+    const size_t unfinished = t->in_flight ? t->in_flight : 1;
+    if (t->picture <= unfinished || t->pictures < t->picture) return;
+    const double finished = (double)(t->picture - unfinished);
+    double left = (cli_now() - t->started) / finished * ((double)t->pictures - finished);
     long minutes = (long)(left / 60 + 0.5);
     if (minutes >= 60)
         snprintf(out, size, ", about %ld h %ld min left", minutes / 60, minutes % 60);
@@ -206,7 +210,7 @@ void cli_term_progress(cli_term *t, const char *step, int64_t done, int64_t tota
         memcpy(bar + 13, "] ", 3);
     }
     estimate(t, left, sizeof left);
-    if (t->pictures > 1)
+    if (t->pictures > 1 && *t->name)
         snprintf(line, sizeof line, "%s%zu/%zu %s: %s%s", bar, t->picture, t->pictures, t->name, step, left);
     else
         snprintf(line, sizeof line, "%s%s%s%s", bar, t->name, *t->name ? ": " : "", step);
