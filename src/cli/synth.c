@@ -2,9 +2,9 @@
 #include "cli.h"
 
 static const char help[] = "Usage: fakeshield synth [options] -o DIR\n"
-                           "Writes a bundle of random weights as large as the real one, so that speed and memory can be measured\n"
-                           "without it (fakeshield bench -m DIR). It has learnt nothing: detect runs on it and says so, but what it\n"
-                           "writes means nothing. Disk space is checked first, and on failure nothing stays.\n"
+                           "Writes a bundle of random weights as large as the real one, so that speed and memory can be\n"
+                           "measured without it (fakeshield bench -m DIR). It has learnt nothing: detect runs on it and says so,\n"
+                           "but what it writes means nothing. Disk space is checked first, and on failure nothing stays.\n"
                            "\n"
                            "  -o, --out DIR       folder for the files\n"
                            "      --arch A        22b (both stages, default), 13b (stage 1), 7b (stage 2), or tiny\n"
