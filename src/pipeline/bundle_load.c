@@ -145,7 +145,7 @@ static fs_status open_files(const char *lm_path, const char *vision_path, fs_bun
     if ((status = fs_archive_open(lm_path, &b->lm, err)) || (status = fs_archive_open(vision_path, &b->vision, err))) return status;
     if (!fs_archive_gguf(b->lm) || !fs_archive_gguf(b->vision))
         return fs_fail(err, FS_E_FORMAT, "%s: is no GGUF file", fs_archive_gguf(b->lm) ? vision_path : lm_path);
-    return fs_gguf_int(fs_archive_gguf(b->lm), "llama.block_count", true, 1, 4096, &b->layers, err);
+    return FS_OK;
 }
 
 /* Do the files belong together? */
@@ -165,9 +165,11 @@ static fs_status check_bundle(const fs_bundle *b, fs_error *err) {
 
 /* The sources over the files, vision_source and clip_source being there. */
 static fs_status join(fs_bundle *b, int threads, fs_error *err) {
+    fs_status status = fs_gguf_int(fs_archive_gguf(b->lm), "llama.block_count", true, 1, 4096, &b->layers, err);
+    if (status) return status;
     b->joined = (fs_tensor_source){b, find, origin};
     b->bound = (fs_tensor_source){b, find_packed, origin};
-    fs_status status = fs_packed_source_create(&b->joined, true, threads, &b->packed, err);
+    status = fs_packed_source_create(&b->joined, true, threads, &b->packed, err);
     return status ? status : fs_packed_source_create(&b->clip_source, true, threads, &b->clip_packed, err);
 }
 

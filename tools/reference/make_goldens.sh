@@ -37,4 +37,5 @@ check=
 for e in tf437 tf428; do "$env_dir/$e/bin/python" "$here/make_image_goldens.py" $check "$golden/image"; done
 "$env_dir/tf437/bin/python" "$here/make_format_goldens.py" $check "$golden/format"
 "$env_dir/tf437/bin/python" "$here/make_gguf_goldens.py" $check "$golden/gguf"
+"$env_dir/tf437/bin/python" "$here/make_llava_gguf.py" $check "$golden/gguf"
 FAKESHIELD_REF_ENV=$env_dir "$env_dir/tf437/bin/python" "$here/make_text_goldens.py" $check
