@@ -239,7 +239,10 @@ static void check_reductions(const fs_backend *be) {
         assert_true(be->max(x, n) == max);
         assert_true(fabs(be->exp_sum(x, 1.0f, y, n) - exps) < 2e-7 * exps);
         assert_true(y[n] == guard);
+        x[n / 2] = -INFINITY;
+        const float others = be->max(x, n);
         x[n / 2] = NAN;
+        assert_true(be->max(x, n) == others); /* passed over */
         assert_true(isnan(be->sum(x, n)) && isnan(be->exp_sum(x, 0.0f, y, n)));
         free(x), free(y);
     }
