@@ -26,17 +26,26 @@ static void forget_peak(void) {
     fclose(f);
 }
 
-static int64_t read_peak(void) {
+/* A line of /proc/self/status, in bytes; -1 if it is not there. */
+static int64_t status_line(const char *name) {
     char line[128];
     long long kib = -1;
+    const size_t n = strlen(name);
     FILE *f = fopen("/proc/self/status", "r");
     while (f && kib < 0 && fgets(line, sizeof line, f))
-        if (sscanf(line, "VmHWM: %lld kB", &kib) != 1) kib = -1;
+        if (strncmp(line, name, n) != 0 || sscanf(line + n, ": %lld kB", &kib) != 1) kib = -1;
     if (f) fclose(f);
-    struct rusage usage;
-    if (kib < 0 && getrusage(RUSAGE_SELF, &usage) == 0) kib = usage.ru_maxrss;
-    return kib < 0 ? 0 : kib * 1024;
+    return kib < 0 ? -1 : kib * 1024;
 }
+
+static int64_t read_peak(void) {
+    const int64_t peak = status_line("VmHWM");
+    struct rusage usage;
+    if (peak >= 0) return peak;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
+}
+
+int64_t fs_bench_resident(void) { return fs_max_i64(0, status_line("VmRSS")); }
 
 /* ---- opening ---- */
 

@@ -41,6 +41,8 @@ typedef struct fs_bench_run {
 /* Opens stage 1 or 2 and closes the other; what it took is added to loads. */
 fs_status fs_bench_open(fs_bench_run *b, int stage, fs_error *err);
 
+int64_t fs_bench_resident(void); /* bytes of this program that are in memory now; 0 if the system does not say */
+
 /* The stages. A stage that this model or machine cannot run says so in row->skipped. */
 typedef fs_status (*fs_bench_fn)(fs_bench_run *b, fs_bench_row *row, fs_error *err);
 fs_status fs_bench_dtg(fs_bench_run *b, fs_bench_row *row, fs_error *err);

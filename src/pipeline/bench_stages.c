@@ -181,9 +181,11 @@ static fs_status decode(fs_bench_run *b, fs_bench_row *row, int sequences, fs_er
     const double weights = fs_bench_llama_bytes(p.llama);
     const double cache = (double)(sequences * (before + steps)) * (double)fs_kv_token_bytes(fs_kv_type(p.exec, p.llama, &b->opt), g->layers, g->kv_heads, g->hidden / g->heads);
     const int64_t room = fs_memory_available();
-    if (sequences > 1 && room >= 0 && weights + cache > (double)room) {
-        snprintf(row->skipped, sizeof row->skipped, "%d sequences of %" PRId64 " tokens take %.1f GB beside weights of %.1f GB, and %.1f GB are free; try fewer --prompt-tokens",
-                 sequences, before + steps, cache / 1e9, weights / 1e9, (double)room / 1e9);
+    const double have = (double)fs_bench_resident(), missing = cache + (weights > have ? weights - have : 0); /* an earlier stage may have read them */
+    if (sequences > 1 && room >= 0 && missing > (double)room) {
+        snprintf(row->skipped, sizeof row->skipped,
+                 "%d sequences of %" PRId64 " tokens take %.1f GB beside weights of %.1f GB, %.1f GB more than now, and %.1f GB are free; try fewer --prompt-tokens",
+                 sequences, before + steps, cache / 1e9, weights / 1e9, missing / 1e9, (double)room / 1e9);
         return FS_OK;
     }
     for (int k = 0; k < sequences && !status; k++) status = blank_state(b, &p, before, steps, &states[k], err);
@@ -361,7 +363,7 @@ fs_status fs_bench_picture(fs_bench_run *b, fs_bench_row *row, fs_error *err) {
         status = one_picture(b, image, &force, &row->seconds[i], &row->parts, err);
         if (!status) row->runs++;
     }
-    if (made && !status) unlink(made);
+    if (made) unlink(made);
     free(made);
     return status;
 }

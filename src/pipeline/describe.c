@@ -383,8 +383,10 @@ static fs_status describe_bundle(report *r, const char *path, fs_error *err) {
     if (l.mflm) add_part(r, FS_BUNDLE_MFLM, "localization (stage 2)", l.mflm, CONFIG_LM, &mflm, &ignored);
     else add_missing(r, FS_BUNDLE_MFLM, "localization (stage 2)", true, from_convert);
     add_part(r, FS_BUNDLE_VISION, "domain tag, vision tower, segmentation (both stages)", l.vision, CONFIG_NONE, &vision, &ignored);
-    add_memory(r, "stage 1", dte.used + vision.used, dte.text_bytes);
-    add_memory(r, "stage 2", mflm.used + vision.used, mflm.text_bytes);
+    if (l.dte_fdm) add_memory(r, "stage 1", dte.used + vision.used, dte.text_bytes);
+    if (l.mflm) add_memory(r, "stage 2", mflm.used + vision.used, mflm.text_bytes);
+    bool synthetic = false;
+    if (fs_bundle_is_synthetic(&l, &synthetic, &ignored) == FS_OK && synthetic) json_object_set_new(r->root, "synthetic", json_true());
     free(dte.tower);
     free(mflm.tower);
     fs_layout_free(&l);

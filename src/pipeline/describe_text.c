@@ -154,7 +154,8 @@ char *fs_describe_text(const json_t *report) {
     const char *kind = text(report, "kind");
     add_name(&b, text(report, "path"));
     fs_buffer_printf(&b, ": %s%s\n",
-                     strcmp(kind, "checkpoint") == 0 ? "FakeShield checkpoint"
+                     json_is_true(json_object_get(report, "synthetic")) ? "FakeShield bundle of random weights (made by synth)"
+                     : strcmp(kind, "checkpoint") == 0 ? "FakeShield checkpoint"
                      : strcmp(kind, "bundle") == 0   ? "FakeShield bundle"
                      : strcmp(kind, "part") == 0     ? "model directory"
                                                      : "weight file",

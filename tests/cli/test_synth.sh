@@ -10,7 +10,7 @@ expect_code 0; expect_no_error; expect_out 'bench -m random'
 run verify random
 expect_code 0; expect_no_error
 run info random
-expect_code 0; expect_no_error
+expect_code 0; expect_no_error; expect_out 'random weights'
 for word in dte-fdm.gguf mflm.gguf vision.gguf 'language model' 'SAM image encoder' 'region encoder' ResNet-50 Q4_K; do expect_out "$word"; done
 run detect -m random --no-files --max-new-tokens 4 "$picture"
 expect_code 0; expect_no_error; expect_out 'warning .*random'
