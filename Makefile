@@ -76,10 +76,10 @@ coverage: ## line coverage of the suite, in build/coverage/coverage.txt
 	@cd build/coverage && FS_TEST_NO_LIMITS=1 $(CTEST) -LE parity-full
 	@gcovr -r . --filter src/ --gcov-ignore-parse-errors --exclude-directories '.*CompilerId.*' --object-directory build/coverage build/coverage -o build/coverage/coverage.txt --print-summary
 
-bench: all ## timings
-	@cmake --build --preset release -j $(JOBS)
-	@found=; for b in build/bench/bench_*; do [ -x "$$b" ] || continue; found=1; echo "== $$b"; "$$b" || exit 1; done; \
-	[ -n "$$found" ] || echo "no benchmark is built"
+bench: all ## time every stage: MODEL=bundle, else random weights of the true size (9 GB)
+	@[ -n '$(MODEL)' ] || [ -e build/synthetic/vision.gguf ] || build/fakeshield synth --arch 22b --type mixed -o build/synthetic
+	@build/fakeshield bench -m '$(if $(MODEL),$(MODEL),build/synthetic)'
+	@build/fakeshield bench -m '$(if $(MODEL),$(MODEL),build/synthetic)' --stage picture --runs 1
 
 install: deps ## install under PREFIX, with a pkg-config file
 	@mkdir -p build
