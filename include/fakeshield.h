@@ -151,6 +151,8 @@ typedef struct fs_options {
     const char *lm_file, *mmproj_file;
     bool domain_given;           /* the domain tag is `domain` and not DTG's; DTG is then not needed */
     fs_domain domain;
+    bool lock_memory;            /* keep the weights in memory (mlock); where the system forbids it, a warning in the log and nothing more */
+    bool prefetch;               /* read the stage's files ahead in the background, and stage 2's while stage 1 works, as memory allows */
     bool overwrite;              /* fs_convert, fs_requantize: write files anew that are finished already; default false */
     fs_callbacks callbacks;
 } fs_options;

@@ -72,6 +72,8 @@ fs_status fs_make_dirs(const char *path, fs_error *err);
 
 /* Bytes of memory that can be taken now without swapping, a container's limit heeded; -1 if the system does not say. */
 int64_t fs_memory_available(void);
+/* Keeps pages in memory once they have been read or written; false where the system does not allow it (RLIMIT_MEMLOCK). */
+bool fs_lock_pages(const void *data, size_t size);
 
 /* ---- log, progress, cancel: through the caller's callbacks -------------------------------------------------------- */
 

@@ -18,6 +18,7 @@ static const char help[] = "Usage: fakeshield bench [options] -m MODEL\n"
                            "      --clip DIR  --sam FILE  --dtg FILE   parts that are not where they are looked for\n"
                            "      --precision P       f32 (default), bf16, f16, upstream\n"
                            "  -t, --threads N         0 = one per core (default)\n"
+                           "      --mlock           keep weights in memory     --prefetch   read them ahead in the background\n"
                            "  -q, --quiet  -v, --verbose  --no-color  -h, --help\n"
                            "\n"
                            "Example: fakeshield bench -m weight/synthetic --stage decode,prefill --json\n";

@@ -24,6 +24,7 @@ static const char help[] = "Usage: fakeshield explain -m DIR [options] IMAGE...\
                            "      --domain TAG      aigc, deepfake or photoshop: takes the place of DTG\n"
                            "      --precision P     f32 (default), bf16, f16, or upstream (f16)\n"
                            "  -t, --threads N       0 = one per core (default)\n"
+                           "      --mlock           keep weights in memory     --prefetch   read them ahead in the background\n"
                            "      --exif-both       apply EXIF orientation (the original's stage 1 does not)\n"
                            "      --batch N         explanations written at a time, 1 to 12 (default: up to 8, as memory allows)\n"
                            "      --kv-cache T      earlier tokens in f32, f16 or auto (default: f16 with 4- and 8-bit weights)\n"

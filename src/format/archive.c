@@ -301,6 +301,10 @@ void fs_archive_release(const fs_archive *a, const fs_tensor *t) {
     }
 }
 
+void fs_archive_lock(const fs_archive *a) {
+    for (size_t i = 0; a && i < a->map_count; i++) (void)fs_lock_pages(a->maps[i].data, a->maps[i].size);
+}
+
 static const fs_tensor *source_find(void *user, const char *name) { return fs_archive_find(user, name); }
 
 static const char *source_origin(void *user, const char *name) {

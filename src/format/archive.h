@@ -24,6 +24,9 @@ size_t fs_archive_bytes(const fs_archive *a);       /* of all tensors */
 /* The tensor's pages of its mapped file are not wanted any more; reading it again brings them back. Nothing happens to copies in memory. */
 void fs_archive_release(const fs_archive *a, const fs_tensor *t);
 
+/* The pages of its mapped files stay in memory once read, where the system allows it. */
+void fs_archive_lock(const fs_archive *a);
+
 /* The archive as a source for models; `a` must outlive it. A "module." prefix and a {"state_dict": ...} wrapping are seen through. */
 fs_tensor_source fs_archive_source(fs_archive *a);
 

@@ -220,6 +220,11 @@ done:
     return status;
 }
 
+void fs_bundle_lock(fs_bundle *b) {
+    fs_packed_source_lock(b->packed);
+    fs_packed_source_lock(b->clip_packed);
+}
+
 void fs_bundle_close(fs_bundle *b) {
     if (!b) return;
     fs_packed_source_free(b->packed);

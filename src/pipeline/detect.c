@@ -1,5 +1,5 @@
 /* The public detector: one checkpoint, two stages, one of them in memory at a time unless asked otherwise. */
-#include "pipeline/pipeline.h"
+#include "pipeline/prefetch.h"
 
 #include <dirent.h>
 #include <math.h>
@@ -20,6 +20,7 @@ struct fs_detector {
     int64_t batch;         /* answers written at a time, once stage 1 is loaded */
     bool synthetic;        /* a bundle of random weights */
     const fs_force *force; /* see fs_detector_force */
+    fs_prefetch *prefetch; /* NULL: none under way */
 };
 
 /* ---- opening ---- */
@@ -113,6 +114,7 @@ void fs_detector_unload(fs_detector *d) {
 
 void fs_detector_free(fs_detector *d) {
     if (!d) return;
+    fs_prefetch_stop(d->prefetch);
     fs_detector_unload(d);
     fs_layout_free(&d->layout);
     free((void *)(uintptr_t)d->options.clip_dir);
@@ -210,6 +212,11 @@ fs_status fs_detector_load(fs_detector *d, int stage, fs_error *err) {
     if (stage == 1 ? d->stage1 != NULL : d->stage2 != NULL) return FS_OK;
     if (!d->options.keep_stages) fs_detector_unload(d);
     fs_progress(&d->options.callbacks, stage == 1 ? "stage 1: loading" : "stage 2: loading", 0, 0);
+    if (d->options.prefetch) {
+        fs_prefetch_stop(d->prefetch);
+        d->prefetch = fs_prefetch_start(&d->layout, stage);
+    }
+    if (d->options.lock_memory) fs_warn_unlockable(&d->layout, stage, &d->options.callbacks);
     if (stage == 2) return fs_mflm_open(&d->layout, &d->options, &d->stage2, err);
     const fs_status s = fs_dte_fdm_open(&d->layout, &d->options, &d->stage1, err);
     if (!s) d->batch = batch_size(d);

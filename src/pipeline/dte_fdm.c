@@ -64,6 +64,7 @@ static fs_status bind_lm(fs_dte_fdm *s, const fs_tensor_source *source, fs_error
 static fs_status open_bundle(fs_dte_fdm *s, const fs_layout *layout, const fs_options *opt, fs_error *err) {
     fs_status status;
     if ((status = fs_bundle_open(layout->dte_fdm, layout->vision, "dte", opt->threads, &s->bundle, err))) return status;
+    if (opt->lock_memory) fs_bundle_lock(s->bundle);
     if ((status = fs_bundle_lm_config(s->bundle, &s->config, err))) return status;
     if ((status = fs_bundle_tokenizer(s->bundle, FS_RULES_437, &s->tokenizer, err))) return status;
     if ((status = check_tokenizer(s, layout->dte_fdm, err))) return status;
@@ -92,6 +93,7 @@ static fs_status open_pair(fs_dte_fdm *s, const fs_layout *layout, const fs_opti
                        "%s: a LLaVA has no domain tag generator; give FakeShield's with --dtg DTG.pth, or name the tag: --domain aigc, deepfake or photoshop",
                        layout->dte_fdm);
     if ((status = fs_bundle_open_pair(layout->dte_fdm, layout->vision, opt->threads, &s->bundle, err))) return status;
+    if (opt->lock_memory) fs_bundle_lock(s->bundle);
     if ((status = fs_bundle_lm_config(s->bundle, &s->config, err))) return status;
     if ((status = fs_bundle_tokenizer(s->bundle, FS_RULES_437, &s->tokenizer, err))) return status;
     if ((status = check_tokenizer(s, layout->dte_fdm, err))) return status;
@@ -133,6 +135,7 @@ fs_status fs_dte_fdm_open(fs_layout *layout, const fs_options *opt, fs_dte_fdm *
     if (!status) status = fs_exec_init(&s->vision, vision_precision(opt->precision), opt->threads, &s->callbacks, err);
     if (!status) status = fs_exec_init(&s->exec, lm_precision(opt->precision), opt->threads, &s->callbacks, err);
     if (!status) status = fs_llama_state_create(&s->llama, fs_kv_type(&s->exec, &s->llama, opt), 0, &s->prefix, err);
+    if (!status && opt->lock_memory) fs_archive_lock(s->lm_file);
     if (status) fs_dte_fdm_close(s);
     else *out = s;
     return status;

@@ -91,6 +91,7 @@ static fs_status open_sam(fs_mflm *s, const fs_layout *layout, fs_error *err) {
 static fs_status open_bundle(fs_mflm *s, const fs_layout *layout, const fs_options *opt, fs_error *err) {
     fs_status status;
     if ((status = fs_bundle_open(layout->mflm, layout->vision, "mflm", opt->threads, &s->bundle, err))) return status;
+    if (opt->lock_memory) fs_bundle_lock(s->bundle);
     if ((status = fs_bundle_lm_config(s->bundle, &s->config, err))) return status;
     if ((status = fs_bundle_tokenizer(s->bundle, FS_RULES_428, &s->tokenizer, err))) return status;
     if ((status = check_tokens(s, layout->mflm, err))) return status;
@@ -131,6 +132,7 @@ fs_status fs_mflm_open(fs_layout *layout, const fs_options *opt, fs_mflm **out, 
      * follows the checkpoint's type, not ours. */
     s->pe_bf16 = s->config.stored == FS_DTYPE_BF16 || opt->precision == FS_PRECISION_BF16 || opt->precision == FS_PRECISION_UPSTREAM;
     if (!status) status = fs_exec_init(&s->exec, stage2_precision(opt->precision), opt->threads, &s->callbacks, err);
+    if (!status && opt->lock_memory) fs_archive_lock(s->lm_file);
     if (status) fs_mflm_close(s);
     else *out = s;
     return status;

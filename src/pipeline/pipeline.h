@@ -51,6 +51,7 @@ typedef struct fs_bundle fs_bundle;
 fs_status fs_bundle_open(const char *lm_path, const char *vision_path, const char *part, int threads, fs_bundle **out, fs_error *err);
 /* The same of the two files of a LLaVA (llava_gguf.h), which have no domain tag generator. */
 fs_status fs_bundle_open_pair(const char *lm_path, const char *mmproj_path, int threads, fs_bundle **out, fs_error *err);
+void fs_bundle_lock(fs_bundle *b); /* keep what is used in memory, as far as the system allows; before anything is bound */
 void fs_bundle_close(fs_bundle *b);
 const fs_tensor_source *fs_bundle_tensors(const fs_bundle *b); /* under upstream's names, the vision parts of this model included */
 fs_tensor_source fs_bundle_dtg(fs_bundle *b);

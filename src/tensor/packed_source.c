@@ -40,7 +40,7 @@ static void give_back(const fs_tensor *w) {
 }
 
 static void lock(fs_packed_source *s, const void *data, size_t bytes) {
-    if (s->lock && bytes && mlock(data, bytes) != 0) s->counts.unlocked += bytes;
+    if (s->lock && !fs_lock_pages(data, bytes)) s->counts.unlocked += bytes;
 }
 
 /* The same matrix as Q8_0, in memory of its own; data NULL if there is no memory or its numbers do not fit (then it is used as it is). */
@@ -133,6 +133,7 @@ void fs_packed_source_free(fs_packed_source *s) {
     for (int i = 0; i < BUCKETS; i++)
         for (entry *e = s->buckets[i], *next; e; e = next) {
             next = e->next;
+            if (s->lock && e->packed) munlock(e->packed->tensor.data, e->packed->bytes);
             fs_packed_free(e->packed);
             free(e);
         }

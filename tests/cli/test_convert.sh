@@ -13,6 +13,16 @@ for word in dte-fdm.gguf mflm.gguf vision.gguf 'language model' 'SAM image encod
 run detect -m bundle --no-files "$ROOT/tests/golden/e2e_wide.png"
 expect_code 0; expect_no_error; expect_out 'tampered'
 
+cp out plain
+run detect -m bundle --mlock --prefetch --no-files "$ROOT/tests/golden/e2e_wide.png"
+expect_code 0; expect_same out plain
+run detect -m "$TINY" --mlock --prefetch --no-files "$ROOT/tests/golden/e2e_wide.png"
+expect_code 0; expect_out 'tampered'
+
+begin "a limit on locked memory is a warning"
+run_as sh -c 'ulimit -l 0 && exec "$FAKESHIELD" detect -m bundle --mlock --no-files --verdict-only "$ROOT/tests/golden/e2e_wide.png"'
+expect_code 0; expect_out 'tampered'
+
 begin "flipped bytes are found"
 cp -r bundle broken
 printf 'X' | dd of=broken/mflm.gguf bs=1 seek=200000 conv=notrunc 2>/dev/null
