@@ -26,6 +26,10 @@ void fs_gemm_pack_nk(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t
 
 void fs_gemm_pack_kn(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out) {
     const float *b = (const float *)g->b + k0 * g->b_ld + n0;
+    if (cols == FS_GEMM_MAX_COLS && be->tile_cols == FS_GEMM_MAX_COLS) { /* a size that compilers turn into moves */
+        for (int64_t p = 0; p < terms; p++) memcpy(out + p * FS_GEMM_MAX_COLS, b + p * g->b_ld, FS_GEMM_MAX_COLS * sizeof *out);
+        return;
+    }
     for (int64_t p = 0; p < terms; p++) {
         float *row = out + p * be->tile_cols;
         memcpy(row, b + p * g->b_ld, (size_t)cols * sizeof *row);

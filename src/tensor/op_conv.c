@@ -25,9 +25,11 @@ static void patch_row(const patches *s, int64_t channel, int64_t ky, int64_t kx,
     for (int64_t x = x0; x < in0; x++) out[x - x0] = 0.0f;
     if (in1 > in0) {
         const float *line = s->x + (channel * s->h + iy) * s->w + (in0 * s->stride + kx - s->pad);
-        if (s->stride == 1)
-            memcpy(out + (in0 - x0), line, (size_t)(in1 - in0) * sizeof *out);
-        else
+        if (s->stride == 1) { /* a few values mostly: calling memcpy would take longer */
+            int64_t i = 0;
+            for (; i + 4 <= in1 - in0; i += 4) memcpy(out + (in0 - x0) + i, line + i, 4 * sizeof *out);
+            for (; i < in1 - in0; i++) out[in0 - x0 + i] = line[i];
+        } else
             for (int64_t i = 0; i < in1 - in0; i++) out[in0 - x0 + i] = line[i * s->stride];
     }
     for (int64_t x = in1; x < x1; x++) out[x - x0] = 0.0f;

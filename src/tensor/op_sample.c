@@ -2,6 +2,7 @@
  * (He et al. 2017) as torchvision and mmcv do with aligned = true. Threads take channels. */
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
 #include "tensor/op.h"
 
@@ -13,13 +14,30 @@ static bool check_map(const fs_op *op) {
     return false;
 }
 
-/* Largest value of the part of a window that lies inside; NaN if there is one. */
-static float window_max(const float *x, int64_t w, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
-    float m = -INFINITY;
-    for (int64_t y = y0; y < y1; y++)
-        for (int64_t i = x0; i < x1; i++)
-            if (x[y * w + i] > m || x[y * w + i] != x[y * w + i]) m = x[y * w + i];
-    return m;
+/* The larger of two; NaN if there is one. */
+static inline float larger(float m, float x) { return x > m || x != x ? x : m; }
+
+/* One row of results: the largest value of each column of lines [y0, y1), a piece of the row at a time, then of each window. */
+static void pool_row(const float *map, int64_t w, int64_t y0, int64_t y1, int kernel, int stride, int pad, int64_t out_w, float *out) {
+    enum { PIECE = 512 };
+    float column[PIECE];
+    const int64_t at_once = kernel > PIECE ? 0 : (PIECE - kernel) / stride + 1; /* windows */
+    for (int64_t o0 = 0; o0 < out_w; o0 += fs_max_i64(1, at_once)) {
+        const int64_t o1 = fs_min_i64(out_w, o0 + fs_max_i64(1, at_once));
+        const int64_t x0 = fs_max_i64(0, o0 * stride - pad), x1 = fs_min_i64(w, (o1 - 1) * stride - pad + kernel);
+        if (at_once) {
+            memcpy(column, map + y0 * w + x0, (size_t)(x1 - x0) * sizeof *column);
+            for (int64_t y = y0 + 1; y < y1; y++)
+                for (int64_t x = 0; x < x1 - x0; x++) column[x] = larger(column[x], map[y * w + x0 + x]);
+        }
+        for (int64_t o = o0; o < o1; o++) {
+            const int64_t begin = fs_max_i64(0, o * stride - pad), end = fs_min_i64(w, o * stride - pad + kernel);
+            float m = -INFINITY;
+            for (int64_t y = at_once ? y1 - 1 : y0; y < y1; y++)
+                for (int64_t x = begin; x < end; x++) m = larger(m, at_once ? column[x - x0] : map[y * w + x]);
+            out[o] = m;
+        }
+    }
 }
 
 fs_tensor *fs_max_pool2d(fs_exec *c, const fs_tensor *x, int kernel, int stride, int pad) {
@@ -37,11 +55,7 @@ fs_tensor *fs_max_pool2d(fs_exec *c, const fs_tensor *x, int kernel, int stride,
     for (int64_t r = 0; r < rows; r++) {
         const float *map = fs_f32(x) + r / out_h * h * w;
         const int64_t y0 = r % out_h * stride - pad;
-        for (int64_t ox = 0; ox < out_w; ox++) {
-            const int64_t x0 = ox * stride - pad;
-            fs_f32(y)[r * out_w + ox] =
-                window_max(map, w, fs_max_i64(y0, 0), fs_min_i64(y0 + kernel, h), fs_max_i64(x0, 0), fs_min_i64(x0 + kernel, w));
-        }
+        pool_row(map, w, fs_max_i64(y0, 0), fs_min_i64(y0 + kernel, h), kernel, stride, pad, out_w, fs_f32(y) + r * out_w);
     }
     return y;
 }

@@ -169,6 +169,35 @@ static void test_spans(void **state) {
     fs_exec_end(&c);
 }
 
+/* Rows are pooled a piece at a time: against single windows, wider than a piece, windows wider than a piece, NaN included. */
+static void test_pool(void **state) {
+    (void)state;
+    fs_exec c;
+    assert_int_equal(fs_exec_init(&c, FS_DTYPE_F32, 2, NULL, NULL), FS_OK);
+    fs_rng r = fs_rng_seed(9);
+    static const int64_t shapes[][5] = {{7, 1500, 3, 2, 1}, {5, 1300, 2, 1, 0}, {601, 1203, 600, 300, 300}, {20, 513, 5, 3, 2}, {9, 10, 3, 1, 1}};
+    for (int k = 0; k < 5; k++) {
+        const int64_t h = shapes[k][0], w = shapes[k][1], kernel = shapes[k][2], stride = shapes[k][3], pad = shapes[k][4];
+        fs_tensor *x = V(&c, &r, 1, h, w);
+        fs_f32(x)[h * w / 2] = NAN;
+        fs_tensor *y = fs_max_pool2d(&c, x, (int)kernel, (int)stride, (int)pad);
+        assert_non_null(y);
+        for (int64_t oy = 0; oy < y->shape[1]; oy++)
+            for (int64_t ox = 0; ox < y->shape[2]; ox++) {
+                float most = -INFINITY;
+                for (int64_t iy = fs_max_i64(0, oy * stride - pad); iy < fs_min_i64(h, oy * stride - pad + kernel); iy++)
+                    for (int64_t ix = fs_max_i64(0, ox * stride - pad); ix < fs_min_i64(w, ox * stride - pad + kernel); ix++) {
+                        const float v = fs_f32(x)[iy * w + ix];
+                        if (v > most || v != v) most = v;
+                        if (most != most) break;
+                    }
+                const float found = fs_f32(y)[oy * y->shape[2] + ox];
+                assert_true(most != most ? found != found : found == most);
+            }
+    }
+    fs_exec_end(&c);
+}
+
 static void test_misuse(void **state) {
     (void)state;
     fs_rng r = fs_rng_seed(5);
@@ -195,6 +224,7 @@ static void test_definition(void **state) { (void)state, everywhere(definition_c
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_linear),     cmocka_unit_test(test_conv),  cmocka_unit_test(test_grid),
-                                       cmocka_unit_test(test_definition), cmocka_unit_test(test_spans), cmocka_unit_test(test_misuse)};
+                                       cmocka_unit_test(test_definition), cmocka_unit_test(test_spans), cmocka_unit_test(test_misuse),
+                                       cmocka_unit_test(test_pool)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

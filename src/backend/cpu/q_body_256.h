@@ -1,25 +1,24 @@
 /* Packed weights times quantized activations with 256-bit vectors, common to AVX2 and AVX-VNNI: a vector holds four values of 8 weight
- * rows, so a tile is two of them. A group's codes are unpacked once into a small buffer that stays in the level-1 cache, for all activation
- * rows of the tile. The file that includes this defines FS_Q_KERNEL and dot_q8, dot_q4: the exact integer products of one group. */
+ * rows, so a tile is two of them. A group's codes of 4 bits are unpacked once into a small buffer that stays in the level-1 cache; a vector of
+ * codes is then loaded once for all activation rows of the tile. The file that includes this defines FS_Q_KERNEL and dots_q8, dots_q4: the
+ * exact integer products of one group with n <= FS_Q_TILE activation rows of 32 values, each row's sum started from its offset. */
 #include <math.h>
 #include <string.h>
 
 #include "backend/cpu/q_kernels.h"
 
-enum { ROWS = FS_PACKED_ROWS, GROUP = FS_PACKED_GROUP, TILE = 4, AHEAD = 4096 /* bytes of weights to fetch early */ };
+enum { ROWS = FS_PACKED_ROWS, GROUP = FS_PACKED_GROUP, TILE = FS_Q_TILE, AHEAD = 4096 /* bytes of weights to fetch early */ };
 
 static inline __m256i load(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
 static inline __m256 load_f16(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)); }
 static inline __m256i load_u8(const uint8_t *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)); }
 
-/* Codes of eight quads of values of rows 0-7 [0] and 8-15 [1]; scale and min of each row. */
-typedef struct group { __m256i u[8][2]; __m256 d[2], m[2]; } group;
+/* Codes of eight quads of values of rows 0-7 and 8-15, where they are; scale and min of each row. */
+typedef struct group { const uint8_t *codes; __m256 d[2], m[2]; __m256i unpacked[8][2]; } group;
 
 static inline __attribute__((always_inline)) void unpack_q8(const uint8_t *chunk, const int half, group *a) {
-    for (int h = 0; h < 2; h++) {
-        a->d[h] = load_f16(chunk + 32 * half + 16 * h);
-        for (int z = 0; z < 8; z++) a->u[z][h] = load(chunk + 64 + 512 * half + 64 * z + 32 * h);
-    }
+    for (int h = 0; h < 2; h++) a->d[h] = load_f16(chunk + 32 * half + 16 * h);
+    a->codes = chunk + 64 + 512 * half;
 }
 
 static inline __attribute__((always_inline)) void unpack_q4(const uint8_t *chunk, const int half, group *a) {
@@ -28,10 +27,11 @@ static inline __attribute__((always_inline)) void unpack_q4(const uint8_t *chunk
         a->d[h] = load_f16(chunk + 32 * half + 16 * h);
         for (int v = 0; v < 4; v++) {
             const __m256i both = load(chunk + 64 + 256 * half + 64 * v + 32 * h);
-            a->u[v][h] = _mm256_and_si256(both, low);
-            a->u[v + 4][h] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+            a->unpacked[v][h] = _mm256_and_si256(both, low);
+            a->unpacked[v + 4][h] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
         }
     }
+    a->codes = (const uint8_t *)a->unpacked;
 }
 
 static inline __attribute__((always_inline)) void unpack_q4k(const uint8_t *chunk, const int pair, const int half, group *a) {
@@ -46,25 +46,28 @@ static inline __attribute__((always_inline)) void unpack_q4k(const uint8_t *chun
         a->m[h] = _mm256_mul_ps(load_f16(chunk + 32 + 16 * h), _mm256_cvtepi32_ps(mn));
         for (int z = 0; z < 8; z++) {
             const __m256i both = load(q + 64 * z + 32 * h);
-            a->u[z][h] = _mm256_and_si256(half ? _mm256_srli_epi16(both, 4) : both, mask);
+            a->unpacked[z][h] = _mm256_and_si256(half ? _mm256_srli_epi16(both, 4) : both, mask);
         }
     }
+    a->codes = (const uint8_t *)a->unpacked;
 }
 
 static inline __attribute__((always_inline)) void add_group(const fs_dtype type, const int n, group *a, const uint8_t *x, __m256 sum[TILE][2]) {
     const int8_t *q = (const int8_t *)x;
     const float *s = (const float *)(const void *)(x + n * GROUP), *scaled = s + n;
     const int32_t *offset = (const int32_t *)(const void *)scaled;
-#pragma GCC unroll 4
-    for (int t = 0; t < n; t++, q += GROUP) {
-        __m256i dot[2];
-        if (type == FS_DTYPE_Q8_0X16)
-            dot_q8(a->u, q, offset[t], dot);
-        else
-            dot_q4(a->u, q, type == FS_DTYPE_Q4_KX16 ? 0 : offset[t], dot);
+    __m256i dot[TILE][2];
+    /* With 16 registers, either these sums or the sums over groups are in them; compilers left alone move both to and fro. */
+    if (n > 1) __asm__ volatile("" ::: "memory");
+    if (type == FS_DTYPE_Q8_0X16)
+        dots_q8(n, a->codes, q, offset, dot);
+    else
+        dots_q4(n, a->codes, q, type == FS_DTYPE_Q4_KX16 ? NULL : offset, dot);
+#pragma GCC unroll 8
+    for (int t = 0; t < n; t++) {
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
-            sum[t][h] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dot[h]), _mm256_set1_ps(s[t])), a->d[h], sum[t][h]);
+            sum[t][h] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dot[t][h]), _mm256_set1_ps(s[t])), a->d[h], sum[t][h]);
             if (type == FS_DTYPE_Q4_KX16) sum[t][h] = _mm256_fnmadd_ps(a->m[h], _mm256_set1_ps(scaled[t]), sum[t][h]);
         }
     }
@@ -95,6 +98,7 @@ static inline __attribute__((always_inline)) void multiply(const fs_dtype type, 
     __m256 sum[TILE][2];
     const size_t step = (size_t)(n * FS_Q_BYTES);
     group a;
+    for (int t = 0; t < 2 * n && n == TILE; t++) _mm_prefetch((const char *)y + t * ldy * 4, _MM_HINT_T0); /* this tile's results and the next one's */
     for (int t = 0; t < n; t++) {
         sum[t][0] = sum[t][1] = _mm256_setzero_ps();
         if (more) load_sums(y + t * ldy, rows, sum[t]);
