@@ -77,7 +77,7 @@ static const fs_tensor *stored_find(void *user, const char *name) {
     stored_weights *s = user;
     const fs_tensor *t = formula_find(s->plain, name);
     const size_t length = strlen(name);
-    if (!t || t->ndim != 2 || length < 7 || strcmp(name + length - 7, ".weight")) return t;
+    if (!t || t->ndim != 2 || length < 7 || strcmp(name + length - 7, ".weight") || strstr(name, "embed")) return t;
     for (size_t i = 0; i < s->made.count; i++)
         if (strcmp(s->made.entries[i].name, name) == 0) return &s->made.entries[i].tensor;
     assert_true(s->made.count < s->made.capacity); /* found tensors must not move */
@@ -144,7 +144,7 @@ PARITY_UNUSED static void assert_sampled(const fs_tensor *found, fs_archive *a, 
 PARITY_UNUSED static void print_cost(const char *what, const fs_exec *c, double seconds) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    print_message("%s: %.1f s on %d threads, activations at most %.0f MB, process at most %.0f MB\n", what, seconds, c->threads,
+    print_message("%s: %.3f s on %d threads, activations at most %.0f MB, process at most %.0f MB\n", what, seconds, c->threads,
                   (double)fs_arena_peak(c->arena) / 1e6, (double)usage.ru_maxrss / 1e3);
 }
 

@@ -43,9 +43,16 @@ static void resnet50(void **state) {
     if (fs_resnet_bind(&m, &source, "", &err)) fail_msg("%s", err.message);
     fs_exec c = start(FS_DTYPE_F32, 0);
     fs_tensor *taps[5], *pixels = formula_3d(&c, "input", 3, 224, 224);
-    double t = fs_now();
-    fs_tensor *logits = fs_resnet_forward(&c, &m, pixels, NULL);
-    print_cost("ResNet-50, 224x224", &c, fs_now() - t);
+    double best = 1e9;
+    fs_tensor *logits = NULL;
+    for (int run = 0; run < 10; run++) { /* the first one meets cold caches and new memory */
+        const fs_arena_mark mark = fs_arena_get_mark(c.arena);
+        const double t = fs_now();
+        logits = fs_resnet_forward(&c, &m, pixels, NULL);
+        best = fmin(best, fs_now() - t);
+        if (run < 9) fs_arena_release(c.arena, mark);
+    }
+    print_cost("ResNet-50, 224x224, best of ten", &c, best);
     assert_ok(&c);
     assert_sampled(logits, g, "logits", TOLERANCE);
     fs_resnet_forward(&c, &m, pixels, taps);

@@ -81,7 +81,7 @@ static void vit_h(void **state) {
     assert_sampled(taps[32], g, "block_31", TOLERANCE);
     assert_sampled(neck, g, "neck", TOLERANCE);
     if (!getenv("FS_ONLY_F32")) {
-        /* measured: 3.6e-4 and 1.1e-2 */
+        /* measured: 5.9e-4 and 1.45e-2 */
         vit_h_stored(&w, FS_DTYPE_F16, pixels, neck, 1e-3);
         vit_h_stored(&w, FS_DTYPE_Q8_0, pixels, neck, 2e-2);
     }
