@@ -12,7 +12,9 @@
 #include "format/json.h"
 #include "pipeline/bundle.h"
 #include "pipeline/pipeline.h"
+#include "tensor/packed.h"
 
+enum { PROMPT_TOKENS = 1024 }; /* of them at most in front of the answer */
 enum { TEXT_TOKENS = 2048 }; /* the length of text for which memory is stated: 576 + about 140 of prompt, the rest of answer */
 
 /* ---- which network a tensor belongs to ---- */
@@ -148,11 +150,42 @@ static json_t *shape_list(const fs_tensor *t) {
     return list;
 }
 
-/* Fills a part from its archive. Returns the bytes of the tensors that the networks use. */
-static size_t describe_tensors(json_t *part, const fs_archive *a, bool list_tensors) {
+/* What is learnt of a part that the memory plan needs. */
+typedef struct facts {
+    bool found, has_clip, has_sam, blocks; /* blocks: the language model is of block types */
+    size_t used[2], packed[2];             /* bytes of what each stage's networks use, and of those the part that is packed */
+    size_t text_bytes, prompt_bytes;       /* keys and values of TEXT_TOKENS; activations of a prompt's layer */
+    size_t sam_bytes;                      /* activations of a layer of SAM's image encoder */
+    int64_t lm_parameters;
+    size_t lm_bytes;
+    char *tower;
+} facts;
+
+/* Does the tensor take memory of its own, in the kernels' order, once it has been used? The table of embeddings is only looked up in. */
+static bool is_packed(const char *name, const fs_tensor *t) {
+    return t->ndim == 2 && fs_dtype_is_block(t->dtype) && strcmp(name, "token_embd.weight") != 0;
+}
+
+/* Does the stage (0 or 1) run this network? Language models and what is named after one are in their own stage's file or prefix. */
+static bool belongs(const char *component, const char *name, int stage) {
+    static const char *const only[2][4] = {{"ResNet-50", "", "", "dte."}, {"SAM", "[SEG]", "region", "mflm."}};
+    for (int i = 0; i < 4; i++) {
+        const char *other = only[1 - stage][i], *looked_at = i == 3 ? name : component;
+        if (*other && strncmp(looked_at, other, strlen(other)) == 0) return false;
+    }
+    return true;
+}
+
+/* Working space of a layer of SAM's image encoder, from the table of positions [1,g,g,C]: twelve matrices [g*g, C] of f32 at a time. */
+static void note_sam(facts *f, const char *name, const fs_tensor *t) {
+    if (t->ndim == 4 && (strcmp(name, "sam.enc.pos_embed") == 0 || ends_with(name, "image_encoder.pos_embed")))
+        f->sam_bytes = (size_t)fs_tensor_count(t) * 12 * sizeof(float);
+}
+
+/* Fills a part from its archive, and what is learnt of it into *f. */
+static void describe_tensors(json_t *part, const fs_archive *a, bool list_tensors, facts *f) {
     json_t *files = json_array(), *dtypes = json_array(), *components = json_array(), *list = list_tensors ? json_array() : NULL;
     const char *last = NULL;
-    size_t used = 0;
     for (size_t i = 0; i < fs_archive_count(a); i++) {
         fs_archive_entry e = fs_archive_get(a, i);
         const rule *r = rule_of(e.name);
@@ -166,7 +199,17 @@ static size_t describe_tensors(json_t *part, const fs_archive *a, bool list_tens
         json_t *component = entry_of(components, "name", r->component);
         count_into(component, n, bytes);
         note_dtype(component, dtype);
-        if (r->used) used += bytes;
+        for (int stage = 0; stage < 2 && r->used; stage++) {
+            if (!belongs(r->component, e.name, stage)) continue;
+            f->used[stage] += bytes;
+            f->packed[stage] += is_packed(e.name, e.tensor) ? bytes : 0;
+        }
+        if (strcmp(r->component, "language model") == 0) {
+            f->lm_parameters += n;
+            f->lm_bytes += bytes;
+            f->blocks |= fs_dtype_is_block(e.tensor->dtype);
+        }
+        note_sam(f, e.name, e.tensor);
         if (list)
             json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:s}", "name", e.name, "dtype", dtype, "shape", shape_list(e.tensor),
                                                   "file", fs_path_base(e.file)));
@@ -175,7 +218,6 @@ static size_t describe_tensors(json_t *part, const fs_archive *a, bool list_tens
     json_object_set_new(part, "dtypes", dtypes);
     json_object_set_new(part, "components", components);
     if (list) json_object_set_new(part, "tensor_list", list);
-    return used;
 }
 
 /* ---- the report ---- */
@@ -184,9 +226,6 @@ typedef struct report {
     json_t *root, *parts, *problems, *memory;
     bool list_tensors;
 } report;
-
-/* What is learnt of a part that the memory estimate needs. */
-typedef struct facts { bool found; size_t used; bool has_clip, has_sam; size_t text_bytes; char *tower; } facts;
 
 static void problem(report *r, const fs_error *err) { json_array_append_new(r->problems, json_string(err->message)); }
 
@@ -208,8 +247,10 @@ static fs_status describe_lm(json_t *part, const char *dir, facts *f, fs_error *
                   "rms_norm_eps", (double)g->eps, "torch_dtype", stored_name(c.stored), "pad_image", (int)c.pad_image);
     set_string(config, "vision_tower", c.vision_tower);
     json_object_set_new(part, "config", config);
-    /* keys and values of every layer, in F32 */
+    /* keys and values of every layer, in F32; halved below where they are kept in 16 bits */
     f->text_bytes = (size_t)(2 * g->layers * g->kv_heads * (g->hidden / g->heads)) * sizeof(float) * TEXT_TOKENS;
+    /* a layer at work on a prompt: states, their norm, q, k, v, attention; gate, up and their product */
+    f->prompt_bytes = (size_t)(6 * g->hidden + 3 * g->intermediate) * sizeof(float) * PROMPT_TOKENS;
     f->tower = fs_strdup(c.vision_tower);
     fs_lm_config_free(&c);
     return FS_OK;
@@ -252,7 +293,8 @@ static fs_status add_part(report *r, const char *name, const char *role, const c
         return opened;
     }
     set_string(part, "format", fs_archive_kind(a));
-    f->used = describe_tensors(part, a, r->list_tensors);
+    describe_tensors(part, a, r->list_tensors, f);
+    if (f->blocks) f->text_bytes /= 2; /* as FS_KV_AUTO has it */
     f->has_clip = has_component(part, "CLIP vision tower");
     f->has_sam =
         has_component(part, "SAM image encoder") && has_component(part, "SAM mask decoder") && has_component(part, "SAM prompt encoder");
@@ -273,9 +315,61 @@ static void add_missing(report *r, const char *name, const char *role, bool need
     problem(r, &err);
 }
 
-static void add_memory(report *r, const char *stage, size_t weights, size_t text) {
-    json_array_append_new(r->memory, json_pack("{s:s, s:I, s:i, s:I, s:I}", "stage", stage, "weights", (json_int_t)weights, "text_tokens",
-                                               (int)TEXT_TOKENS, "text_bytes", (json_int_t)text, "total", (json_int_t)(weights + text)));
+/* What a stage needs: its language model, and what of the vision parts goes with it (which may be several files). */
+typedef struct needs { size_t mapped, packed, text, activations; int64_t lm_parameters; size_t lm_bytes; } needs;
+
+static needs needs_of(int stage, const facts *lm, const facts *const vision[3]) {
+    needs n = {.mapped = lm->used[stage] - lm->packed[stage], .packed = lm->packed[stage], .text = lm->text_bytes, .activations = lm->prompt_bytes,
+               .lm_parameters = lm->lm_parameters, .lm_bytes = lm->lm_bytes};
+    for (int i = 0; i < 3 && vision[i]; i++) {
+        n.mapped += vision[i]->used[stage] - vision[i]->packed[stage];
+        n.packed += vision[i]->packed[stage];
+    }
+    return n;
+}
+
+static size_t peak_of(const needs *n) { return n->mapped + n->packed + n->text + n->activations; }
+
+static void add_memory(report *r, const char *stage, const needs *n) {
+    const size_t weights = n->mapped + n->packed;
+    json_array_append_new(r->memory, json_pack("{s:s, s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:I}", "stage", stage, "weights", (json_int_t)weights, "mapped",
+                                               (json_int_t)n->mapped, "packed", (json_int_t)n->packed, "text_tokens", (int)TEXT_TOKENS, "text_bytes",
+                                               (json_int_t)n->text, "activations", (json_int_t)n->activations, "total", (json_int_t)(weights + n->text),
+                                               "peak", (json_int_t)peak_of(n)));
+}
+
+/* The finest type of a bundle in which both stages fit into `free` bytes, among those smaller than what is there; NULL: none does. */
+static const char *type_that_fits(const needs n[2], size_t free) {
+    static const struct { const char *name; double bytes; } types[] = {{"f16", 2}, {"q8_0", 34.0 / 32}, {"q4_k", 144.0 / 256}};
+    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+        bool fits = true, smaller = false;
+        for (int i = 0; i < 2; i++) {
+            const double lm = (double)n[i].lm_parameters * types[t].bytes;
+            fits &= (double)(peak_of(&n[i]) - n[i].lm_bytes) + lm <= (double)free;
+            smaller |= lm < (double)n[i].lm_bytes * 0.99;
+        }
+        if (fits && smaller) return types[t].name;
+    }
+    return NULL;
+}
+
+/* Does the larger of the two stages fit into this machine, one at a time as they run? */
+static void add_machine(report *r, const needs n[2]) {
+    const int64_t free = fs_memory_available();
+    const size_t one = peak_of(&n[0]), two = peak_of(&n[1]), most = one > two ? one : two;
+    if (free <= 0 || most == 0) return;
+    const bool fits = most <= (size_t)free;
+    const char *type = fits ? NULL : type_that_fits(n, (size_t)free);
+    json_object_set_new(r->root, "machine", json_pack("{s:I, s:b, s:b, s:s?}", "available", (json_int_t)free, "fits", (int)fits, "fits_both",
+                                                      (int)(one + two <= (size_t)free), "type_that_fits", type));
+}
+
+static void add_plan(report *r, needs n[2], bool one, bool two) {
+    if (one) add_memory(r, "stage 1", &n[0]);
+    else n[0] = (needs){0};
+    if (two) add_memory(r, "stage 2", &n[1]);
+    else n[1] = (needs){0};
+    add_machine(r, n);
 }
 
 /* ---- licence ---- */
@@ -361,8 +455,11 @@ static fs_status describe_checkpoint(report *r, const char *path, fs_error *err)
     else add_missing(r, "CLIP", clip_role, !dte.has_clip, from_clip);
     if (l.sam && !mflm.has_sam) add_part(r, "SAM", sam_role, l.sam, CONFIG_NONE, &sam, &ignored);
     else if (l.mflm && !mflm.has_sam) add_missing(r, "SAM", sam_role, true, from_sam);
-    add_memory(r, "stage 1", dtg.used + dte.used + (dte.has_clip && clip.found ? 0 : clip.used), dte.text_bytes);
-    add_memory(r, "stage 2", mflm.used + clip.used + sam.used, mflm.text_bytes);
+    needs n[2] = {needs_of(0, &dte, (const facts *const[3]){&dtg, dte.has_clip && clip.found ? NULL : &clip}),
+                  needs_of(1, &mflm, (const facts *const[3]){&clip, &sam})};
+    const size_t sam_bytes = mflm.sam_bytes > sam.sam_bytes ? mflm.sam_bytes : sam.sam_bytes;
+    if (sam_bytes > n[1].activations) n[1].activations = sam_bytes;
+    add_plan(r, n, true, true);
 done:
     free(dte.tower);
     free(mflm.tower);
@@ -383,8 +480,9 @@ static fs_status describe_bundle(report *r, const char *path, fs_error *err) {
     if (l.mflm) add_part(r, FS_BUNDLE_MFLM, "localization (stage 2)", l.mflm, CONFIG_LM, &mflm, &ignored);
     else add_missing(r, FS_BUNDLE_MFLM, "localization (stage 2)", true, from_convert);
     add_part(r, FS_BUNDLE_VISION, "domain tag, vision tower, segmentation (both stages)", l.vision, CONFIG_NONE, &vision, &ignored);
-    if (l.dte_fdm) add_memory(r, "stage 1", dte.used + vision.used, dte.text_bytes);
-    if (l.mflm) add_memory(r, "stage 2", mflm.used + vision.used, mflm.text_bytes);
+    needs n[2] = {needs_of(0, &dte, (const facts *const[3]){&vision}), needs_of(1, &mflm, (const facts *const[3]){&vision})};
+    if (vision.sam_bytes > n[1].activations) n[1].activations = vision.sam_bytes;
+    add_plan(r, n, l.dte_fdm != NULL, l.mflm != NULL);
     bool synthetic = false;
     if (fs_bundle_is_synthetic(&l, &synthetic, &ignored) == FS_OK && synthetic) json_object_set_new(r->root, "synthetic", json_true());
     free(dte.tower);

@@ -5,7 +5,9 @@
  * part found:   {name, role, found: true, path, format, files: [{name, bytes}], tensors, parameters, bytes, dtypes: [{dtype, tensors, parameters,
  *                bytes}], components: [{name, tensors, parameters, bytes, dtypes}], config: {...}, tensor_list: [{name, dtype, shape, file}]}
  * part missing: {name, role, found: false, needed, get}
- * stage:        {stage, weights, text_tokens, text_bytes, total} */
+ * stage:        {stage, weights, mapped, packed, text_tokens, text_bytes, activations, total, peak}: weights = mapped + packed (in the kernels'
+ *               order), total = weights + text_bytes, peak = total + activations
+ * machine:      {available, fits, fits_both, type_that_fits | null}, of a checkpoint or bundle, where the system says what memory is free */
 #ifndef FS_DESCRIBE_H
 #define FS_DESCRIBE_H
 

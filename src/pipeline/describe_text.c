@@ -124,12 +124,25 @@ static void add_part(fs_buffer *b, const json_t *p) {
 static void add_memory(fs_buffer *b, const json_t *memory) {
     size_t i;
     json_t *m;
-    char weights[32], cache[32], total[32];
+    char peak[32], mapped[32], packed[32], cache[32], work[32];
     if (json_array_size(memory) == 0) return;
-    fs_buffer_puts(b, "\nmemory, without working space\n");
-    json_array_foreach(memory, i, m) fs_buffer_printf(b, "  %s: %s (weights %s, text of %" PRId64 " tokens %s)\n", text(m, "stage"),
-                                                      scaled(number(m, "total"), "B", total), scaled(number(m, "weights"), "B", weights),
-                                                      number(m, "text_tokens"), scaled(number(m, "text_bytes"), "B", cache));
+    fs_buffer_printf(b, "\nmemory plan, for %" PRId64 " tokens of text\n", number(json_array_get(memory, 0), "text_tokens"));
+    fs_buffer_puts(b, "            peak   weights mapped   weights packed   keys and values   activations\n");
+    json_array_foreach(memory, i, m) fs_buffer_printf(b, "  %s %8s  %15s  %15s  %16s  %12s\n", text(m, "stage"), scaled(number(m, "peak"), "B", peak),
+                                                      scaled(number(m, "mapped"), "B", mapped), scaled(number(m, "packed"), "B", packed),
+                                                      scaled(number(m, "text_bytes"), "B", cache), scaled(number(m, "activations"), "B", work));
+}
+
+static void add_machine(fs_buffer *b, const json_t *machine) {
+    char free[32];
+    if (!machine) return;
+    const bool fits = json_is_true(json_object_get(machine, "fits"));
+    const char *type = text(machine, "type_that_fits");
+    fs_buffer_printf(b, "  this machine has %s free: ", scaled(number(machine, "available"), "B", free));
+    if (json_is_true(json_object_get(machine, "fits_both"))) fs_buffer_puts(b, "both stages fit, even together (--keep-stages)\n");
+    else if (fits) fs_buffer_puts(b, "each stage fits, one at a time as they run\n");
+    else if (*type) fs_buffer_printf(b, "too little, weights would be read from disk again for every token; a bundle of --type %s fits\n", type);
+    else fs_buffer_puts(b, "too little for any type; weights would be read from disk again for every token\n");
 }
 
 static void add_licence(fs_buffer *b, const json_t *report) {
@@ -163,6 +176,7 @@ char *fs_describe_text(const json_t *report) {
     add_table(&b, parts);
     json_array_foreach(parts, i, e) add_part(&b, e);
     add_memory(&b, json_object_get(report, "memory"));
+    add_machine(&b, json_object_get(report, "machine"));
     add_licence(&b, report);
     json_array_foreach(problems, i, e) {
         fs_buffer_puts(&b, i == 0 ? "\nproblems\n  " : "  ");

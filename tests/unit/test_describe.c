@@ -60,9 +60,39 @@ static void test_checkpoint(void **state) {
     const json_t *stage = named(json_object_get(j, "memory"), "stage", "stage 1");
     assert_int_equal(number_of(stage, "text_bytes"), 2 * 3 * 64 * 4 * 2048); /* keys and values, F32 */
     assert_int_equal(number_of(stage, "total"), number_of(stage, "weights") + number_of(stage, "text_bytes"));
+    assert_int_equal(number_of(stage, "weights"), number_of(stage, "mapped") + number_of(stage, "packed"));
+    assert_int_equal(number_of(stage, "packed"), 0); /* F16 stays mapped */
+    assert_int_equal(number_of(stage, "activations"), (6 * 64 + 3 * 176) * 4 * 1024);
+    assert_int_equal(number_of(stage, "peak"), number_of(stage, "total") + number_of(stage, "activations"));
+    const json_t *machine = json_object_get(j, "machine");
+    assert_true(machine && number_of(machine, "available") > 0 && json_is_true(json_object_get(machine, "fits")));
     assert_string_equal(string_of(json_object_get(j, "licence"), "file"), "README.md");
     assert_string_equal(string_of(json_object_get(j, "licence"), "name"), "Apache-2.0, like the rest of this project");
     json_decref(j);
+}
+
+/* Of a bundle in 8 bits the matrices are packed, the table of embeddings and all else stays mapped, and keys and values take half. */
+static void test_bundle_plan(void **state) {
+    (void)state;
+    char dir[] = "/tmp/fs-describe-XXXXXX";
+    static const char *const files[] = {"dte-fdm.gguf", "mflm.gguf", "vision.gguf"};
+    const fs_options opt = fs_options_defaults();
+    assert_non_null(mkdtemp(dir));
+    assert_ok(fs_convert(FS_TINY_DIR, dir, "q8_0", &opt, err));
+    json_t *j = report(dir, false);
+    const json_t *one = named(json_object_get(j, "memory"), "stage", "stage 1"), *two = named(json_object_get(j, "memory"), "stage", "stage 2");
+    assert_int_equal(number_of(one, "text_bytes"), 2 * 3 * 64 * 2 * 2048);
+    /* stage 1's matrices but the embeddings, 34 bytes for 32 values, and at least as much again of the vision file's */
+    assert_true(number_of(one, "packed") >= (3 * (4 * 64 * 64 + 3 * 64 * 176) + 640 * 64) * 34 / 32);
+    assert_true(number_of(one, "mapped") > 640 * 64 && number_of(two, "activations") > 0);
+    assert_int_equal(number_of(two, "peak"), number_of(two, "mapped") + number_of(two, "packed") + number_of(two, "text_bytes") + number_of(two, "activations"));
+    json_decref(j);
+    for (int i = 0; i < 3; i++) {
+        char *path = fs_path_join(dir, files[i]);
+        unlink(path);
+        free(path);
+    }
+    rmdir(dir);
 }
 
 /* Every parameter is in exactly one component, one dtype and the total. */
@@ -106,7 +136,7 @@ static void test_text(void **state) {
     assert_ok(fs_describe(FS_TINY_DIR, false, false, &text, err));
     static const char *const parts[] = {": FakeShield checkpoint\n", "\nDTG ", "\nDTE-FDM ", "\nMFLM ", "\nCLIP ", "DTE-FDM: detection and explanation (stage 1)",
                                         "config: layers 3, hidden_size 64, heads 4", "language model", "file model-00001-of-00002.safetensors (262 kB)",
-                                        "memory, without working space", "stage 2: ", "licence: "};
+                                        "memory plan", "  stage 2 ", "licence: "};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         if (!strstr(text, parts[i])) fail_msg("\"%s\" is not in:\n%s", parts[i], text);
     assert_null(strstr(text, "problems"));
@@ -176,7 +206,7 @@ static void test_nothing_there(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_sums),          cmocka_unit_test(test_part_and_file),
+        cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_bundle_plan), cmocka_unit_test(test_sums),          cmocka_unit_test(test_part_and_file),
         cmocka_unit_test(test_text),       cmocka_unit_test(test_missing_parts), cmocka_unit_test(test_nothing_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
