@@ -138,7 +138,7 @@ fs_dtype fs_bundle_store_as(const fs_bundle_type *type, const char *name, int64_
     if (layers == 0) return store_vision(type, name, ndim, row);
     if (!type->mixed) return fitting(type->matrix, row);
     /* 8 bits where 4 cost most (docs/bundle.md); not 6, which has no kernel of its own and would be read slower than 8 */
-    if (strcmp(name, "output.weight") == 0) return fitting(FS_DTYPE_Q8_0, row);
+    if (strcmp(name, "output.weight") == 0 || strcmp(name, "token_embd.weight") == 0) return fitting(FS_DTYPE_Q8_0, row);
     const bool delicate = strstr(name, ".attn_v.") || strstr(name, ".ffn_down.");
     const int64_t layer = starts(name, "blk.") ? strtoll(name + 4, NULL, 10) : layers / 2, edge = (layers + 7) / 8;
     return fitting(delicate && (layer < edge || layer >= layers - edge) ? FS_DTYPE_Q8_0 : FS_DTYPE_Q4_K, row);

@@ -244,7 +244,7 @@ static void mixed_is_its_numbers(void **state) {
     fs_bundle_type t;
     assert_true(fs_bundle_type_from_name("mixed", &t));
     const int64_t down[] = {HIDDEN, 512}, output[] = {647, HIDDEN};
-    check_type("mixed", FS_DTYPE_Q4_K, fs_bundle_store_as(&t, "blk.0.ffn_down.weight", 2, 2, down), fs_bundle_store_as(&t, "output.weight", 2, 2, output), 0.22);
+    check_type("mixed", FS_DTYPE_Q4_K, fs_bundle_store_as(&t, "blk.0.ffn_down.weight", 2, 2, down), fs_bundle_store_as(&t, "output.weight", 2, 2, output), 0.16);
 }
 static void q4_0_is_its_numbers(void **state) { (void)state, check_type("q4_0", FS_DTYPE_Q4_0, FS_DTYPE_Q4_0, FS_DTYPE_Q4_0, 0.37); }
 
