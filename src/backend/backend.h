@@ -31,6 +31,11 @@ typedef struct fs_backend {
     /* y[0..d) = sum over j < n of p[j] v[j*ldv ..] */
     void (*weighted_rows)(const float *p, const float *v, int64_t ldv, int64_t n, int64_t d, float *y);
 
+    /* A head of the key/value cache (F32, F16 or BF16), rows of d values: scores[j] = q . keys[j]; y[0..d) = or += sum over j < n of p[j] values[j].
+     * A score depends on its key alone. */
+    void (*kv_dots)(const float *q, const void *keys, fs_dtype type, int64_t n, int64_t d, float *scores);
+    void (*kv_mix)(const float *p, const void *values, fs_dtype type, int64_t n, int64_t d, float *y, bool add);
+
     void (*to_f32)(const void *x, fs_dtype type, float *y, int64_t n); /* from F32, F16 or BF16, exact */
     void (*from_f32)(const float *x, fs_dtype type, void *y, int64_t n); /* to F32, F16 or BF16, to nearest even */
     void (*round)(float *x, int64_t n, fs_dtype precision);            /* in place, to nearest even; F32 changes nothing */

@@ -20,9 +20,6 @@ typedef struct cached {
 
 _Static_assert((int)FS_FEW_ROWS == (int)FS_GEMM_FEW_ROWS, "what ops.h promises is what the kernels do");
 
-/* One thread's memory. */
-typedef struct scratch { float *scores, *wide, *sum; } scratch;
-
 static bool few(const fs_kv_part *p) { return p->rows <= FS_GEMM_FEW_ROWS; }
 
 /* Rows of one head of k and v go into the cache. first: the part's first row */
@@ -50,33 +47,26 @@ static void softmax_row(const cached *a, float *scores, int64_t n) {
 }
 
 /* The query heads that share key head `head`, for the rows of one part, few of them. */
-static void attend_few(const cached *a, const fs_kv_part *p, int64_t first, int64_t head, const scratch *m) {
+static void attend_few(const cached *a, const fs_kv_part *p, int64_t first, int64_t head, float *scores) {
     const fs_backend *be = a->op->c->backend;
     const fs_kv_cache *s = p->cache;
     const int64_t d = a->d, group = a->heads / a->heads_kv, n = s->length + p->rows, queries = p->rows * group, q_ld = a->heads * d;
-    /* queries of all heads of the group, row after row, so that each key is read once for all of them: query r = (row, head of the group) */
+    /* query r is row r % rows of head r / rows of the group; a block of keys is still near when the next query comes to it */
     for (int64_t at = 0; at < n; at += FS_KV_BLOCK) {
         const void *keys = fs_kv_rows(s, a->layer, false, head, at / FS_KV_BLOCK);
-        const int64_t count = fs_min_i64(FS_KV_BLOCK, n - at);
-        for (int64_t g = 0; g < group; g++)
-            for (int64_t i = 0; i < p->rows; i += FS_DOT_MAX_ROWS)
-                be->dot_rows(fs_f32(a->q) + (first + i) * q_ld + (head * group + g) * d, q_ld, fs_min_i64(FS_DOT_MAX_ROWS, p->rows - i), keys,
-                             s->dtype, d, count, d, m->scores + (g * p->rows + i) * n + at, n);
-    }
-    for (int64_t r = 0; r < queries; r++) softmax_row(a, m->scores + r * n, s->length + r % p->rows + 1);
-    for (int64_t at = 0; at < n; at += FS_KV_BLOCK) {
-        const int64_t count = fs_min_i64(FS_KV_BLOCK, n - at);
-        const float *values = fs_kv_rows(s, a->layer, true, head, at / FS_KV_BLOCK);
-        if (s->dtype != FS_DTYPE_F32) {
-            be->to_f32(values, s->dtype, m->wide, count * d);
-            values = m->wide;
-        }
         for (int64_t r = 0; r < queries; r++) {
-            const int64_t row = r % p->rows, seen = fs_min_i64(count, s->length + row + 1 - at);
-            float *y = fs_f32(a->y) + (first + row) * q_ld + (head * group + r / p->rows) * d;
-            if (seen <= 0) continue;
-            be->weighted_rows(m->scores + r * n + at, values, d, seen, d, at ? m->sum : y);
-            if (at) be->add(y, m->sum, y, d);
+            const int64_t seen = fs_min_i64(FS_KV_BLOCK, s->length + r % p->rows + 1 - at);
+            const float *q = fs_f32(a->q) + (first + r % p->rows) * q_ld + (head * group + r / p->rows) * d;
+            if (seen > 0) be->kv_dots(q, keys, s->dtype, seen, d, scores + r * n + at);
+        }
+    }
+    for (int64_t r = 0; r < queries; r++) softmax_row(a, scores + r * n, s->length + r % p->rows + 1);
+    for (int64_t at = 0; at < n; at += FS_KV_BLOCK) {
+        const void *values = fs_kv_rows(s, a->layer, true, head, at / FS_KV_BLOCK);
+        for (int64_t r = 0; r < queries; r++) {
+            const int64_t seen = fs_min_i64(FS_KV_BLOCK, s->length + r % p->rows + 1 - at);
+            float *y = fs_f32(a->y) + (first + r % p->rows) * q_ld + (head * group + r / p->rows) * d;
+            if (seen > 0) be->kv_mix(scores + r * n + at, values, s->dtype, seen, d, y, at > 0);
         }
     }
     for (int64_t r = 0; r < queries; r++)
@@ -124,7 +114,7 @@ static bool run(const cached *a) {
         if (few(p)) longest = fs_max_i64(longest, p->rows * (p->cache->length + p->rows));
     }
     const int threads = fs_op_threads(op, work / 4);
-    const int64_t group = a->heads / a->heads_kv, scores = longest * group, wide = FS_KV_BLOCK * a->d, each = scores + wide + a->d;
+    const int64_t group = a->heads / a->heads_kv, each = longest * group;
     float *memory = fs_op_scratch(op, each * threads, sizeof *memory);
     if (!memory) return false;
     const int64_t tasks = (int64_t)a->n_parts * a->heads_kv;
@@ -133,9 +123,8 @@ static bool run(const cached *a) {
         const size_t part = (size_t)(t / a->heads_kv);
         int64_t first = 0;
         for (size_t i = 0; i < part; i++) first += a->parts[i].rows;
-        float *mine = memory + each * omp_get_thread_num();
         store_head(a, &a->parts[part], first, t % a->heads_kv);
-        if (few(&a->parts[part])) attend_few(a, &a->parts[part], first, t % a->heads_kv, &(scratch){mine, mine + scores, mine + scores + wide});
+        if (few(&a->parts[part])) attend_few(a, &a->parts[part], first, t % a->heads_kv, memory + each * omp_get_thread_num());
     }
     int64_t first = 0;
     for (size_t i = 0; i < a->n_parts; first += a->parts[i++].rows)

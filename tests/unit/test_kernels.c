@@ -61,6 +61,43 @@ static void *random_values(fs_rng *r, fs_dtype type, int64_t n, float **wide) {
     return h;
 }
 
+/* ---- the key/value cache ---- */
+
+static void check_cache(const fs_backend *be) {
+    fs_rng r = fs_rng_seed(31);
+    for (int round = 0; round < 60; round++) {
+        const int64_t n = pick(&r, 1, 150), d = round % 3 ? pick(&r, 1, 300) : 128;
+        const fs_dtype type = types[round % 3];
+        float *wide, *q = random_floats(&r, d), *p = random_floats(&r, n), *scores = random_floats(&r, n + 3), *y = random_floats(&r, d + 3), alone;
+        const size_t size = type == FS_DTYPE_F32 ? 4 : 2;
+        void *rows = random_values(&r, type, n * d, &wide);
+        const float behind = scores[n], after = y[d];
+        be->kv_dots(q, rows, type, n, d, scores);
+        for (int64_t j = 0; j < n; j++) {
+            double want = 0, size_of_terms = 0;
+            for (int64_t e = 0; e < d; e++) want += (double)q[e] * (double)wide[j * d + e], size_of_terms += fabs((double)q[e] * (double)wide[j * d + e]);
+            assert_true(fabs((double)scores[j] - want) <= 3e-7 * (double)(d / 8 + 8) * size_of_terms + 1e-12); /* half an ulp an addition */
+            be->kv_dots(q, (const char *)rows + (size_t)(j * d) * size, type, 1, d, &alone);
+            assert_true(same(alone, scores[j])); /* alone the same bits */
+        }
+        assert_true(same(scores[n], behind));
+        for (int add = 0; add < 2; add++) {
+            float *before = random_floats(&r, d);
+            memcpy(before, y, (size_t)d * sizeof *y);
+            be->kv_mix(p, rows, type, n, d, y, add);
+            for (int64_t e = 0; e < d; e++) {
+                double want = add ? (double)before[e] : 0, size_of_terms = fabs(want);
+                for (int64_t j = 0; j < n; j++) want += (double)p[j] * (double)wide[j * d + e], size_of_terms += fabs((double)p[j] * (double)wide[j * d + e]);
+                assert_true(fabs((double)y[e] - want) <= 6e-8 * (double)(n + 2) * size_of_terms + 1e-12);
+            }
+            free(before);
+        }
+        assert_true(same(y[d], after));
+        free(wide), free(q), free(p), free(scores), free(y), free(rows);
+    }
+}
+static void test_cache(void **state) { (void)state, for_tables(check_cache); }
+
 /* ---- choice ---- */
 
 static void test_choice(void **state) {
@@ -400,7 +437,7 @@ static void test_product(void **state) { (void)state, for_tables(check_product);
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice),     cmocka_unit_test(test_conversions), cmocka_unit_test(test_rounding),
+        cmocka_unit_test(test_choice), cmocka_unit_test(test_cache),     cmocka_unit_test(test_conversions), cmocka_unit_test(test_rounding),
         cmocka_unit_test(test_curves),     cmocka_unit_test(test_exp),         cmocka_unit_test(test_arithmetic),
         cmocka_unit_test(test_reductions), cmocka_unit_test(test_tile),        cmocka_unit_test(test_pack),
         cmocka_unit_test(test_dots),       cmocka_unit_test(test_weighted),    cmocka_unit_test(test_product),

@@ -60,6 +60,26 @@ void fs_dot_rows_ref(const float *x, int64_t ldx, int64_t m, const void *w, fs_d
         for (int64_t i = 0; i < m; i++) y[i * ldy + j] = dot(x + i * ldx, (const char *)w + (size_t)(j * ldw) * size, type, k);
 }
 
+static float element(const void *x, fs_dtype type, int64_t i) {
+    float f;
+    fs_to_f32_ref((const char *)x + (size_t)i * (type == FS_DTYPE_F32 ? 4 : 2), type, &f, 1);
+    return f;
+}
+void fs_kv_dots_ref(const float *q, const void *keys, fs_dtype type, int64_t n, int64_t d, float *scores) {
+    for (int64_t j = 0; j < n; j++) {
+        float sum = 0;
+        for (int64_t e = 0; e < d; e++) sum += q[e] * element(keys, type, j * d + e);
+        scores[j] = sum;
+    }
+}
+void fs_kv_mix_ref(const float *p, const void *values, fs_dtype type, int64_t n, int64_t d, float *y, bool add) {
+    for (int64_t e = 0; e < d; e++) {
+        float sum = add ? y[e] : 0;
+        for (int64_t j = 0; j < n; j++) sum += p[j] * element(values, type, j * d + e);
+        y[e] = sum;
+    }
+}
+
 void fs_weighted_rows_ref(const float *p, const float *v, int64_t ldv, int64_t n, int64_t d, float *y) {
     for (int64_t e0 = 0; e0 < d; e0 += LANES) {
         const int64_t lanes = fs_min_i64(LANES, d - e0);

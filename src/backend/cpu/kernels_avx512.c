@@ -9,6 +9,8 @@
 #include "backend/cpu/vector_body.h"
 
 #include "backend/cpu/gemm_body.h"
+
+#include "backend/cpu/kv_body.h"
 #else
 typedef int fs_no_avx512;
 #endif
