@@ -1,5 +1,6 @@
 /* Running from a bundle: in f32 it gives what the checkpoint it was made from gives, to the last digit; in 8 and 4 bits the same words and
  * nearly the same mask; damaged or mixed-up bundles are refused in one line. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "format/gguf.h"
 #include "pipeline/bundle.h"
 #include "pipeline/pipeline.h"
 
@@ -118,6 +120,85 @@ static void damage_is_refused(void **state) {
     free(from), free(to), free(lm), free(lm2), free(vision), free(vision2);
 }
 
+/* ---- any byte of any header, any cut ---- */
+
+/* The bundle in `dir`, one of whose files is damaged, through every door: each must say so in one line that names the file. */
+static void expect_all_refuse(const char *dir, const char *file, bool stage1, const char *what, size_t at) {
+    fs_options opt = fs_options_defaults();
+    opt.threads = 1;
+    for (int door = 0; door < 3; door++) {
+        fs_detector *d = NULL;
+        fs_error err = {0};
+        fs_status s = door == 2 ? fs_verify(dir, NULL, &err) : fs_detector_create(dir, &opt, &d, &err);
+        if (!s && door < 2) s = door == 0 ? fs_detector_check(d, stage1 ? 1 : 2, &err) : fs_detector_load(d, stage1 ? 1 : 2, &err);
+        fs_detector_free(d);
+        if (s == FS_OK || !strstr(err.message, file) || strchr(err.message, '\n') || s != err.status)
+            fail_msg("%s %s at %zu, door %d: status %d, \"%s\"", file, what, at, door, (int)s, err.message);
+    }
+}
+
+static size_t header_size(const char *path) {
+    fs_archive *a = NULL;
+    fs_error err = {0};
+    size_t first = SIZE_MAX;
+    uint8_t *data = NULL;
+    size_t size = 0;
+    assert_int_equal(fs_read_file(path, SIZE_MAX, &data, &size, &err), FS_OK);
+    assert_int_equal(fs_gguf_read("x", data, size, &a, &err), FS_OK);
+    for (size_t i = 0; i < fs_archive_count(a); i++) {
+        const size_t at = (size_t)((const uint8_t *)fs_archive_get(a, i).tensor->data - data);
+        first = at < first ? at : first;
+    }
+    fs_archive_free(a);
+    free(data);
+    return first;
+}
+
+static void no_damaged_header_is_believed(void **state) {
+    (void)state;
+    enum { EVERY = 40, SOME = 60 }; /* the first bytes one by one, then places all over the header, by a fixed seed */
+    static const char *const files[] = {FS_BUNDLE_DTE, FS_BUNDLE_MFLM, FS_BUNDLE_VISION};
+    fs_rng r = fs_rng_seed(5);
+    fs_error err = {0};
+    char *from = bundle("q8_0"), *to = fs_path_join(folder, "damaged");
+    assert_int_equal(fs_make_dirs(to, &err), FS_OK);
+    for (int f = 0; f < 3; f++) {
+        uint8_t *data = NULL;
+        size_t size = 0;
+        char *source = fs_path_join(from, files[f]), *path = fs_path_join(to, files[f]);
+        assert_int_equal(fs_read_file(source, SIZE_MAX, &data, &size, &err), FS_OK);
+        assert_int_equal(fs_write_file(path, data, size, &err), FS_OK);
+        free(data), free(source), free(path);
+    }
+    for (int f = 0; f < 3; f++) {
+        uint8_t *data = NULL;
+        size_t size = 0;
+        char *path = fs_path_join(to, files[f]);
+        const size_t head = header_size(path);
+        assert_int_equal(fs_read_file(path, SIZE_MAX, &data, &size, &err), FS_OK);
+        assert_true(head > EVERY && head < size);
+        const int fd = open(path, O_WRONLY);
+        assert_true(fd >= 0);
+        for (size_t i = 0; i < EVERY + SOME; i++) {
+            const size_t at = i < EVERY ? i : i == EVERY ? head - 1 : (size_t)(fs_rng_next(&r) % head);
+            const uint8_t wrong = data[at] ^ (uint8_t)(1 + fs_rng_next(&r) % 255);
+            assert_int_equal(pwrite(fd, &wrong, 1, (off_t)at), 1);
+            expect_all_refuse(to, files[f], f != 1, "with a wrong byte", at);
+            assert_int_equal(pwrite(fd, &data[at], 1, (off_t)at), 1);
+        }
+        for (size_t i = 0; i < EVERY + SOME; i++) { /* ever shorter: the last byte, a few all over, and down to nothing byte by byte */
+            const size_t left = i == 0 ? size - 1 : i < SOME ? (size - 1) / SOME * (SOME - i) : EVERY + SOME - 1 - i;
+            assert_int_equal(ftruncate(fd, (off_t)left), 0);
+            expect_all_refuse(to, files[f], f != 1, "cut", left);
+        }
+        close(fd);
+        assert_int_equal(fs_write_file(path, data, size, &err), FS_OK);
+        free(data), free(path);
+    }
+    assert_int_equal(fs_verify(to, NULL, &err), FS_OK); /* whole again */
+    free(from), free(to);
+}
+
 static int make_folder(void **state) { return (void)state, mkdtemp(folder) == NULL; }
 static int remove_folder(void **state) {
     (void)state;
@@ -137,6 +218,6 @@ static int remove_folder(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(f32_is_the_checkpoint), cmocka_unit_test(fewer_bits_say_the_same),
-                                       cmocka_unit_test(damage_is_refused)};
+                                       cmocka_unit_test(damage_is_refused), cmocka_unit_test(no_damaged_header_is_believed)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -1,9 +1,10 @@
 /* Any bytes as a GGUF file: an error that says why, or an archive all of whose fields can be asked for in every way, whose tensors can be read
- * and turned into numbers, and whose checksums can be compared. */
+ * and turned into numbers, and whose checksums can be compared. Whatever the file says of a LLaVA's configs and tokenizer
+ * is taken or refused, and a tokenizer that is taken encodes and decodes. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "format/gguf.h"
+#include "pipeline/llava_gguf.h"
 #include "tensor/block.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -49,6 +50,32 @@ static void read_tensor(fs_archive *a, fs_archive_entry e, size_t size) {
     free(y);
 }
 
+static void use(const fs_tokenizer *t) {
+    static const char *const texts[] = {"", " a  b\n</s><s>", "caf\xC3\xA9 \xFF <image> \xE2\x96\x81x"};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        fs_ids ids = {0};
+        fs_error err;
+        char *text = NULL;
+        if (fs_tokenizer_encode(t, texts[i], &ids, &err) == FS_OK && fs_tokenizer_decode(t, ids.data, ids.count, i & 1, &text, &err)) abort();
+        free(text);
+        fs_ids_free(&ids);
+    }
+}
+
+static void as_llava(fs_archive *a) {
+    fs_lm_config lm;
+    fs_clip_config clip;
+    fs_tokenizer *t = NULL;
+    fs_error err = {0};
+    bool swapped;
+    (void)fs_llava_kind_of(a);
+    if (fs_llava_lm_config(a, &lm, &err) == FS_OK && (lm.llama.heads < 1 || lm.llama.vocab < 1)) abort();
+    if (fs_llava_clip_config(a, &clip, &swapped, &err) == FS_OK && clip.layers < 1) abort();
+    if (fs_llava_tokenizer(a, &t, &err) == FS_OK) use(t);
+    else if (t || strchr(err.message, '\n')) abort();
+    fs_tokenizer_free(t);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     fs_archive *a = NULL;
     fs_error err = {0};
@@ -60,6 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (size_t i = 0; i < fs_gguf_count(g); i++) ask(g, fs_gguf_at(g, i).key);
     for (size_t i = 0; i < fs_archive_count(a); i++) read_tensor(a, fs_archive_get(a, i), size);
     fs_gguf_verify(g, NULL, &err);
+    as_llava(a);
     fs_archive_free(a);
     return 0;
 }
