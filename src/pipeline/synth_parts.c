@@ -1,5 +1,5 @@
 /* The tensors of the vision parts under upstream's names and with their shapes (spec 2.4 to 2.8 of the original's checkpoint): what convert finds
- * in files, synth lists from here. tests/e2e/test_synth.c binds every network to the outcome. */
+ * in files, synth lists from here. Opening a bundle binds every network to the outcome (tests/cli/test_synth.sh), so a wrong shape shows. */
 #include "pipeline/synth.h"
 
 #include <inttypes.h>
