@@ -11,7 +11,7 @@
 
 #include "format/json.h"
 #include "pipeline/bundle.h"
-#include "pipeline/pipeline.h"
+#include "pipeline/llava_gguf.h"
 #include "tensor/packed.h"
 
 enum { PROMPT_TOKENS = 1024 }; /* of them at most in front of the answer */
@@ -46,6 +46,9 @@ static const rule rules[] = { /* the first prefix that fits decides */
     {"sam.dec.", "SAM mask decoder", true},
     {"region.", "region encoder", true},
     {"dtg.", "ResNet-50", true},
+    /* an mmproj file's (llava_gguf.h) */
+    {"v.", "CLIP vision tower", true},
+    {"mm.", "projector", true},
     {"text_model.", "CLIP text model (unused)", false},
     {"visual_projection.", "CLIP text model (unused)", false},
     {"text_projection.", "CLIP text model (unused)", false},
@@ -491,6 +494,21 @@ static fs_status describe_bundle(report *r, const char *path, fs_error *err) {
     return FS_OK;
 }
 
+/* The two files of a LLaVA in llama.cpp's world; both NULL: the folder is something else. */
+static fs_status describe_llava(report *r, const char *lm, const char *mmproj) {
+    facts language = {0}, vision = {0};
+    fs_error ignored;
+    static const char role[] = "detection and explanation (stage 1)", seen[] = "vision tower and projector (stage 1)", from[] = "where the other file came from";
+    if (lm) add_part(r, fs_path_base(lm), role, lm, CONFIG_LM, &language, &ignored);
+    else add_missing(r, "language model", role, true, from);
+    if (mmproj) add_part(r, fs_path_base(mmproj), seen, mmproj, CONFIG_NONE, &vision, &ignored);
+    else add_missing(r, "mmproj", seen, true, from);
+    needs n[2] = {needs_of(0, &language, (const facts *const[3]){&vision})};
+    add_plan(r, n, lm != NULL, false);
+    free(language.tower);
+    return FS_OK;
+}
+
 /* What config.json says the directory is. */
 static config_kind kind_of(const char *dir, const char **name, const char **role) {
     fs_json j = {0};
@@ -520,6 +538,7 @@ static bool holds(const char *dir, const char *name) {
 static fs_status build(report *r, const char *path, fs_error *err) {
     facts f = {0};
     const char *kind = "file";
+    char *lm = NULL, *mmproj = NULL;
     json_t *licence = NULL;
     fs_status status;
     if (!fs_path_exists(path))
@@ -529,6 +548,9 @@ static fs_status build(report *r, const char *path, fs_error *err) {
     } else if (holds(path, FS_BUNDLE_VISION)) {
         kind = "bundle";
         status = describe_bundle(r, path, err);
+    } else if (!holds(path, "DTE-FDM") && !holds(path, "MFLM") && fs_llava_search(path, &lm, &mmproj, NULL) == FS_OK && (lm || mmproj)) {
+        kind = "llava";
+        status = describe_llava(r, lm, mmproj);
     } else if (holds(path, "DTE-FDM") || holds(path, "MFLM") || holds(path, "DTG.pth")) {
         kind = "checkpoint";
         status = describe_checkpoint(r, path, err);
@@ -539,6 +561,8 @@ static fs_status build(report *r, const char *path, fs_error *err) {
         status = add_part(r, name, role, path, config, &f, err);
     }
     free(f.tower);
+    free(lm);
+    free(mmproj);
     if (status) return status;
     if (fs_path_is_dir(path)) licence = find_licence(path);
     json_t *name = json_string(path);

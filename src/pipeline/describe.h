@@ -1,6 +1,6 @@
 /* A report on a checkpoint as a JSON tree, and the same as text. Private to this room.
  *
- * {path, kind: "checkpoint" | "part" | "file", complete, parts: [part], memory: [stage], licence: {name, file} | null, problems: [line]}
+ * {path, kind: "checkpoint" | "bundle" | "llava" | "part" | "file", complete, parts: [part], memory: [stage], licence: {name, file} | null, problems: [line]}
  * and of a bundle that synth made also synthetic: true
  * part found:   {name, role, found: true, path, format, files: [{name, bytes}], tensors, parameters, bytes, dtypes: [{dtype, tensors, parameters,
  *                bytes}], components: [{name, tensors, parameters, bytes, dtypes}], config: {...}, tensor_list: [{name, dtype, shape, file}]}

@@ -170,6 +170,7 @@ char *fs_describe_text(const json_t *report) {
                      json_is_true(json_object_get(report, "synthetic")) ? "FakeShield bundle of random weights (made by synth)"
                      : strcmp(kind, "checkpoint") == 0 ? "FakeShield checkpoint"
                      : strcmp(kind, "bundle") == 0   ? "FakeShield bundle"
+                     : strcmp(kind, "llava") == 0    ? "LLaVA in GGUF files, for stage 1"
                      : strcmp(kind, "part") == 0     ? "model directory"
                                                      : "weight file",
                      json_is_true(json_object_get(report, "complete")) ? "" : ", with problems");

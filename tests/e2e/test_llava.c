@@ -298,6 +298,18 @@ static void folders(void **state) {
     assert_int_equal(fs_detector_create(folder, &opt, &d, &e), FS_E_USAGE);
 }
 
+static void info_knows_them(void **state) {
+    (void)state;
+    char *text = NULL;
+    assert_ok(fs_describe(folder, false, false, &text, err));
+    static const char *const parts[] = {"LLaVA in GGUF files", "config: layers 3, hidden_size 64, heads 4", "CLIP vision tower", "projector", "  stage 1 "};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        if (!strstr(text, parts[i])) fail_msg("\"%s\" is not in:\n%s", parts[i], text);
+    assert_null(strstr(text, "problems"));
+    assert_null(strstr(text, "stage 2"));
+    fs_string_free(text);
+}
+
 static uint32_t blocks;
 static void put_blocks(fs_gguf_writer *w) { fs_gguf_put_u32(w, "clip.vision.block_count", blocks); }
 
@@ -354,7 +366,7 @@ static int remove_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_tokens_as_the_directory), cmocka_unit_test(same_text_as_the_checkpoint), cmocka_unit_test(what_is_no_llava_is_refused),
-        cmocka_unit_test(folders),                      cmocka_unit_test(which_state_is_read),
+        cmocka_unit_test(folders),                      cmocka_unit_test(which_state_is_read), cmocka_unit_test(info_knows_them),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }
