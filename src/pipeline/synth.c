@@ -27,7 +27,8 @@ static const fs_synth_arch archs[] = {
      {.hidden = 64, .intermediate = 128, .layers = 11, .heads = 4, .image_size = 112, .patch_size = 14, .eps = 1e-5f},
      {.embed = 64, .depth = 4, .heads = 4, .grid = 8, .patch = 16, .window = 3, .global_every = 2, .out = 32}, 128, 8},
 };
-enum { ARCHS = sizeof archs / sizeof archs[0], FILES = 3, ADDED = 7, BATCH = 64 };
+enum { ARCHS = sizeof archs / sizeof archs[0], FILES = 3, ADDED = 7 };
+static const size_t BUFFER = (size_t)32 << 20; /* bytes made at a time, by all threads; then they are hashed and written by one */
 static const char *const file_names[FILES] = {FS_BUNDLE_DTE, FS_BUNDLE_MFLM, FS_BUNDLE_VISION};
 static const char *const added_tokens[ADDED] = {"<im_start>", "<im_end>", "<bbox>", "<point>", "[SEG]", "<p>", "</p>"};
 
@@ -208,8 +209,9 @@ static fs_status write_tensor(job *j, output *o, const char *file, const item *t
     size_t chunk_bytes, bytes;
     if (!fs_dtype_row_bytes(t->type, FS_SYNTH_CHUNK, &chunk_bytes) || (t->deviation < 0 && t->type != FS_DTYPE_F32))
         return fs_fail(err, FS_E_INTERNAL, "%s: a chunk of type %s", file, fs_dtype_name(t->type));
-    for (int64_t at = 0; at < t->count; at += (int64_t)BATCH * FS_SYNTH_CHUNK) {
-        const int64_t n = fs_min_i64((int64_t)BATCH * FS_SYNTH_CHUNK, t->count - at);
+    const int64_t batch = (int64_t)(BUFFER / chunk_bytes) * FS_SYNTH_CHUNK;
+    for (int64_t at = 0; at < t->count; at += batch) {
+        const int64_t n = fs_min_i64(batch, t->count - at);
         if (!fs_dtype_row_bytes(t->type, n, &bytes) || !make_values(j, t, at, n, chunk_bytes, buffer))
             return fs_fail(err, FS_E_UNSUPPORTED, "random weights of type %s cannot be made", fs_dtype_name(t->type));
         fs_status status = fs_gguf_writer_add(o->w, buffer, bytes, err);
@@ -292,7 +294,7 @@ fs_status fs_synth(const char *out_dir, const fs_synth_options *options, fs_erro
     if (j.arch.stage1 && (status = plan_language_model(&j, true, err))) goto done;
     if (j.arch.stage2 && (status = plan_language_model(&j, false, err))) goto done;
     if ((status = plan_vision(&j, err)) || (status = check_room(&j, err))) goto done;
-    if (!(buffer = fs_alloc((size_t)BATCH * FS_SYNTH_CHUNK, sizeof(float)))) {
+    if (!(buffer = fs_alloc(BUFFER, 1))) {
         status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
         goto done;
     }
