@@ -462,7 +462,7 @@ static fs_status describe_checkpoint(report *r, const char *path, fs_error *err)
                   needs_of(1, &mflm, (const facts *const[3]){&clip, &sam})};
     const size_t sam_bytes = mflm.sam_bytes > sam.sam_bytes ? mflm.sam_bytes : sam.sam_bytes;
     if (sam_bytes > n[1].activations) n[1].activations = sam_bytes;
-    add_plan(r, n, true, true);
+    add_plan(r, n, l.dte_fdm != NULL, l.mflm != NULL);
 done:
     free(dte.tower);
     free(mflm.tower);
