@@ -78,7 +78,7 @@ typedef enum fs_precision { FS_PRECISION_F32 = 0, FS_PRECISION_BF16 = 1, FS_PREC
  * original's cli_demo does. */
 /* What keys and values of earlier tokens are kept in. AUTO: 16 bits where the network itself rounds to them and beside block types (bundles of 4
  * or 8 bits), else F32. Without effect with another precision than F32, whose type it then is. */
-typedef enum fs_kv_cache_type { FS_KV_AUTO = 0, FS_KV_F32 = 1, FS_KV_F16 = 2 } fs_kv_cache_type;
+typedef enum fs_kv_cache_type { FS_KV_AUTO = 0, FS_KV_F32 = 1, FS_KV_F16 = 2, FS_KV_Q8_0 = 3 } fs_kv_cache_type;
 typedef enum fs_prompt_style { FS_PROMPT_TEST = 0, FS_PROMPT_DEMO = 1 } fs_prompt_style;
 
 /* Why there is a mask, or why there is none. */
@@ -95,7 +95,7 @@ FS_API const char *fs_domain_name(fs_domain d);             /* "AIGC inpainting"
 FS_API bool fs_domain_from_name(const char *name, fs_domain *out);
 FS_API const char *fs_precision_name(fs_precision p);       /* "f32", "bf16", "f16", "upstream" */
 FS_API bool fs_precision_from_name(const char *name, fs_precision *out);
-FS_API const char *fs_kv_cache_type_name(fs_kv_cache_type t); /* "auto", "f32", "f16" */
+FS_API const char *fs_kv_cache_type_name(fs_kv_cache_type t); /* "auto", "f32", "f16", "q8_0" */
 FS_API bool fs_kv_cache_type_from_name(const char *name, fs_kv_cache_type *out);
 FS_API const char *fs_prompt_style_name(fs_prompt_style s); /* "test", "demo" */
 FS_API bool fs_prompt_style_from_name(const char *name, fs_prompt_style *out);

@@ -35,6 +35,9 @@ typedef struct fs_backend {
      * A score depends on its key alone. */
     void (*kv_dots)(const float *q, const void *keys, fs_dtype type, int64_t n, int64_t d, float *scores);
     void (*kv_mix)(const float *p, const void *values, fs_dtype type, int64_t n, int64_t d, float *y, bool add);
+    /* The same for values of 8 bits with a scale for every 32 of them: x = scales[j * d / 32 + e / 32] * q. d is a multiple of 32. */
+    void (*kv_dots_q8)(const float *q, const int8_t *keys, const float *scales, int64_t n, int64_t d, float *scores);
+    void (*kv_mix_q8)(const float *p, const int8_t *values, const float *scales, int64_t n, int64_t d, float *y, bool add);
 
     void (*to_f32)(const void *x, fs_dtype type, float *y, int64_t n); /* from F32, F16 or BF16, exact */
     void (*from_f32)(const float *x, fs_dtype type, void *y, int64_t n); /* to F32, F16 or BF16, to nearest even */

@@ -23,7 +23,7 @@ static bool find_name(const char *const *names, int n, const char *name, int *ou
 FS_NAMES(fs_verdict, fs_verdict, "undetermined", "authentic", "tampered")
 FS_NAMES(fs_domain, fs_domain, "AIGC inpainting", "DeepFake", "Photoshop")
 FS_NAMES(fs_precision, fs_precision, "f32", "bf16", "f16", "upstream")
-FS_NAMES(fs_kv_cache_type, fs_kv_cache_type, "auto", "f32", "f16")
+FS_NAMES(fs_kv_cache_type, fs_kv_cache_type, "auto", "f32", "f16", "q8_0")
 FS_NAMES(fs_prompt_style, fs_prompt_style, "test", "demo")
 FS_NAMES(fs_mask_status, fs_mask_status, "none", "present", "authentic", "no-seg")
 

@@ -25,7 +25,7 @@ static const char help[] = "Usage: fakeshield detect -m DIR [options] IMAGE...\n
                            "      --mlock           keep weights in memory     --prefetch   read them ahead in the background\n"
                            "      --keep-stages     keep both stages in memory\n"
                            "      --batch N         explanations written at a time, 1 to 12 (default: up to 8, as memory allows)\n"
-                           "      --kv-cache T      earlier tokens in f32, f16 or auto (default: f16 with 4- and 8-bit weights)\n"
+                           "      --kv-cache T      earlier tokens as f32, f16, q8_0 (default: f16 with 4- and 8-bit weights)\n"
                            "      --exif-both       apply EXIF orientation in stage 1 too\n"
                            "Text (default: the most likely word, always; results repeat)\n"
                            "      --sample [--temperature T] [--top-k K] [--top-p P]    draw words: 0.2, 50, the checkpoint's\n"

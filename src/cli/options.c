@@ -82,7 +82,7 @@ void cli_add_model_options(cli_options *o, cli_settings *s) {
                                    .parse = parse_precision,
                                    .choices = "f32, bf16, f16, upstream"});
     cli_option_add(
-        o, (cli_option){.name = "kv-cache", .kind = CLI_CHOICE, .target = &s->opt.kv_cache, .parse = parse_kv_cache, .choices = "auto, f32, f16"});
+        o, (cli_option){.name = "kv-cache", .kind = CLI_CHOICE, .target = &s->opt.kv_cache, .parse = parse_kv_cache, .choices = "auto, f32, f16, q8_0"});
     cli_option_add(o, (cli_option){.letter = 't', .name = "threads", .kind = CLI_INT, .target = &s->opt.threads, .low = 0, .high = 1024});
     cli_option_add(o, (cli_option){.name = "mlock", .kind = CLI_FLAG, .target = &s->opt.lock_memory});
     cli_option_add(o, (cli_option){.name = "prefetch", .kind = CLI_FLAG, .target = &s->opt.prefetch});

@@ -41,7 +41,10 @@ done:
  * in f32, nothing is to be lost. */
 fs_dtype fs_kv_type(const fs_exec *c, const fs_llama *m, const fs_options *opt) {
     if (c->precision != FS_DTYPE_F32) return c->precision;
-    if (opt->kv_cache != FS_KV_AUTO) return opt->kv_cache == FS_KV_F16 ? FS_DTYPE_F16 : FS_DTYPE_F32;
+    const bool in_groups = m->config.heads > 0 && m->config.hidden / m->config.heads % 32 == 0; /* of 32 */
+    if (opt->kv_cache == FS_KV_F32) return FS_DTYPE_F32;
+    if (opt->kv_cache == FS_KV_F16) return FS_DTYPE_F16;
+    if (opt->kv_cache == FS_KV_Q8_0) return in_groups ? FS_DTYPE_Q8_0 : FS_DTYPE_F16;
     return m->layers && fs_dtype_size(m->layers[0].gate->dtype) == 0 ? FS_DTYPE_F16 : FS_DTYPE_F32; /* block types have no size of an element */
 }
 

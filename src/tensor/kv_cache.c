@@ -5,7 +5,7 @@
 #include <string.h>
 
 int64_t fs_kv_token_bytes(fs_dtype dtype, int64_t layers, int64_t heads, int64_t d) {
-    return 2 * layers * heads * d * (int64_t)fs_dtype_size(dtype);
+    return 2 * layers * heads * (int64_t)fs_kv_row_bytes(dtype, d);
 }
 
 fs_kv_cache fs_kv_empty(fs_dtype dtype, int64_t layers, int64_t heads, int64_t d) {
@@ -31,9 +31,9 @@ fs_status fs_kv_reserve(fs_kv_cache *s, int64_t capacity, fs_error *err) {
 
 fs_status fs_kv_copy(fs_kv_cache *to, const fs_kv_cache *from, int64_t length, fs_error *err) {
     const fs_status status = fs_kv_reserve(to, length, err);
-    const size_t row = (size_t)from->d * fs_dtype_size(from->dtype), runs = 2 * (size_t)(from->layers * from->heads);
+    const size_t row = fs_kv_row_bytes(from->dtype, from->d), runs = 2 * (size_t)(from->layers * from->heads);
     for (int64_t done = 0; done < length && !status; done += FS_KV_BLOCK) {
-        const int64_t rows = fs_min_i64(FS_KV_BLOCK, length - done);
+        const int64_t rows = from->dtype == FS_DTYPE_Q8_0 ? FS_KV_BLOCK : fs_min_i64(FS_KV_BLOCK, length - done); /* scales stand apart: all of it */
         char *out = to->blocks[done / FS_KV_BLOCK];
         const char *in = from->blocks[done / FS_KV_BLOCK];
         for (size_t i = 0; i < runs; i++) memcpy(out + i * FS_KV_BLOCK * row, in + i * FS_KV_BLOCK * row, (size_t)rows * row);

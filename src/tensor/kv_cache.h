@@ -7,16 +7,23 @@
 
 enum { FS_KV_BLOCK = 128 }; /* tokens */
 
+/* Q8_0 here is 8 bits with one f32 scale for 32 values of a head (which must divide its width), values and scales apart; not ggml's blocks. */
 typedef struct fs_kv_cache {
-    fs_dtype dtype;           /* F32, F16 or BF16 */
+    fs_dtype dtype;           /* F32, F16, BF16 or Q8_0 */
     int64_t layers, heads, d; /* heads: of keys and values */
     int64_t length, capacity; /* tokens; capacity is a multiple of FS_KV_BLOCK */
-    void **blocks;            /* [capacity / FS_KV_BLOCK] of [layers][keys, values][heads][FS_KV_BLOCK][d] */
+    void **blocks;            /* [capacity / FS_KV_BLOCK] of [layers][keys, values][heads][FS_KV_BLOCK][d], Q8_0: and [FS_KV_BLOCK][d / 32] scales */
 } fs_kv_cache;
 
-static inline void *fs_kv_rows(const fs_kv_cache *s, int64_t layer, bool values, int64_t head, int64_t block) {
-    return (char *)s->blocks[block] + (size_t)(((layer * 2 + values) * s->heads + head) * FS_KV_BLOCK * s->d) * fs_dtype_size(s->dtype);
+/* Bytes of one head's row, scales included. */
+static inline size_t fs_kv_row_bytes(fs_dtype dtype, int64_t d) {
+    return dtype == FS_DTYPE_Q8_0 ? (size_t)(d + d / 32 * (int64_t)sizeof(float)) : (size_t)d * fs_dtype_size(dtype);
 }
+static inline void *fs_kv_rows(const fs_kv_cache *s, int64_t layer, bool values, int64_t head, int64_t block) {
+    return (char *)s->blocks[block] + (size_t)(((layer * 2 + values) * s->heads + head) * FS_KV_BLOCK) * fs_kv_row_bytes(s->dtype, s->d);
+}
+/* Behind the rows of Q8_0. */
+static inline float *fs_kv_scales(const fs_kv_cache *s, const void *rows) { return (float *)(void *)((char *)(uintptr_t)rows + FS_KV_BLOCK * s->d); }
 
 /* An empty one; takes no memory until it is reserved. */
 fs_kv_cache fs_kv_empty(fs_dtype dtype, int64_t layers, int64_t heads, int64_t d);

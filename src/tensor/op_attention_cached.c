@@ -22,16 +22,54 @@ _Static_assert((int)FS_FEW_ROWS == (int)FS_GEMM_FEW_ROWS, "what ops.h promises i
 
 static bool few(const fs_kv_part *p) { return p->rows <= FS_GEMM_FEW_ROWS; }
 
+/* One row of a head into 8 bits: each 32 values share the scale that takes their largest to 127. */
+static void quantize_row(const float *x, int64_t d, int8_t *q, float *scales) {
+    for (int64_t g = 0; g < d / 32; g++) {
+        float most = 0;
+        for (int64_t i = 0; i < 32; i++) most = __builtin_fmaxf(most, __builtin_fabsf(x[g * 32 + i]));
+        const float scale = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0.0f;
+        scales[g] = scale;
+        for (int64_t i = 0; i < 32; i++) {
+            const float v = x[g * 32 + i] * inverse;
+            q[g * 32 + i] = (int8_t)(int)(v + (v < 0 ? -0.5f : 0.5f));
+        }
+    }
+}
+
+static void store_row(const fs_backend *be, const fs_kv_cache *s, void *rows, int64_t at, const float *x) {
+    if (s->dtype == FS_DTYPE_Q8_0)
+        quantize_row(x, s->d, (int8_t *)rows + at * s->d, fs_kv_scales(s, rows) + at * (s->d / 32));
+    else
+        be->from_f32(x, s->dtype, (char *)rows + (size_t)at * fs_kv_row_bytes(s->dtype, s->d), s->d);
+}
+
+static void load_row(const fs_backend *be, const fs_kv_cache *s, const void *rows, int64_t at, float *out) {
+    if (s->dtype == FS_DTYPE_Q8_0) {
+        const int8_t *q = (const int8_t *)rows + at * s->d;
+        const float *scales = fs_kv_scales(s, rows) + at * (s->d / 32);
+        for (int64_t i = 0; i < s->d; i++) out[i] = scales[i / 32] * (float)q[i];
+    } else {
+        be->to_f32((const char *)rows + (size_t)at * fs_kv_row_bytes(s->dtype, s->d), s->dtype, out, s->d);
+    }
+}
+
 /* Rows of one head of k and v go into the cache. first: the part's first row */
 static void store_head(const cached *a, const fs_kv_part *p, int64_t first, int64_t head) {
     const fs_kv_cache *s = p->cache;
-    const size_t size = fs_dtype_size(s->dtype);
     for (int64_t i = 0; i < p->rows; i++) {
         const int64_t at = s->length + i, from = ((first + i) * a->heads_kv + head) * a->d;
-        const size_t to = (size_t)(at % FS_KV_BLOCK * a->d) * size;
-        a->op->c->backend->from_f32(fs_f32(a->k) + from, s->dtype, (char *)fs_kv_rows(s, a->layer, false, head, at / FS_KV_BLOCK) + to, a->d);
-        a->op->c->backend->from_f32(fs_f32(a->v) + from, s->dtype, (char *)fs_kv_rows(s, a->layer, true, head, at / FS_KV_BLOCK) + to, a->d);
+        store_row(a->op->c->backend, s, fs_kv_rows(s, a->layer, false, head, at / FS_KV_BLOCK), at % FS_KV_BLOCK, fs_f32(a->k) + from);
+        store_row(a->op->c->backend, s, fs_kv_rows(s, a->layer, true, head, at / FS_KV_BLOCK), at % FS_KV_BLOCK, fs_f32(a->v) + from);
     }
+}
+
+static void dots(const fs_backend *be, const fs_kv_cache *s, const float *q, const void *keys, int64_t n, float *scores) {
+    if (s->dtype == FS_DTYPE_Q8_0) be->kv_dots_q8(q, keys, fs_kv_scales(s, keys), n, s->d, scores);
+    else be->kv_dots(q, keys, s->dtype, n, s->d, scores);
+}
+static void mix(const fs_backend *be, const fs_kv_cache *s, const float *p, const void *values, int64_t n, float *y, bool add) {
+    if (s->dtype == FS_DTYPE_Q8_0) be->kv_mix_q8(p, values, fs_kv_scales(s, values), n, s->d, y, add);
+    else be->kv_mix(p, values, s->dtype, n, s->d, y, add);
 }
 
 /* scores[0..n) become probabilities. As in op_attention.c: scores rounded, scaled, rounded. */
@@ -57,7 +95,7 @@ static void attend_few(const cached *a, const fs_kv_part *p, int64_t first, int6
         for (int64_t r = 0; r < queries; r++) {
             const int64_t seen = fs_min_i64(FS_KV_BLOCK, s->length + r % p->rows + 1 - at);
             const float *q = fs_f32(a->q) + (first + r % p->rows) * q_ld + (head * group + r / p->rows) * d;
-            if (seen > 0) be->kv_dots(q, keys, s->dtype, seen, d, scores + r * n + at);
+            if (seen > 0) dots(be, s, q, keys, seen, scores + r * n + at);
         }
     }
     for (int64_t r = 0; r < queries; r++) softmax_row(a, scores + r * n, s->length + r % p->rows + 1);
@@ -66,7 +104,7 @@ static void attend_few(const cached *a, const fs_kv_part *p, int64_t first, int6
         for (int64_t r = 0; r < queries; r++) {
             const int64_t seen = fs_min_i64(FS_KV_BLOCK, s->length + r % p->rows + 1 - at);
             float *y = fs_f32(a->y) + (first + r % p->rows) * q_ld + (head * group + r / p->rows) * d;
-            if (seen > 0) be->kv_mix(scores + r * n + at, values, s->dtype, seen, d, y, at > 0);
+            if (seen > 0) mix(be, s, scores + r * n + at, values, seen, y, at > 0);
         }
     }
     for (int64_t r = 0; r < queries; r++)
@@ -78,13 +116,12 @@ static fs_tensor *widened(const cached *a, const fs_kv_part *p, bool values, int
     const fs_kv_cache *s = p->cache;
     const int64_t n = s->length + p->rows;
     fs_tensor *t = fs_new_3d(a->op->c, n, a->heads_kv, a->d);
-    const size_t size = fs_dtype_size(s->dtype);
     if (!t) return NULL;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t head = 0; head < a->heads_kv; head++)
         for (int64_t at = 0; at < n; at++)
-            a->op->c->backend->to_f32((const char *)fs_kv_rows(s, a->layer, values, head, at / FS_KV_BLOCK) + (size_t)(at % FS_KV_BLOCK * a->d) * size,
-                                      s->dtype, fs_f32(t) + (at * a->heads_kv + head) * a->d, a->d);
+            load_row(a->op->c->backend, s, fs_kv_rows(s, a->layer, values, head, at / FS_KV_BLOCK), at % FS_KV_BLOCK,
+                     fs_f32(t) + (at * a->heads_kv + head) * a->d);
     return t;
 }
 
@@ -143,7 +180,7 @@ fs_tensor *fs_attention_cached(fs_exec *c, const fs_tensor *q, const fs_tensor *
         const fs_kv_cache *s = parts[i].cache;
         rows += parts[i].rows;
         fits = parts[i].rows > 0 && s->length + parts[i].rows <= s->capacity && layer >= 0 && layer < s->layers && s->heads == k->shape[1] &&
-               s->d == k->shape[2];
+               s->d == k->shape[2] && (s->dtype != FS_DTYPE_Q8_0 || s->d % 32 == 0);
     }
     if (!fits || rows != q->shape[0])
         return fs_op_misuse(&op, "q %s, k %s, v %s do not fit %zu caches with %" PRId64 " new rows in all", fs_op_describe(q).text,

@@ -96,7 +96,46 @@ static void check_cache(const fs_backend *be) {
         free(wide), free(q), free(p), free(scores), free(y), free(rows);
     }
 }
-static void test_cache(void **state) { (void)state, for_tables(check_cache); }
+static void check_cache_q8(const fs_backend *be) {
+    fs_rng r = fs_rng_seed(32);
+    for (int round = 0; round < 40; round++) {
+        const int64_t n = pick(&r, 1, 150), groups = pick(&r, 1, 6), d = 32 * groups;
+        float *q = random_floats(&r, d), *p = random_floats(&r, n), *scores = random_floats(&r, n + 1), *y = random_floats(&r, d + 1), *scales = random_floats(&r, n * groups);
+        int8_t *rows = fs_alloc((size_t)(n * d), 1);
+        for (int64_t i = 0; i < n * d; i++) rows[i] = (int8_t)pick(&r, -127, 127);
+        const float behind = scores[n], after = y[d];
+        float alone;
+        be->kv_dots_q8(q, rows, scales, n, d, scores);
+        for (int64_t j = 0; j < n; j++) {
+            double want = 0, terms = 0;
+            for (int64_t e = 0; e < d; e++) {
+                const double t = (double)q[e] * (double)scales[j * groups + e / 32] * rows[j * d + e];
+                want += t, terms += fabs(t);
+            }
+            assert_true(fabs((double)scores[j] - want) <= 3e-7 * (double)(d / 8 + 8) * terms + 1e-12);
+            be->kv_dots_q8(q, rows + j * d, scales + j * groups, 1, d, &alone);
+            assert_true(same(alone, scores[j]));
+        }
+        assert_true(same(scores[n], behind));
+        for (int add = 0; add < 2; add++) {
+            float *before = random_floats(&r, d);
+            memcpy(before, y, (size_t)d * sizeof *y);
+            be->kv_mix_q8(p, rows, scales, n, d, y, add);
+            for (int64_t e = 0; e < d; e++) {
+                double want = add ? (double)before[e] : 0, terms = fabs(want);
+                for (int64_t j = 0; j < n; j++) {
+                    const double t = (double)p[j] * (double)scales[j * groups + e / 32] * rows[j * d + e];
+                    want += t, terms += fabs(t);
+                }
+                assert_true(fabs((double)y[e] - want) <= 1.2e-7 * (double)(n + 2) * terms + 1e-12);
+            }
+            free(before);
+        }
+        assert_true(same(y[d], after));
+        free(q), free(p), free(scores), free(y), free(scales), free(rows);
+    }
+}
+static void test_cache(void **state) { (void)state, for_tables(check_cache), for_tables(check_cache_q8); }
 
 /* ---- choice ---- */
 

@@ -80,6 +80,21 @@ void fs_kv_mix_ref(const float *p, const void *values, fs_dtype type, int64_t n,
     }
 }
 
+void fs_kv_dots_q8_ref(const float *q, const int8_t *keys, const float *scales, int64_t n, int64_t d, float *scores) {
+    for (int64_t j = 0; j < n; j++) {
+        float sum = 0;
+        for (int64_t e = 0; e < d; e++) sum += q[e] * (scales[j * (d / 32) + e / 32] * (float)keys[j * d + e]);
+        scores[j] = sum;
+    }
+}
+void fs_kv_mix_q8_ref(const float *p, const int8_t *values, const float *scales, int64_t n, int64_t d, float *y, bool add) {
+    for (int64_t e = 0; e < d; e++) {
+        float sum = add ? y[e] : 0;
+        for (int64_t j = 0; j < n; j++) sum += p[j] * (scales[j * (d / 32) + e / 32] * (float)values[j * d + e]);
+        y[e] = sum;
+    }
+}
+
 void fs_weighted_rows_ref(const float *p, const float *v, int64_t ldv, int64_t n, int64_t d, float *y) {
     for (int64_t e0 = 0; e0 < d; e0 += LANES) {
         const int64_t lanes = fs_min_i64(LANES, d - e0);

@@ -32,6 +32,8 @@ static inline vf v_from_bf16(__m128i h) { return _mm256_castsi256_ps(_mm256_slli
 static inline vf v_load_bf16(const uint16_t *p) { return v_from_bf16(_mm_loadu_si128((const __m128i *)(const void *)p)); }
 static inline vf v_load_bf16_part(const uint16_t *p, int64_t n) { return v_from_bf16(v_load_16_part(p, n)); }
 
+static inline vf v_load_i8(const int8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p))); }
+
 static inline vf v_set(float f) { return _mm256_set1_ps(f); }
 static inline vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 static inline vf v_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }

@@ -28,6 +28,8 @@ static inline vf v_from_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli
 static inline vf v_load_bf16(const uint16_t *p) { return v_from_bf16(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
 static inline vf v_load_bf16_part(const uint16_t *p, int64_t n) { return v_from_bf16(_mm256_maskz_loadu_epi16(v_mask(n), p)); }
 
+static inline vf v_load_i8(const int8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p))); }
+
 static inline vf v_set(float f) { return _mm512_set1_ps(f); }
 static inline vf v_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 static inline vf v_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }

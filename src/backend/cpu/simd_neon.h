@@ -47,6 +47,11 @@ static inline vf v_load_f16_part(const uint16_t *p, int64_t n) { return v_from_f
 static inline vf v_load_bf16(const uint16_t *p) { return v_from_bf16(vld1q_u16(p)); }
 static inline vf v_load_bf16_part(const uint16_t *p, int64_t n) { return v_from_bf16(v_load_16_part(p, n)); }
 
+static inline vf v_load_i8(const int8_t *p) {
+    const int16x8_t h = vmovl_s8(vld1_s8(p));
+    return (vf){vcvtq_f32_s32(vmovl_s16(vget_low_s16(h))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(h)))};
+}
+
 static inline vf v_set(float f) { return (vf){vdupq_n_f32(f), vdupq_n_f32(f)}; }
 static inline vf v_add(vf a, vf b) { return (vf){vaddq_f32(a.lo, b.lo), vaddq_f32(a.hi, b.hi)}; }
 static inline vf v_sub(vf a, vf b) { return (vf){vsubq_f32(a.lo, b.lo), vsubq_f32(a.hi, b.hi)}; }
