@@ -99,8 +99,9 @@ static json_t *number_or_null(double x) { return x > 0 ? json_real(x) : json_nul
 static json_t *row_json(const char *name, fs_bench_row *row, int64_t peak) {
     static const char *const roof_names[] = {NULL, "read", "int8", "f32"};
     if (!row->runs) return json_pack("{s:s, s:s}", "stage", name, "skipped", row->skipped);
-    qsort(row->seconds, (size_t)row->runs, sizeof *row->seconds, by_value);
     const int n = row->runs;
+    qsort(row->seconds, (size_t)n, sizeof *row->seconds, by_value);
+    qsort(row->shares, (size_t)n, sizeof *row->shares, by_value);
     const double median = n % 2 ? row->seconds[n / 2] : (row->seconds[n / 2 - 1] + row->seconds[n / 2]) / 2;
     json_t *j = json_pack("{s:s, s:s, s:i, s:{s:f, s:f, s:f}}", "stage", name, "what", row->what, "runs", n, "seconds", "median", median, "min", row->seconds[0], "max",
                           row->seconds[n - 1]);
@@ -109,7 +110,7 @@ static json_t *row_json(const char *name, fs_bench_row *row, int64_t peak) {
     json_object_set_new(j, "gb_per_second", number_or_null(row->bytes / median / 1e9));
     json_object_set_new(j, "gop_per_second", number_or_null(row->ops / median / 1e9));
     json_object_set_new(j, "roof", row->roof ? json_string(roof_names[row->roof]) : json_null());
-    json_object_set_new(j, "share", json_null()); /* filled when the roofs are known for good */
+    json_object_set_new(j, "share", number_or_null(row->shares[n / 2])); /* the others' when the roofs are known for good */
     json_object_set_new(j, "peak_bytes", json_integer(peak));
     if (row->parts) json_object_set(j, "parts", row->parts);
     return j;
@@ -120,9 +121,8 @@ static void add_shares(json_t *rows, const fs_roofs *r) {
     json_t *e;
     json_array_foreach(rows, i, e) {
         const char *roof = json_string_value(json_object_get(e, "roof"));
-        const bool read = roof && strcmp(roof, "read") == 0;
-        const double top = !roof ? 0 : read ? r->read : strcmp(roof, "int8") == 0 ? r->int8 : r->f32;
-        const double reached = json_real_value(json_object_get(e, read ? "gb_per_second" : "gop_per_second")) * 1e9;
+        const double top = !roof || strcmp(roof, "read") == 0 ? 0 : strcmp(roof, "int8") == 0 ? r->int8 : r->f32; /* reading has its own already */
+        const double reached = json_real_value(json_object_get(e, "gop_per_second")) * 1e9;
         if (top > 0 && reached > 0) json_object_set_new(e, "share", json_real(reached / top));
     }
 }

@@ -18,11 +18,13 @@ enum { FS_BENCH_MAX_RUNS = 1000 };
 
 typedef enum fs_bench_roof { FS_BENCH_NO_ROOF = 0, FS_BENCH_READ, FS_BENCH_INT8, FS_BENCH_F32 } fs_bench_roof;
 
-/* One stage's measurement. What a run does is in tokens, bytes (of weights that it reads) and ops; 0 = not stated. */
+/* One stage's measurement. What a run does is in tokens, bytes (of weights, and of the key/value cache where one token at a time is
+ * written) and ops; 0 = not stated. */
 typedef struct fs_bench_row {
     char what[200], skipped[300];
     int runs;
     double seconds[FS_BENCH_MAX_RUNS];
+    double shares[FS_BENCH_MAX_RUNS]; /* of the reading roof, measured beside each run; only where that is the roof */
     double tokens, bytes, ops;
     fs_bench_roof roof; /* what limits it */
     json_t *parts;      /* of a picture; owned */

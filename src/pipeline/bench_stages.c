@@ -21,15 +21,20 @@ typedef void (*work_fn)(const job *j);
 static fs_status measure(fs_bench_run *b, const char *name, fs_bench_row *row, work_fn work, const job *j, int warm, fs_error *err) {
     for (int i = -warm; i < b->o->runs; i++) {
         const fs_arena_mark mark = fs_arena_get_mark(j->c->arena);
+        double roof = row->roof == FS_BENCH_READ && i >= 0 ? fs_roof_read(j->c) : 0;
         const double start = fs_now();
         work(j);
         const double seconds = fs_now() - start;
+        if (roof > 0) roof = (roof + fs_roof_read(j->c)) / 2; /* before and after: the run is seconds long */
         fs_arena_release(j->c->arena, mark);
         fs_status status = fs_exec_status(j->c, err);
         if (!status && j->p->vision != j->c) status = fs_exec_status(j->p->vision, err);
         if (!status && fs_cancelled(&b->opt.callbacks)) status = fs_fail(err, FS_E_CANCELLED, "stopped");
         if (status) return status;
-        if (i >= 0) row->seconds[row->runs++] = seconds;
+        if (i >= 0) {
+            row->shares[row->runs] = roof > 0 ? row->bytes / seconds / roof : 0;
+            row->seconds[row->runs++] = seconds;
+        }
         fs_progress(&b->opt.callbacks, name, fs_max_i64(0, i + 1), b->o->runs);
     }
     return FS_OK;
@@ -147,7 +152,7 @@ fs_status fs_bench_mask(fs_bench_run *b, fs_bench_row *row, fs_error *err) {
 static fs_status blank_state(fs_bench_run *b, const fs_stage_parts *p, int64_t length, int64_t room, fs_llama_state *out, fs_error *err) {
     fs_status status = fs_llama_state_create(p->llama, fs_kv_type(p->exec, p->llama, &b->opt), length + room, out, err);
     if (!status) status = fs_kv_reserve(out, length + room, err);
-    const size_t block = (size_t)(out->layers * 2 * out->heads * FS_KV_BLOCK * out->d) * fs_dtype_size(out->dtype);
+    const size_t block = FS_KV_BLOCK * (size_t)fs_kv_token_bytes(out->dtype, out->layers, out->heads, out->d);
     for (int64_t i = 0; !status && i < out->capacity / FS_KV_BLOCK; i++) memset(out->blocks[i], 0, block);
     if (!status) out->length = length;
     return status;
@@ -179,7 +184,8 @@ static fs_status decode(fs_bench_run *b, fs_bench_row *row, int sequences, fs_er
     const int64_t steps = fs_min_i64(b->o->tokens, DECODE_TOKENS), before = b->o->prompt_tokens;
     const fs_llama_config *g = &p.llama->config;
     const double weights = fs_bench_llama_bytes(p.llama);
-    const double cache = (double)(sequences * (before + steps)) * (double)fs_kv_token_bytes(fs_kv_type(p.exec, p.llama, &b->opt), g->layers, g->kv_heads, g->hidden / g->heads);
+    const double token = (double)fs_kv_token_bytes(fs_kv_type(p.exec, p.llama, &b->opt), g->layers, g->kv_heads, g->hidden / g->heads);
+    const double cache = (double)(sequences * (before + steps)) * token;
     const int64_t room = fs_memory_available();
     const double have = (double)fs_bench_resident(), missing = cache + (weights > have ? weights - have : 0); /* an earlier stage may have read them */
     if (sequences > 1 && room >= 0 && missing > (double)room) {
@@ -191,7 +197,7 @@ static fs_status decode(fs_bench_run *b, fs_bench_row *row, int sequences, fs_er
     for (int k = 0; k < sequences && !status; k++) status = blank_state(b, &p, before, steps, &states[k], err);
     snprintf(row->what, sizeof row->what, "%s, %" PRId64 " tokens behind %" PRId64 "%s", model_name(b), steps, before, sequences > 1 ? ", of each of eight answers" : "");
     row->tokens = (double)(steps * sequences);
-    row->bytes = weights * (double)steps;
+    row->bytes = (double)steps * (weights + (double)sequences * token * ((double)before + (double)(steps + 1) / 2));
     row->ops = fs_bench_llama_ops(p.llama, steps, before, steps) * sequences;
     row->roof = FS_BENCH_READ;
     const job first = {.p = &p, .c = p.exec, .tokens = 1, .before = before, .states = states};

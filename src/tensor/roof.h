@@ -15,4 +15,8 @@ typedef struct fs_roofs {
  * the best of both counts, as befits a roof. */
 fs_status fs_roofs_measure(const fs_exec *x, fs_roofs *roofs, fs_error *err);
 
+/* Bytes a second right now, from 200 MB. What memory gives changes with what others do on the same hardware: a figure of one second belongs beside
+ * the roof of the same second. 0 if it cannot be measured. */
+double fs_roof_read(const fs_exec *x);
+
 #endif
