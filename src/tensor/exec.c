@@ -114,11 +114,17 @@ bool fs_op_needs_vector(const fs_op *op, const fs_tensor *t, int64_t count, cons
     return false;
 }
 
-fs_tensor *fs_op_result(const fs_op *op, int ndim, const int64_t *shape) { return fs_new(op->c, ndim, shape); }
+fs_tensor *fs_op_result(const fs_op *op, int ndim, const int64_t *shape) {
+    fs_tensor *t = fs_new(op->c, ndim, shape);
+    fs_tape_record(op, t, false);
+    return t;
+}
 
 fs_tensor *fs_op_view(const fs_op *op, int ndim, const int64_t *shape, void *data) {
     fs_tensor *t = fs_wrap(op->c, op->in[0]->dtype, ndim, shape, data);
-    if (t) t->name = op->in[0]->name;
+    if (!t) return NULL;
+    t->name = op->in[0]->name;
+    fs_tape_record(op, t, false);
     return t;
 }
 

@@ -4,12 +4,17 @@
 
 #include "backend/backend.h"
 #include "tensor/ops.h"
+#include "tensor/tape.h"
 
-/* The inputs of one call, as a tape will want them. Optional inputs may be NULL. */
+/* One call as a tape wants it: the inputs (optional ones may be NULL), the backward pass, and what that needs beside inputs and output, which
+ * is copied when the result is made. */
 typedef struct fs_op {
     fs_exec *c;
     const char *name;
-    const fs_tensor *in[6];
+    const fs_tensor *in[FS_OP_INPUTS];
+    fs_backward_fn backward;
+    const void *params;
+    size_t params_size;
 } fs_op;
 
 /* True if the operator may run: the context has no error and the first `required` inputs are there (a NULL input is the result of an
@@ -25,6 +30,9 @@ bool fs_op_needs_vector(const fs_op *op, const fs_tensor *t, int64_t count, cons
 /* Every result is created here, so a tape has one place to record: a new F32 tensor, or another view of in[0]'s data. */
 fs_tensor *fs_op_result(const fs_op *op, int ndim, const int64_t *shape);
 fs_tensor *fs_op_view(const fs_op *op, int ndim, const int64_t *shape, void *data);
+
+/* Records `out` if there is a tape and an input wants a gradient (or `always`). fs_op_result and fs_op_view do it. */
+void fs_tape_record(const fs_op *op, fs_tensor *out, bool always);
 
 /* Scratch for the rest of the call; the operator takes the arena's mark after its result and releases to it at the end. NULL (and the
  * error set) when out of memory. */

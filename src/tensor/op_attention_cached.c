@@ -171,7 +171,7 @@ static bool run(const cached *a) {
 
 fs_tensor *fs_attention_cached(fs_exec *c, const fs_tensor *q, const fs_tensor *k, const fs_tensor *v, const fs_kv_part *parts, size_t n_parts,
                                int64_t layer, float scale) {
-    const fs_op op = {c, "attention_cached", {q, k, v}};
+    const fs_op op = {.c = c, .name = "attention_cached", .in = {q, k, v}};
     if (!fs_op_ready(&op, 3) || !fs_op_needs_f32(&op, 0) || !fs_op_needs_f32(&op, 1) || !fs_op_needs_f32(&op, 2)) return NULL;
     int64_t rows = 0;
     bool fits = q->ndim == 3 && k->ndim == 3 && v->ndim == 3 && q->shape[0] == k->shape[0] && k->shape[0] == v->shape[0] && k->shape[1] > 0 &&

@@ -102,13 +102,13 @@ static bool check_conv(const fs_op *op, int stride, int pad) {
 }
 
 fs_tensor *fs_conv2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride, int pad) {
-    const fs_op op = {c, "conv2d", {x, w, b}};
+    const fs_op op = {.c = c, .name = "conv2d", .in = {x, w, b}};
     return check_conv(&op, stride, pad) ? convolve(&op, stride, pad, (fs_finish){0}, NULL) : NULL;
 }
 
 fs_tensor *fs_conv2d_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_batch *norm, int stride, int pad, const fs_tensor *residual,
                           bool relu) {
-    const fs_op op = {c, "conv2d_norm", {x, w, NULL, norm->mean, norm->var, residual}};
+    const fs_op op = {.c = c, .name = "conv2d_norm", .in = {x, w, NULL, norm->mean, norm->var, residual}};
     if (!check_conv(&op, stride, pad)) return NULL;
     const int64_t n = w->shape[0];
     if (!norm->w || !norm->b || !norm->mean || !norm->var) return fs_op_misuse(&op, "a batch norm of four tensors is needed");
@@ -139,7 +139,7 @@ static void gather_row(const spread *s, int64_t channel, int64_t oy, float bias,
 }
 
 fs_tensor *fs_conv_transpose2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride) {
-    const fs_op op = {c, "conv_transpose2d", {x, w, b}};
+    const fs_op op = {.c = c, .name = "conv_transpose2d", .in = {x, w, b}};
     if (!fs_op_ready(&op, 2) || !fs_op_needs_f32(&op, 0)) return NULL;
     if (x->ndim != 3 || w->ndim != 4 || !fs_is_float(w->dtype) || x->shape[0] != w->shape[0] || stride < 1 || fs_tensor_count(x) < 1 ||
         fs_tensor_count(w) < 1)

@@ -1,6 +1,7 @@
 /* Elementwise operators. Work goes in chunks that stay in the first-level cache, so an operator made of several steps (each rounded to
  * the precision where the original rounds, as quick GELU and SiLU * up are) costs one pass over memory. */
 #include <inttypes.h>
+#include <math.h>
 
 #include "tensor/op.h"
 
@@ -112,16 +113,118 @@ static void silu_mul_chunk(const job *j, int64_t at, int64_t n) {
     j->be->round(y, n, j->precision);
 }
 
-fs_tensor *fs_add(fs_exec *c, const fs_tensor *a, const fs_tensor *b) { return binary(&(fs_op){c, "add", {a, b}}, add_chunk); }
-fs_tensor *fs_mul(fs_exec *c, const fs_tensor *a, const fs_tensor *b) { return binary(&(fs_op){c, "mul", {a, b}}, mul_chunk); }
-fs_tensor *fs_scale(fs_exec *c, const fs_tensor *x, float factor) { return unary(&(fs_op){c, "scale", {x}}, factor, scale_chunk); }
-fs_tensor *fs_relu(fs_exec *c, const fs_tensor *x) { return unary(&(fs_op){c, "relu", {x}}, 0, relu_chunk); }
-fs_tensor *fs_gelu(fs_exec *c, const fs_tensor *x) { return unary(&(fs_op){c, "gelu", {x}}, 0, gelu_chunk); }
-fs_tensor *fs_silu(fs_exec *c, const fs_tensor *x) { return unary(&(fs_op){c, "silu", {x}}, 0, silu_chunk); }
-fs_tensor *fs_quick_gelu(fs_exec *c, const fs_tensor *x) { return unary(&(fs_op){c, "quick_gelu", {x}}, 0, quick_gelu_chunk); }
+/* ---- backward: y's gradient times the derivative, which is taken at the input ---- */
+
+typedef struct back {
+    const float *dy, *x, *other; /* x: the operator's first input; other: the second */
+    float *dx;
+    float factor;
+} back;
+
+/* dx += the chain rule of one input of the operator's own shape, all threads. */
+static void back_chunks(fs_exec *c, const back *b, int64_t count, void (*fn)(const back *b, int64_t at, int64_t n)) {
+    const fs_op op = {.c = c, .name = "backward"};
+    const int64_t chunks = (count + CHUNK - 1) / CHUNK;
+    const int threads = fs_op_threads(&op, 4 * count);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < chunks; i++) fn(b, i * CHUNK, fs_min_i64(CHUNK, count - i * CHUNK));
+}
+
+static void pass_back(const back *b, int64_t at, int64_t n) {
+    for (int64_t i = at; i < at + n; i++) b->dx[i] += b->dy[i];
+}
+static void scale_back(const back *b, int64_t at, int64_t n) {
+    for (int64_t i = at; i < at + n; i++) b->dx[i] += b->dy[i] * b->factor;
+}
+static void relu_back(const back *b, int64_t at, int64_t n) {
+    for (int64_t i = at; i < at + n; i++) b->dx[i] += b->x[i] > 0.0f ? b->dy[i] : 0.0f;
+}
+/* x Phi(x): Phi(x) + x phi(x) */
+static void gelu_back(const back *b, int64_t at, int64_t n) {
+    for (int64_t i = at; i < at + n; i++) {
+        const double x = (double)b->x[i], cdf = 0.5 * erfc(-x * 0.70710678118654752), density = exp(-0.5 * x * x) * 0.39894228040143268;
+        b->dx[i] += b->dy[i] * (float)(cdf + x * density);
+    }
+}
+/* x s(a x), s the logistic function: s + a x s (1 - s). a = 1: SiLU; 1.702: quick GELU */
+static void logistic_back(const back *b, int64_t at, int64_t n) {
+    for (int64_t i = at; i < at + n; i++) {
+        const float ax = b->factor * b->x[i], s = 1.0f / (1.0f + expf(-ax));
+        b->dx[i] += b->dy[i] * (s + ax * s * (1.0f - s));
+    }
+}
+
+/* Into `to`, whose values repeat along dy: sums over the repeats, weighted with `by` [count] if that is there. Threads divide the columns. */
+static void sum_repeats(fs_exec *c, const float *dy, const float *by, int64_t count, float *to, int64_t repeat) {
+    const fs_op op = {.c = c, .name = "backward"};
+    const int threads = fs_op_threads(&op, count);
+    const int64_t share = (repeat + threads - 1) / threads;
+#pragma omp parallel for schedule(static, 1) num_threads(threads)
+    for (int t = 0; t < threads; t++)
+        for (int64_t row = 0; row < count; row += repeat)
+            for (int64_t j = t * share; j < fs_min_i64(repeat, (t + 1) * share); j++) to[j] += dy[row + j] * (by ? by[row + j] : 1.0f);
+}
+
+static void add_backward(fs_exec *c, const fs_tape_node *n) {
+    float *da = fs_grad(c, n->in[0]), *db = fs_grad(c, n->in[1]);
+    if (da) back_chunks(c, &(back){.dy = n->grad, .dx = da}, n->count, pass_back);
+    if (db) sum_repeats(c, n->grad, NULL, n->count, db, fs_tensor_count(n->in[1]));
+}
+static void mul_backward(fs_exec *c, const fs_tape_node *n) {
+    const fs_op op = {.c = c, .name = "mul"};
+    float *da = fs_grad(c, n->in[0]), *db = fs_grad(c, n->in[1]);
+    const int64_t repeat = fs_tensor_count(n->in[1]);
+    const float *b = da ? fs_op_values(&op, n->in[1]) : NULL;
+    for (int64_t row = 0; b && row < n->count; row += repeat)
+        for (int64_t j = 0; j < repeat; j++) da[row + j] += n->grad[row + j] * b[j];
+    if (db) sum_repeats(c, n->grad, fs_f32(n->in[0]), n->count, db, repeat);
+}
+static void scale_backward(fs_exec *c, const fs_tape_node *n) {
+    back_chunks(c, &(back){.dy = n->grad, .dx = fs_grad(c, n->in[0]), .factor = *(const float *)n->params}, n->count, scale_back);
+}
+static void relu_backward(fs_exec *c, const fs_tape_node *n) {
+    back_chunks(c, &(back){.dy = n->grad, .x = fs_f32(n->in[0]), .dx = fs_grad(c, n->in[0])}, n->count, relu_back);
+}
+static void gelu_backward(fs_exec *c, const fs_tape_node *n) {
+    back_chunks(c, &(back){.dy = n->grad, .x = fs_f32(n->in[0]), .dx = fs_grad(c, n->in[0])}, n->count, gelu_back);
+}
+static void silu_backward(fs_exec *c, const fs_tape_node *n) {
+    back_chunks(c, &(back){.dy = n->grad, .x = fs_f32(n->in[0]), .dx = fs_grad(c, n->in[0]), .factor = 1.0f}, n->count, logistic_back);
+}
+static void quick_gelu_backward(fs_exec *c, const fs_tape_node *n) {
+    back_chunks(c, &(back){.dy = n->grad, .x = fs_f32(n->in[0]), .dx = fs_grad(c, n->in[0]), .factor = 1.702f}, n->count, logistic_back);
+}
+
+#define OP(title, ...) &(fs_op){.c = c, .name = #title, .in = {__VA_ARGS__}, .backward = title##_backward}
+fs_tensor *fs_add(fs_exec *c, const fs_tensor *a, const fs_tensor *b) { return binary(OP(add, a, b), add_chunk); }
+fs_tensor *fs_mul(fs_exec *c, const fs_tensor *a, const fs_tensor *b) { return binary(OP(mul, a, b), mul_chunk); }
+fs_tensor *fs_relu(fs_exec *c, const fs_tensor *x) { return unary(OP(relu, x), 0, relu_chunk); }
+fs_tensor *fs_gelu(fs_exec *c, const fs_tensor *x) { return unary(OP(gelu, x), 0, gelu_chunk); }
+fs_tensor *fs_silu(fs_exec *c, const fs_tensor *x) { return unary(OP(silu, x), 0, silu_chunk); }
+fs_tensor *fs_quick_gelu(fs_exec *c, const fs_tensor *x) { return unary(OP(quick_gelu, x), 0, quick_gelu_chunk); }
+fs_tensor *fs_scale(fs_exec *c, const fs_tensor *x, float factor) {
+    return unary(&(fs_op){.c = c, .name = "scale", .in = {x}, .backward = scale_backward, .params = &factor, .params_size = sizeof factor}, factor,
+                 scale_chunk);
+}
+
+/* silu(gate) up */
+static void gate_back(const back *b, int64_t at, int64_t n) {
+    for (int64_t i = at; i < at + n; i++) {
+        const float s = 1.0f / (1.0f + expf(-b->x[i]));
+        b->dx[i] += b->dy[i] * b->other[i] * (s + b->x[i] * s * (1.0f - s));
+    }
+}
+static void up_back(const back *b, int64_t at, int64_t n) {
+    for (int64_t i = at; i < at + n; i++) b->dx[i] += b->dy[i] * b->x[i] / (1.0f + expf(-b->x[i]));
+}
+static void silu_mul_backward(fs_exec *c, const fs_tape_node *n) {
+    back b = {.dy = n->grad, .x = fs_f32(n->in[0]), .other = fs_f32(n->in[1])};
+    if ((b.dx = fs_grad(c, n->in[0]))) back_chunks(c, &b, n->count, gate_back);
+    if ((b.dx = fs_grad(c, n->in[1]))) back_chunks(c, &b, n->count, up_back);
+}
 
 fs_tensor *fs_silu_mul(fs_exec *c, const fs_tensor *gate, const fs_tensor *up) {
-    const fs_op op = {c, "silu_mul", {gate, up}};
+    const fs_op op = {.c = c, .name = "silu_mul", .in = {gate, up}, .backward = silu_mul_backward};
     if (!fs_op_ready(&op, 2) || !fs_op_needs_f32(&op, 0) || !fs_op_needs_f32(&op, 1)) return NULL;
     if (fs_tensor_count(gate) != fs_tensor_count(up) || !broadcasts(gate, up))
         return fs_op_misuse(&op, "gate %s and up %s differ", fs_op_describe(gate).text, fs_op_describe(up).text);
@@ -141,7 +244,7 @@ static int64_t first_bad(const float *x, int64_t n) {
 }
 
 bool fs_check_finite(fs_exec *c, const fs_tensor *x, const char *what) {
-    const fs_op op = {c, "check_finite", {x}};
+    const fs_op op = {.c = c, .name = "check_finite", .in = {x}};
     if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return false;
     const int64_t n = fs_tensor_count(x), chunks = (n + CHUNK - 1) / CHUNK;
     const float *values = fs_f32(x);

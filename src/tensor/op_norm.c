@@ -20,8 +20,60 @@ static bool check_rows(const fs_op *op, const fs_tensor *w, const fs_tensor *b) 
     return fs_op_needs_vector(op, w, width, "weight") && fs_op_needs_vector(op, b, width, "bias");
 }
 
+/* Backward of both row norms. With h = (x - mean) r the normalised row (mean 0 for RMSNorm), r = 1/sqrt(variance + eps) and g = dy w:
+ *     dx = r (g - mean(g) - h mean(g h)),   dw = sum of dy h over rows,   db = sum of dy over rows
+ * where RMSNorm has no mean(g). Threads divide rows for dx and columns for dw and db. */
+typedef struct norm_params { float eps; bool centred; } norm_params;
+
+static void norm_row_back(const float *x, const float *dy, const float *w, int64_t n, float mean, double r, bool centred, float *dx) {
+    double sum = 0, with_h = 0;
+    for (int64_t j = 0; j < n; j++) {
+        const double g = (double)dy[j] * (double)w[j];
+        sum += centred ? g : 0.0;
+        with_h += g * ((double)x[j] - (double)mean) * r;
+    }
+    sum /= (double)n, with_h /= (double)n;
+    for (int64_t j = 0; j < n; j++) {
+        const double h = ((double)x[j] - (double)mean) * r;
+        dx[j] += (float)(r * ((double)dy[j] * (double)w[j] - sum - h * with_h));
+    }
+}
+
+static void norm_backward(fs_exec *c, const fs_tape_node *node) {
+    const fs_op op = {.c = c, .name = node->name};
+    const norm_params *p = node->params;
+    const fs_backend *be = c->backend;
+    const fs_tensor *x = node->in[0];
+    float *dx = fs_grad(c, x), *dw = fs_grad(c, node->in[1]), *db = fs_grad(c, node->in[2]);
+    const int64_t n = width_of(x), rows = fs_tensor_count(x) / n;
+    const float *w = fs_op_values(&op, node->in[1]);
+    float *mean = fs_op_scratch(&op, rows, sizeof *mean);
+    double *r = fs_op_scratch(&op, rows, sizeof *r);
+    if (!w || !mean || !r) return;
+    const int threads = fs_op_threads(&op, rows * n * 4);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < rows; i++) {
+        const float *in = fs_f32(x) + i * n;
+        mean[i] = p->centred ? (float)(be->sum(in, n) / (double)n) : 0.0f;
+        r[i] = 1.0 / sqrt(be->sum_squares(in, mean[i], n) / (double)n + (double)p->eps);
+        if (dx) norm_row_back(in, node->grad + i * n, w, n, mean[i], r[i], p->centred, dx + i * n);
+    }
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t j = 0; j < n; j++) {
+        double sum = 0, plain = 0;
+        for (int64_t i = 0; i < rows && (dw || db); i++) {
+            const double dy = (double)node->grad[i * n + j];
+            sum += dy * ((double)fs_f32(x)[i * n + j] - (double)mean[i]) * r[i];
+            plain += dy;
+        }
+        if (dw) dw[j] += (float)sum;
+        if (db) db[j] += (float)plain;
+    }
+}
+
 fs_tensor *fs_layer_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, float eps) {
-    const fs_op op = {c, "layer_norm", {x, w, b}};
+    const norm_params p = {.eps = eps, .centred = true};
+    const fs_op op = {.c = c, .name = "layer_norm", .in = {x, w, b}, .backward = norm_backward, .params = &p, .params_size = sizeof p};
     if (!fs_op_ready(&op, 3) || !check_rows(&op, w, b)) return NULL;
     fs_tensor *y = fs_op_result(&op, x->ndim, x->shape);
     if (!y) return NULL;
@@ -47,7 +99,8 @@ fs_tensor *fs_layer_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, con
 }
 
 fs_tensor *fs_rms_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, float eps) {
-    const fs_op op = {c, "rms_norm", {x, w}};
+    const norm_params p = {.eps = eps};
+    const fs_op op = {.c = c, .name = "rms_norm", .in = {x, w}, .backward = norm_backward, .params = &p, .params_size = sizeof p};
     if (!fs_op_ready(&op, 2) || !check_rows(&op, w, NULL)) return NULL;
     fs_tensor *y = fs_op_result(&op, x->ndim, x->shape);
     if (!y) return NULL;
@@ -132,7 +185,7 @@ static bool check_channels(const fs_op *op, const fs_tensor *w, const fs_tensor 
 }
 
 fs_tensor *fs_layer_norm_2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, float eps) {
-    const fs_op op = {c, "layer_norm_2d", {x, w, b}};
+    const fs_op op = {.c = c, .name = "layer_norm_2d", .in = {x, w, b}};
     if (!fs_op_ready(&op, 3) || !check_channels(&op, w, b)) return NULL;
     fs_tensor *y = fs_op_result(&op, 3, x->shape);
     if (!y) return NULL;
@@ -173,7 +226,7 @@ bool fs_op_batch_affine(const fs_op *op, const fs_batch *norm, int64_t n, float 
 }
 
 fs_tensor *fs_group_norm(fs_exec *c, const fs_tensor *x, int groups, const fs_tensor *w, const fs_tensor *b, float eps) {
-    const fs_op op = {c, "group_norm", {x, w, b}};
+    const fs_op op = {.c = c, .name = "group_norm", .in = {x, w, b}};
     if (!fs_op_ready(&op, 3) || !check_channels(&op, w, b)) return NULL;
     if (groups < 1 || x->shape[0] % groups)
         return fs_op_misuse(&op, "%d groups do not divide the channels of %s", groups, fs_op_describe(x).text);
@@ -200,7 +253,7 @@ fs_tensor *fs_group_norm(fs_exec *c, const fs_tensor *x, int groups, const fs_te
 
 fs_tensor *fs_batch_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, const fs_tensor *mean,
                          const fs_tensor *var, float eps) {
-    const fs_op op = {c, "batch_norm", {x, w, b, mean, var}};
+    const fs_op op = {.c = c, .name = "batch_norm", .in = {x, w, b, mean, var}};
     if (!fs_op_ready(&op, 5) || !check_channels(&op, w, b) || !fs_op_needs_vector(&op, mean, x->shape[0], "mean") ||
         !fs_op_needs_vector(&op, var, x->shape[0], "variance"))
         return NULL;
@@ -220,8 +273,23 @@ fs_tensor *fs_batch_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, con
     return ok ? y : NULL;
 }
 
+/* dx = y (dy - sum of dy y) */
+static void softmax_backward(fs_exec *c, const fs_tape_node *node) {
+    const fs_op op = {.c = c, .name = "softmax"};
+    const int64_t n = width_of(node->out), rows = node->count / n;
+    float *dx = fs_grad(c, node->in[0]);
+    const int threads = fs_op_threads(&op, 2 * node->count);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < (dx ? rows : 0); i++) {
+        const float *y = fs_f32(node->out) + i * n, *dy = node->grad + i * n;
+        double sum = 0;
+        for (int64_t j = 0; j < n; j++) sum += (double)dy[j] * (double)y[j];
+        for (int64_t j = 0; j < n; j++) dx[i * n + j] += y[j] * (dy[j] - (float)sum);
+    }
+}
+
 fs_tensor *fs_softmax(fs_exec *c, const fs_tensor *x) {
-    const fs_op op = {c, "softmax", {x}};
+    const fs_op op = {.c = c, .name = "softmax", .in = {x}, .backward = softmax_backward};
     if (!fs_op_ready(&op, 1) || !check_rows(&op, NULL, NULL)) return NULL;
     fs_tensor *y = fs_op_result(&op, x->ndim, x->shape);
     if (!y) return NULL;

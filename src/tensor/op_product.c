@@ -58,20 +58,76 @@ static fs_tensor *linear(const fs_op *op, fs_act act, bool act_last) {
     return ok ? y : NULL;
 }
 
+/* ---- backward ---- */
+
+enum { SLAB_VALUES = 8 << 20 }; /* of a weight that is widened at a time: 32 MB */
+
+/* out[m, n] += a[m, k] b[k, n]; a at the strides given, b F32 rows at stride n. */
+static void add_product(const fs_op *op, int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_col, const float *b, float *out) {
+    fs_exec *c = op->c;
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+    float *product = fs_op_scratch(op, m * n, sizeof *product);
+    const fs_gemm g = {.m = m, .n = n, .k = k, .a = a, .a_type = FS_DTYPE_F32, .a_round = FS_DTYPE_F32, .a_row = a_row, .a_col = a_col,
+                       .pack = fs_gemm_pack_kn, .b = b, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32, .b_ld = n, .c = product, .ldc = n,
+                       .finish.round = FS_DTYPE_F32};
+    if (product && m && n && k && run(op, &g, false)) c->backend->add(out, product, out, m * n);
+    fs_arena_release(c->arena, mark);
+}
+
+/* Rows [begin, begin + count) of a weight of any type as f32, rounded as the forward pass sees them. */
+static void widen_rows(const fs_op *op, const fs_tensor *w, int64_t begin, int64_t count, float *out) {
+    const int64_t k = w->shape[1];
+    const int threads = fs_op_threads(op, count * k);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < count; i++) {
+        const size_t at = (size_t)((begin + i) * k);
+        if (fs_op_quantized(w)) {
+            fs_op_quantized_row(w, begin + i, out + i * k);
+            continue;
+        }
+        if (w->dtype == FS_DTYPE_F64)
+            for (int64_t j = 0; j < k; j++) out[i * k + j] = (float)((const double *)w->data)[at + (size_t)j];
+        else
+            op->c->backend->to_f32((const char *)w->data + at * fs_dtype_size(w->dtype), w->dtype, out + i * k, k);
+        op->c->backend->round(out + i * k, k, op->c->precision);
+    }
+}
+
+/* y = x w^T + b: dx = dy w, dw = dy^T x, db = the sum of dy over rows. A frozen w may be of any type, quantized ones too: the gradient flows
+ * through its numbers (QLoRA, Dettmers et al. 2023). */
+static void linear_backward(fs_exec *c, const fs_tape_node *node) {
+    const fs_op op = {.c = c, .name = "linear's backward"};
+    const fs_tensor *x = node->in[0], *w = node->in[1];
+    float *dx = fs_grad(c, x), *dw = fs_grad(c, w), *db = fs_grad(c, node->in[2]);
+    const int64_t rows = rows_of(x), n = w->shape[0], k = w->shape[1], slab = fs_max_i64(1, fs_min_i64(n, SLAB_VALUES / k));
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+    const bool plain = w->dtype == FS_DTYPE_F32 && c->precision == FS_DTYPE_F32;
+    float *wide = dx && !plain ? fs_op_scratch(&op, slab * k, sizeof *wide) : NULL;
+    if (dx && plain) add_product(&op, rows, k, n, node->grad, n, 1, fs_f32(w), dx);
+    for (int64_t begin = 0; wide && begin < n; begin += slab) {
+        const int64_t count = fs_min_i64(slab, n - begin);
+        widen_rows(&op, w, begin, count, wide);
+        add_product(&op, rows, k, count, node->grad + begin, n, 1, wide, dx);
+    }
+    fs_arena_release(c->arena, mark);
+    if (dw) add_product(&op, n, k, rows, node->grad, 1, n, fs_f32(x), dw);
+    for (int64_t i = 0; db && i < rows; i++) c->backend->add(db, node->grad + i * n, db, n);
+}
+
 fs_tensor *fs_linear(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b) {
-    return linear(&(fs_op){c, "linear", {x, w, b}}, FS_ACTIVATE_NONE, false);
+    return linear(&(fs_op){.c = c, .name = "linear", .in = {x, w, b}, .backward = linear_backward}, FS_ACTIVATE_NONE, false);
 }
 
 fs_tensor *fs_linear_gelu(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b) {
-    return linear(&(fs_op){c, "linear_gelu", {x, w, b}}, FS_ACTIVATE_GELU, false);
+    return linear(&(fs_op){.c = c, .name = "linear_gelu", .in = {x, w, b}}, FS_ACTIVATE_GELU, false);
 }
 
 fs_tensor *fs_linear_quick_gelu(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b) {
-    return linear(&(fs_op){c, "linear_quick_gelu", {x, w, b}}, FS_ACTIVATE_QUICK_GELU, false);
+    return linear(&(fs_op){.c = c, .name = "linear_quick_gelu", .in = {x, w, b}}, FS_ACTIVATE_QUICK_GELU, false);
 }
 
 fs_tensor *fs_linear_add(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, const fs_tensor *residual) {
-    const fs_op op = {c, "linear_add", {x, w, b, residual}};
+    const fs_op op = {.c = c, .name = "linear_add", .in = {x, w, b, residual}};
     if (!residual) { /* the result of an operator that failed: input 4 may not be missing here */
         if (!c->error.status) fs_exec_fail(c, FS_E_INTERNAL, "linear_add: input 4 is missing");
         return NULL;
@@ -79,8 +135,23 @@ fs_tensor *fs_linear_add(fs_exec *c, const fs_tensor *x, const fs_tensor *w, con
     return linear(&op, FS_ACTIVATE_NONE, false);
 }
 
+/* da = dy b^T, db = a^T dy */
+static void matmul_backward(fs_exec *c, const fs_tape_node *node) {
+    const fs_op op = {.c = c, .name = "matmul's backward"};
+    const fs_tensor *a = node->in[0], *b = node->in[1];
+    const int64_t m = a->shape[0], k = a->shape[1], n = b->shape[1];
+    float *da = fs_grad(c, a), *db = fs_grad(c, b);
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+    if (da) {
+        const fs_tensor *turned = fs_transpose(c, b); /* [n, k] */
+        if (turned) add_product(&op, m, k, n, node->grad, n, 1, fs_f32(turned), da);
+    }
+    fs_arena_release(c->arena, mark);
+    if (db) add_product(&op, k, n, m, fs_f32(a), 1, k, node->grad, db);
+}
+
 fs_tensor *fs_matmul(fs_exec *c, const fs_tensor *a, const fs_tensor *b) {
-    const fs_op op = {c, "matmul", {a, b}};
+    const fs_op op = {.c = c, .name = "matmul", .in = {a, b}, .backward = matmul_backward};
     if (!fs_op_ready(&op, 2) || !fs_op_needs_f32(&op, 0) || !fs_op_needs_f32(&op, 1)) return NULL;
     if (a->ndim != 2 || b->ndim != 2 || a->shape[1] != b->shape[0] || a->shape[1] < 1)
         return fs_op_misuse(&op, "%s and %s cannot be multiplied", fs_op_describe(a).text, fs_op_describe(b).text);
@@ -93,8 +164,17 @@ fs_tensor *fs_matmul(fs_exec *c, const fs_tensor *a, const fs_tensor *b) {
     return run(&op, &g, false) ? y : NULL;
 }
 
+/* Rows that were taken several times add up. params: the ids */
+static void embedding_backward(fs_exec *c, const fs_tape_node *node) {
+    const int32_t *ids = node->params;
+    const int64_t width = node->out->shape[1];
+    float *dt = fs_grad(c, node->in[0]);
+    for (int64_t i = 0; dt && i < node->out->shape[0]; i++)
+        c->backend->add(dt + ids[i] * width, node->grad + i * width, dt + ids[i] * width, width);
+}
+
 fs_tensor *fs_embedding(fs_exec *c, const int32_t *ids, int64_t n, const fs_tensor *table) {
-    const fs_op op = {c, "embedding", {table}};
+    const fs_op op = {.c = c, .name = "embedding", .in = {table}, .backward = embedding_backward, .params = ids, .params_size = (size_t)n * sizeof *ids};
     if (!fs_op_ready(&op, 1)) return NULL;
     if (table->ndim != 2 || !(fs_is_float(table->dtype) || fs_op_quantized(table)))
         return fs_op_misuse(&op, "expected a table [rows,width], found %s", fs_op_describe(table).text);

@@ -2,6 +2,7 @@
  * pos * theta^(-2j/d). Frequencies and angles are f32 as in transformers (modeling_llama.py), so large positions get its angles. */
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
 #include "tensor/op.h"
 
@@ -35,13 +36,39 @@ static void rotate_token(const job *j, int64_t token, int64_t pos, float *table)
     }
 }
 
+/* Turned back: the transpose of a rotation. */
+typedef struct rope_params { float theta; int64_t positions[]; } rope_params;
+static void rope_backward(fs_exec *c, const fs_tape_node *n) {
+    const rope_params *p = n->params;
+    const int64_t tokens = n->out->shape[0], heads = n->out->shape[1], half = n->out->shape[2] / 2;
+    float *dx = fs_grad(c, n->in[0]);
+    for (int64_t t = 0; dx && t < tokens; t++)
+        for (int64_t i = 0; i < half; i++) {
+            const float inv_freq = 1.0f / powf(p->theta, (float)(2 * i) / (float)(2 * half)), angle = (float)p->positions[t] * inv_freq;
+            const float cosine = (float)cos((double)angle), sine = (float)sin((double)angle);
+            for (int64_t h = 0; h < heads; h++) {
+                const int64_t at = (t * heads + h) * 2 * half + i;
+                dx[at] += n->grad[at] * cosine + n->grad[at + half] * sine;
+                dx[at + half] += n->grad[at + half] * cosine - n->grad[at] * sine;
+            }
+        }
+}
+
 fs_tensor *fs_rope(fs_exec *c, const fs_tensor *x, const int64_t *positions, float theta) {
-    const fs_op op = {c, "rope", {x}};
+    fs_op op = {.c = c, .name = "rope", .in = {x}, .backward = rope_backward};
     if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
     if (x->ndim != 3 || x->shape[2] < 2 || x->shape[2] % 2 || !(theta > 0.0f))
         return fs_op_misuse(&op, "expected [n,heads,even width], found %s", fs_op_describe(x).text);
     for (int64_t i = 0; i < x->shape[0]; i++)
         if (positions[i] < 0) return fs_op_misuse(&op, "position %" PRId64 " of row %" PRId64 " is below 0", positions[i], i);
+    if (c->tape && fs_wants_grad(x)) {
+        op.params_size = sizeof(rope_params) + (size_t)x->shape[0] * sizeof *positions;
+        rope_params *p = fs_op_scratch(&op, (int64_t)op.params_size, 1);
+        if (!p) return NULL;
+        p->theta = theta;
+        memcpy(p->positions, positions, (size_t)x->shape[0] * sizeof *positions);
+        op.params = p;
+    }
     fs_tensor *y = fs_op_result(&op, 3, x->shape);
     if (!y) return NULL;
     const int64_t tokens = x->shape[0], d = x->shape[2], half = d / 2;
@@ -62,8 +89,18 @@ fs_tensor *fs_rope(fs_exec *c, const fs_tensor *x, const int64_t *positions, flo
     return ok ? y : NULL;
 }
 
+static void halves_backward(fs_exec *c, const fs_tape_node *n) {
+    const int64_t half = n->out->shape[2] / 2;
+    float *dx = fs_grad(c, n->in[0]);
+    for (int64_t r = 0; dx && r < n->count / (2 * half); r++)
+        for (int64_t i = 0; i < half; i++) {
+            dx[r * 2 * half + 2 * i] += n->grad[r * 2 * half + i];
+            dx[r * 2 * half + 2 * i + 1] += n->grad[r * 2 * half + half + i];
+        }
+}
+
 fs_tensor *fs_halves_from_pairs(fs_exec *c, const fs_tensor *x) {
-    const fs_op op = {c, "halves_from_pairs", {x}};
+    const fs_op op = {.c = c, .name = "halves_from_pairs", .in = {x}, .backward = halves_backward};
     if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
     if (x->ndim != 3 || x->shape[2] % 2) return fs_op_misuse(&op, "expected [n,heads,even width], found %s", fs_op_describe(x).text);
     fs_tensor *y = fs_op_result(&op, 3, x->shape);

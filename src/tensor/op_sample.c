@@ -41,7 +41,7 @@ static void pool_row(const float *map, int64_t w, int64_t y0, int64_t y1, int ke
 }
 
 fs_tensor *fs_max_pool2d(fs_exec *c, const fs_tensor *x, int kernel, int stride, int pad) {
-    const fs_op op = {c, "max_pool2d", {x}};
+    const fs_op op = {.c = c, .name = "max_pool2d", .in = {x}};
     if (!fs_op_ready(&op, 1) || !check_map(&op)) return NULL;
     const int64_t h = x->shape[1], w = x->shape[2];
     if (kernel < 1 || stride < 1 || pad < 0 || pad > kernel / 2 || h + 2 * pad < kernel || w + 2 * pad < kernel)
@@ -61,7 +61,7 @@ fs_tensor *fs_max_pool2d(fs_exec *c, const fs_tensor *x, int kernel, int stride,
 }
 
 fs_tensor *fs_mean_hw(fs_exec *c, const fs_tensor *x) {
-    const fs_op op = {c, "mean_hw", {x}};
+    const fs_op op = {.c = c, .name = "mean_hw", .in = {x}};
     if (!fs_op_ready(&op, 1) || !check_map(&op)) return NULL;
     fs_tensor *y = fs_op_result(&op, 1, (const int64_t[]){x->shape[0]});
     if (!y) return NULL;
@@ -93,7 +93,7 @@ static tap axis_tap(int64_t at, int64_t in, int64_t out, bool align_corners) {
 }
 
 fs_tensor *fs_resize_bilinear(fs_exec *c, const fs_tensor *x, int64_t h, int64_t w, bool align_corners, bool round) {
-    const fs_op op = {c, "resize_bilinear", {x}};
+    const fs_op op = {.c = c, .name = "resize_bilinear", .in = {x}};
     if (!fs_op_ready(&op, 1) || !check_map(&op)) return NULL;
     if (h < 1 || w < 1) return fs_op_misuse(&op, "cannot resize to %" PRId64 " x %" PRId64, h, w);
     fs_tensor *y = fs_op_result(&op, 3, (const int64_t[]){x->shape[0], h, w});
@@ -151,7 +151,7 @@ static void roi_channel(const float *map, int64_t h, int64_t w, const roi *r, in
 }
 
 fs_tensor *fs_roi_align(fs_exec *c, const fs_tensor *x, const float *boxes, int64_t n, float spatial_scale, int out, int sampling_ratio) {
-    const fs_op op = {c, "roi_align", {x}};
+    const fs_op op = {.c = c, .name = "roi_align", .in = {x}};
     if (!fs_op_ready(&op, 1) || !check_map(&op)) return NULL;
     if (n < 0 || out < 1 || sampling_ratio < 0)
         return fs_op_misuse(&op, "%" PRId64 " boxes, output %d, sampling ratio %d make no sense", n, out, sampling_ratio);

@@ -5,8 +5,14 @@
 
 #include "tensor/op.h"
 
+/* dx += dy: the same values in the same order */
+static void same_backward(fs_exec *c, const fs_tape_node *n) {
+    float *dx = fs_grad(c, n->in[0]);
+    if (dx) c->backend->add(dx, n->grad, dx, n->count);
+}
+
 fs_tensor *fs_reshape(fs_exec *c, const fs_tensor *x, int ndim, const int64_t *shape) {
-    const fs_op op = {c, "reshape", {x}};
+    const fs_op op = {.c = c, .name = "reshape", .in = {x}, .backward = same_backward};
     if (!fs_op_ready(&op, 1)) return NULL;
     int64_t count;
     if (!fs_shape_count(ndim, shape, &count) || count != fs_tensor_count(x))
@@ -21,8 +27,14 @@ static int64_t row_count(const fs_tensor *x) {
     return n;
 }
 
+static void rows_backward(fs_exec *c, const fs_tape_node *n) {
+    float *dx = fs_grad(c, n->in[0]);
+    if (dx) dx += *(const int64_t *)n->params * row_count(n->in[0]);
+    if (dx) c->backend->add(dx, n->grad, dx, n->count);
+}
+
 fs_tensor *fs_rows(fs_exec *c, const fs_tensor *x, int64_t begin, int64_t end) {
-    const fs_op op = {c, "rows", {x}};
+    const fs_op op = {.c = c, .name = "rows", .in = {x}, .backward = rows_backward, .params = &begin, .params_size = sizeof begin};
     if (!fs_op_ready(&op, 1)) return NULL;
     if (x->ndim < 1 || begin < 0 || end < begin || end > x->shape[0])
         return fs_op_misuse(&op, "no rows %" PRId64 "..%" PRId64 " in %s", begin, end, fs_op_describe(x).text);
@@ -32,8 +44,15 @@ fs_tensor *fs_rows(fs_exec *c, const fs_tensor *x, int64_t begin, int64_t end) {
     return fs_op_view(&op, x->ndim, shape, (char *)x->data + (size_t)(begin * row_count(x)) * fs_dtype_size(x->dtype));
 }
 
+static void columns_backward(fs_exec *c, const fs_tape_node *n) {
+    const fs_tensor *x = n->in[0];
+    const int64_t begin = *(const int64_t *)n->params, width = x->shape[x->ndim - 1], take = n->out->shape[x->ndim - 1];
+    float *dx = fs_grad(c, x);
+    for (int64_t i = 0; dx && take && i < n->count / take; i++) c->backend->add(dx + i * width + begin, n->grad + i * take, dx + i * width + begin, take);
+}
+
 fs_tensor *fs_columns(fs_exec *c, const fs_tensor *x, int64_t begin, int64_t end) {
-    const fs_op op = {c, "columns", {x}};
+    const fs_op op = {.c = c, .name = "columns", .in = {x}, .backward = columns_backward, .params = &begin, .params_size = sizeof begin};
     if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
     const int64_t width = x->ndim ? x->shape[x->ndim - 1] : 0;
     if (x->ndim < 1 || begin < 0 || end < begin || end > width)
@@ -52,8 +71,20 @@ fs_tensor *fs_columns(fs_exec *c, const fs_tensor *x, int64_t begin, int64_t end
     return y;
 }
 
+/* The parts, more than a node's inputs may be, in the parameters: [count][descriptor]. */
+static void concat_backward(fs_exec *c, const fs_tape_node *n) {
+    const float *dy = n->grad;
+    const fs_tensor *const *parts = n->params;
+    for (int64_t done = 0; done < n->count; parts++) {
+        const int64_t count = fs_tensor_count(*parts);
+        float *dx = fs_grad(c, *parts);
+        if (dx) c->backend->add(dx, dy + done, dx, count);
+        done += count;
+    }
+}
+
 fs_tensor *fs_concat_rows(fs_exec *c, const fs_tensor *const *parts, size_t n) {
-    fs_op op = {c, "concat_rows", {n ? parts[0] : NULL}};
+    fs_op op = {.c = c, .name = "concat_rows", .in = {n ? parts[0] : NULL}};
     if (!fs_op_ready(&op, 1)) return NULL;
     int64_t shape[FS_MAX_DIMS], rows = 0;
     memcpy(shape, parts[0]->shape, sizeof shape);
@@ -68,6 +99,11 @@ fs_tensor *fs_concat_rows(fs_exec *c, const fs_tensor *const *parts, size_t n) {
         rows += parts[i]->shape[0];
     }
     op.in[0] = parts[0];
+    for (size_t i = 0; i < n; i++)
+        if (fs_wants_grad(parts[i])) op.in[0] = parts[i]; /* one is enough to be recorded; all of them are in the parameters */
+    op.backward = concat_backward;
+    op.params = parts;
+    op.params_size = n * sizeof *parts;
     shape[0] = rows;
     fs_tensor *y = fs_op_result(&op, parts[0]->ndim, shape);
     if (!y) return NULL;
@@ -89,8 +125,15 @@ static void transpose_rows(const float *x, int64_t rows, int64_t cols, int64_t i
             for (int64_t i = i0; i < i1; i++) y[j * rows + i] = x[i * cols + j];
 }
 
+static void transpose_backward(fs_exec *c, const fs_tape_node *n) {
+    const int64_t rows = n->in[0]->shape[0], cols = row_count(n->in[0]);
+    float *dx = fs_grad(c, n->in[0]);
+    for (int64_t i = 0; dx && i < rows; i++)
+        for (int64_t j = 0; j < cols; j++) dx[i * cols + j] += n->grad[j * rows + i];
+}
+
 fs_tensor *fs_transpose(fs_exec *c, const fs_tensor *x) {
-    const fs_op op = {c, "transpose", {x}};
+    const fs_op op = {.c = c, .name = "transpose", .in = {x}, .backward = transpose_backward};
     if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
     if (x->ndim < 2) return fs_op_misuse(&op, "expected two or more dimensions, found %s", fs_op_describe(x).text);
     const int64_t rows = x->shape[0], cols = row_count(x);
@@ -105,7 +148,7 @@ fs_tensor *fs_transpose(fs_exec *c, const fs_tensor *x) {
 }
 
 fs_tensor *fs_to_f32(fs_exec *c, const fs_tensor *w) {
-    const fs_op op = {c, "to_f32", {w}};
+    const fs_op op = {.c = c, .name = "to_f32", .in = {w}, .backward = same_backward};
     if (!fs_op_ready(&op, 1)) return NULL;
     if (!fs_is_float(w->dtype)) return fs_op_misuse(&op, "expected a float type, found %s", fs_op_describe(w).text);
     fs_tensor *y = fs_op_result(&op, w->ndim, w->shape);
@@ -136,8 +179,28 @@ static void copy_window(float *grid, float *window, int64_t h, int64_t w, int64_
     }
 }
 
+/* Adds the windows' values to the grid, or the grid's to the windows. */
+static void add_windows(float *grid, float *windows, int64_t h, int64_t w, int64_t channels, int64_t win, bool to_grid) {
+    const int64_t across = (w + win - 1) / win;
+    for (int64_t y = 0; y < h; y++)
+        for (int64_t x = 0; x < w; x++) {
+            float *a = grid + (y * w + x) * channels;
+            float *b = windows + (((y / win * across + x / win) * win + y % win) * win + x % win) * channels;
+            for (int64_t i = 0; i < channels; i++) *(to_grid ? a + i : b + i) += to_grid ? b[i] : a[i];
+        }
+}
+static void partition_backward(fs_exec *c, const fs_tape_node *n) {
+    const fs_tensor *x = n->in[0];
+    float *dx = fs_grad(c, x);
+    if (dx) add_windows(dx, n->grad, x->shape[0], x->shape[1], x->shape[2], *(const int64_t *)n->params, true);
+}
+static void unpartition_backward(fs_exec *c, const fs_tape_node *n) {
+    float *dx = fs_grad(c, n->in[0]);
+    if (dx) add_windows(n->grad, dx, n->out->shape[0], n->out->shape[1], n->out->shape[2], *(const int64_t *)n->params, false);
+}
+
 fs_tensor *fs_window_partition(fs_exec *c, const fs_tensor *x, int64_t win) {
-    const fs_op op = {c, "window_partition", {x}};
+    const fs_op op = {.c = c, .name = "window_partition", .in = {x}, .backward = partition_backward, .params = &win, .params_size = sizeof win};
     if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
     if (x->ndim != 3 || win < 1)
         return fs_op_misuse(&op, "expected [h,w,C] and a window, found %s and %" PRId64, fs_op_describe(x).text, win);
@@ -153,7 +216,7 @@ fs_tensor *fs_window_partition(fs_exec *c, const fs_tensor *x, int64_t win) {
 }
 
 fs_tensor *fs_window_unpartition(fs_exec *c, const fs_tensor *x, int64_t win, int64_t h, int64_t w) {
-    const fs_op op = {c, "window_unpartition", {x}};
+    const fs_op op = {.c = c, .name = "window_unpartition", .in = {x}, .backward = unpartition_backward, .params = &win, .params_size = sizeof win};
     if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
     const int64_t across = win > 0 ? (w + win - 1) / win : 0, count = win > 0 ? (h + win - 1) / win * across : 0;
     if (x->ndim != 3 || win < 1 || h < 1 || w < 1 || x->shape[0] != count || x->shape[1] != win * win)

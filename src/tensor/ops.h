@@ -109,6 +109,15 @@ fs_tensor *fs_resize_bilinear(fs_exec *c, const fs_tensor *x, int64_t h, int64_t
 /* RoIAlign (He et al. 2017), average, aligned = true. boxes: [n][4] x0,y0,x1,y1 in input units -> [n, C, out, out]. */
 fs_tensor *fs_roi_align(fs_exec *c, const fs_tensor *x, const float *boxes, int64_t n, float spatial_scale, int out, int sampling_ratio);
 
+/* -- losses: one number, [1] -- */
+enum { FS_IGNORE = -100 }; /* a target that does not count */
+/* logits: [rows, classes], target: [rows] -> mean over the targets that count of -log softmax(logits)[target] */
+fs_tensor *fs_cross_entropy(fs_exec *c, const fs_tensor *logits, const int32_t *target);
+/* x: logits, target: as many values in 0..1 -> mean over all of them */
+fs_tensor *fs_bce_with_logits(fs_exec *c, const fs_tensor *x, const fs_tensor *target);
+/* -> 1 - (2 sum(s t) + e) / (sum(s) + sum(t) + e), s the logistic of x; sums over 1000, e = 1e-6, as the original has it */
+fs_tensor *fs_dice_loss(fs_exec *c, const fs_tensor *x, const fs_tensor *target);
+
 /* True if every value is finite; sets the context's error (FS_E_NUMERIC, naming `what`) if not. */
 bool fs_check_finite(fs_exec *c, const fs_tensor *x, const char *what);
 

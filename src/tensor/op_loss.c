@@ -1,0 +1,126 @@
+/* Losses: one number each, in f64 where it is summed. Cross entropy as transformers' LLaMA has it (mean over the targets that count), binary
+ * cross entropy and dice as LISA and GLaMM have them (Lai et al. 2024; model/GLaMM.py of the original). */
+#include <math.h>
+
+#include "tensor/op.h"
+
+static double log_sum_exp(const float *row, int64_t n) {
+    double most = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < n; j++) most = fmax(most, (double)row[j]);
+    for (int64_t j = 0; j < n; j++) sum += exp((double)row[j] - most);
+    return most + log(sum);
+}
+
+/* Per row: softmax minus the target's one, over the number of targets. params: the targets */
+static void cross_entropy_backward(fs_exec *c, const fs_tape_node *node) {
+    const fs_op op = {.c = c, .name = "cross_entropy"};
+    const fs_tensor *logits = node->in[0];
+    const int64_t rows = logits->shape[0], n = logits->shape[1];
+    const int32_t *target = node->params;
+    float *dx = fs_grad(c, logits);
+    int64_t count = 0;
+    for (int64_t i = 0; i < rows; i++) count += target[i] != FS_IGNORE;
+    const double factor = (double)node->grad[0] / (double)count;
+    const int threads = fs_op_threads(&op, rows * n * 8);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    for (int64_t i = 0; i < (dx ? rows : 0); i++) {
+        if (target[i] == FS_IGNORE) continue;
+        const float *row = fs_f32(logits) + i * n;
+        const double norm = log_sum_exp(row, n);
+        for (int64_t j = 0; j < n; j++) dx[i * n + j] += (float)(factor * (exp((double)row[j] - norm) - (j == target[i])));
+    }
+}
+
+fs_tensor *fs_cross_entropy(fs_exec *c, const fs_tensor *logits, const int32_t *target) {
+    const fs_op op = {.c = c, .name = "cross_entropy", .in = {logits}, .backward = cross_entropy_backward, .params = target,
+                      .params_size = logits && logits->ndim ? (size_t)logits->shape[0] * sizeof *target : 0};
+    if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
+    if (logits->ndim != 2) return fs_op_misuse(&op, "expected [rows,classes], found %s", fs_op_describe(logits).text);
+    const int64_t rows = logits->shape[0], n = logits->shape[1];
+    int64_t count = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        if (target[i] != FS_IGNORE && (target[i] < 0 || target[i] >= n))
+            return fs_op_misuse(&op, "target %d of row %lld is no class of %s", (int)target[i], (long long)i, fs_op_describe(logits).text);
+        count += target[i] != FS_IGNORE;
+    }
+    if (count == 0) return fs_op_misuse(&op, "no target counts; there is nothing to learn from");
+    fs_tensor *y = fs_op_result(&op, 1, (const int64_t[]){1});
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+    double *each = fs_op_scratch(&op, rows, sizeof *each), sum = 0;
+    if (!y || !each) return NULL;
+    const int threads = fs_op_threads(&op, rows * n * 8);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    for (int64_t i = 0; i < rows; i++) {
+        const float *row = fs_f32(logits) + i * n;
+        each[i] = target[i] == FS_IGNORE ? 0.0 : log_sum_exp(row, n) - (double)row[target[i]];
+    }
+    for (int64_t i = 0; i < rows; i++) sum += each[i]; /* in order, whatever the threads */
+    fs_f32(y)[0] = (float)(sum / (double)count);
+    fs_arena_release(c->arena, mark);
+    return y;
+}
+
+/* ---- masks: x [n] logits, target [n] 0 or 1 ---- */
+
+static double logistic(double x) { return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x)); }
+
+static void bce_backward(fs_exec *c, const fs_tape_node *node) {
+    const float *x = fs_f32(node->in[0]), *t = fs_f32(node->in[1]);
+    const int64_t n = fs_tensor_count(node->in[0]);
+    float *dx = fs_grad(c, node->in[0]);
+    for (int64_t i = 0; dx && i < n; i++) dx[i] += (float)((double)node->grad[0] / (double)n * (logistic((double)x[i]) - (double)t[i]));
+}
+
+fs_tensor *fs_bce_with_logits(fs_exec *c, const fs_tensor *x, const fs_tensor *target) {
+    const fs_op op = {.c = c, .name = "bce_with_logits", .in = {x, target}, .backward = bce_backward};
+    if (!fs_op_ready(&op, 2) || !fs_op_needs_f32(&op, 0) || !fs_op_needs_f32(&op, 1)) return NULL;
+    const int64_t n = fs_tensor_count(x);
+    if (n < 1 || fs_tensor_count(target) != n)
+        return fs_op_misuse(&op, "%s and target %s differ", fs_op_describe(x).text, fs_op_describe(target).text);
+    fs_tensor *y = fs_op_result(&op, 1, (const int64_t[]){1});
+    if (!y) return NULL;
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) { /* log(1 + exp(x)) - x t without overflow */
+        const double v = (double)fs_f32(x)[i];
+        sum += fmax(v, 0) - v * (double)fs_f32(target)[i] + log1p(exp(-fabs(v)));
+    }
+    fs_f32(y)[0] = (float)(sum / (double)n);
+    return y;
+}
+
+/* 1 - (2 sum(s t) / K + e) / (sum(s) / K + sum(t) / K + e), s = logistic(x) */
+enum { DICE_SCALE = 1000 };
+static const double dice_eps = 1e-6;
+
+typedef struct dice_sums { double both, s, t; } dice_sums;
+static dice_sums add_up(const fs_tensor *x, const fs_tensor *target) {
+    dice_sums d = {0, 0, 0};
+    for (int64_t i = 0; i < fs_tensor_count(x); i++) {
+        const double s = logistic((double)fs_f32(x)[i]), t = (double)fs_f32(target)[i];
+        d.both += s / DICE_SCALE * t, d.s += s / DICE_SCALE, d.t += t / DICE_SCALE;
+    }
+    return d;
+}
+
+static void dice_backward(fs_exec *c, const fs_tape_node *node) {
+    const fs_tensor *x = node->in[0], *target = node->in[1];
+    const dice_sums d = add_up(x, target);
+    const double above = 2 * d.both + dice_eps, below = d.s + d.t + dice_eps;
+    float *dx = fs_grad(c, x);
+    for (int64_t i = 0; dx && i < fs_tensor_count(x); i++) {
+        const double s = logistic((double)fs_f32(x)[i]), slope = s * (1 - s) / DICE_SCALE;
+        dx[i] -= (float)((double)node->grad[0] * slope * (2 * (double)fs_f32(target)[i] * below - above) / (below * below));
+    }
+}
+
+fs_tensor *fs_dice_loss(fs_exec *c, const fs_tensor *x, const fs_tensor *target) {
+    const fs_op op = {.c = c, .name = "dice_loss", .in = {x, target}, .backward = dice_backward};
+    if (!fs_op_ready(&op, 2) || !fs_op_needs_f32(&op, 0) || !fs_op_needs_f32(&op, 1)) return NULL;
+    if (fs_tensor_count(target) != fs_tensor_count(x))
+        return fs_op_misuse(&op, "%s and target %s differ", fs_op_describe(x).text, fs_op_describe(target).text);
+    fs_tensor *y = fs_op_result(&op, 1, (const int64_t[]){1});
+    if (!y) return NULL;
+    const dice_sums d = add_up(x, target);
+    fs_f32(y)[0] = (float)(1 - (2 * d.both + dice_eps) / (d.s + d.t + dice_eps));
+    return y;
+}

@@ -1,0 +1,90 @@
+"""Golden gradients of single operators: tests/golden/grads.safetensors, read by tests/unit/test_tape.c.
+
+For each case NAME, input k is weightgen's `input.NAME.k` times the case's spread plus its offset (float32), the gradient of the result is
+`input.NAME.seed` (1 for a loss), and `NAME.dk` is what PyTorch's autograd gives for input k, in float64, rounded once.
+
+    OPENBLAS_CORETYPE=SkylakeX python make_grad_goldens.py ../../tests/golden/grads.safetensors
+"""
+import math
+import sys
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from segment_anything.modeling.image_encoder import window_partition, window_unpartition
+from transformers.activations import QuickGELUActivation
+
+from weightgen import tensor
+
+results = {}
+
+
+def case(name, fn, *shapes, spread=1.0, offset=0.0):
+    inputs = []
+    for k, shape in enumerate(shapes):
+        scale, shift = (spread, offset) if k == 0 else (1.0, 0.0)
+        values = tensor(f"input.{name}.{k}", shape) * torch.tensor(scale) + torch.tensor(shift)
+        inputs.append(values.double().requires_grad_())
+    y = fn(*inputs)
+    seed = torch.ones(1).double().reshape(y.shape) if y.numel() == 1 else tensor(f"input.{name}.seed", tuple(y.shape)).double()
+    y.backward(seed)
+    for k, x in enumerate(inputs):
+        results[f"{name}.d{k}"] = x.grad.float()
+
+
+def rms_norm(x, w):
+    return w * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5))
+
+
+def rope(x):
+    positions, half = torch.tensor([3.0, 0, 700, 12, 5]), x.shape[-1] // 2
+    inv_freq = 1.0 / (10000.0 ** (torch.arange(0, 2 * half, 2).float() / (2 * half)))
+    angles = torch.outer(positions, inv_freq)  # float32, as transformers has it
+    cos, sin = angles.double().cos().float().double()[:, None], angles.double().sin().float().double()[:, None]
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+
+def attention(causal):
+    def run(q, k, v):
+        group = q.shape[1] // k.shape[1]
+        k, v = (t.repeat_interleave(group, 1).transpose(0, 1) for t in (k, v))
+        s = q.transpose(0, 1) @ k.transpose(1, 2) * torch.tensor(0.4).double()
+        if causal:
+            nq, nk = s.shape[1:]
+            s = s.masked_fill(torch.arange(nk)[None] > torch.arange(nq)[:, None] + nk - nq, -math.inf)
+        return (s.softmax(-1) @ v).transpose(0, 1)
+    return run
+
+
+MASK = (torch.arange(42) % 3 == 0).double().reshape(6, 7)
+
+
+def dice(x):  # model/GLaMM.py, one mask
+    s, t = x.sigmoid().flatten(), MASK.flatten()
+    return 1 - (2 * (s / 1000 * t).sum() + 1e-6) / ((s / 1000).sum() + (t / 1000).sum() + 1e-6)
+
+
+case("add_b", torch.add, (4, 5, 7), (7,))
+case("mul_b", torch.mul, (4, 5, 7), (1, 5, 7))
+case("relu", F.relu, (40, 3), spread=0.4, offset=0.5)
+case("gelu", F.gelu, (41, 70), spread=4.0)
+case("quick_gelu", QuickGELUActivation(), (5, 7), spread=4.0)
+case("silu_mul", lambda g, u: F.silu(g) * u, (5, 700), (5, 700), spread=4.0)
+case("window_partition", lambda x: window_partition(x[None], 3)[0].flatten(1, 2), (5, 4, 2))
+case("window_unpartition", lambda x: window_unpartition(x.unflatten(1, (3, 3)), 3, (6, 6), (5, 4))[0], (4, 9, 2))
+case("linear_few", F.linear, (3, 10), (7, 10), (7,))
+case("linear_many", F.linear, (2, 15, 33), (41, 33), (41,))
+case("matmul", torch.matmul, (17, 9), (9, 21))
+case("layer_norm", lambda x, w, b: F.layer_norm(x, (33,), w, b, 1e-5), (5, 33), (33,), (33,))
+case("rms_norm", rms_norm, (5, 33), (33,))
+case("softmax", lambda x: x.softmax(-1), (5, 13), spread=3.0)
+case("rope", rope, (5, 3, 8))
+case("attention_causal", attention(True), (20, 4, 6), (33, 2, 6), (33, 2, 5))
+case("attention_few", attention(True), (3, 4, 6), (9, 4, 6), (9, 4, 6))
+case("attention_all", attention(False), (20, 2, 6), (7, 2, 6), (7, 2, 6))
+case("embedding", lambda t: F.embedding(torch.tensor([2, 0, 2, 5, 2]), t), (6, 9))
+case("cross_entropy", lambda x: F.cross_entropy(x, torch.tensor([3, -100, 0, 6, -100, 3])), (6, 7), spread=3.0)
+case("bce_with_logits", lambda x: F.binary_cross_entropy_with_logits(x, MASK), (6, 7), spread=3.0)
+case("dice_loss", dice, (6, 7), spread=3.0)
+save_file(results, sys.argv[1])
