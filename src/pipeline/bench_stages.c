@@ -18,14 +18,36 @@ static fs_status skip(fs_bench_row *row, const char *why) {
 typedef struct job { const fs_stage_parts *p; fs_exec *c; int64_t tokens, before; fs_llama_state *states; fs_tensor *x; } job;
 typedef void (*work_fn)(const job *j);
 
+/* How fast this language model's weights can be read, in pieces as large as a product's share of a matrix; 0 without memory. */
+static double weights_roof(const fs_exec *c, const fs_llama *m) {
+    const size_t piece = 10 << 20;
+    fs_roof_span *spans = NULL;
+    size_t n = 0;
+    double roof = 0;
+    for (int count = 1; count >= 0; count--) { /* first how many, then which */
+        if (!count && !(spans = fs_alloc(n, sizeof *spans))) return 0;
+        n = 0;
+        for (int64_t i = 0; i <= 7 * m->config.layers; i++) {
+            const fs_llama_layer *l = &m->layers[i < 7 * m->config.layers ? i / 7 : 0];
+            const fs_tensor *const matrices[] = {l->q, l->k, l->v, l->o, l->gate, l->up, l->down}, *w = i < 7 * m->config.layers ? matrices[i % 7] : m->lm_head;
+            const size_t bytes = w->data ? (size_t)fs_bench_bytes(w) : 0;
+            for (size_t at = 0; at < bytes; at += piece, n++)
+                if (!count) spans[n] = (fs_roof_span){(const char *)w->data + at, bytes - at < piece ? bytes - at : piece};
+        }
+    }
+    if (n) roof = fs_roof_read_weights(c, spans, n);
+    free(spans);
+    return roof;
+}
+
 static fs_status measure(fs_bench_run *b, const char *name, fs_bench_row *row, work_fn work, const job *j, int warm, fs_error *err) {
     for (int i = -warm; i < b->o->runs; i++) {
         const fs_arena_mark mark = fs_arena_get_mark(j->c->arena);
-        double roof = row->roof == FS_BENCH_READ && i >= 0 ? fs_roof_read(j->c) : 0;
+        double roof = row->roof == FS_BENCH_READ && i >= 0 ? weights_roof(j->c, j->p->llama) : 0;
         const double start = fs_now();
         work(j);
         const double seconds = fs_now() - start;
-        if (roof > 0) roof = (roof + fs_roof_read(j->c)) / 2; /* before and after: the run is seconds long */
+        if (roof > 0) roof = (roof + weights_roof(j->c, j->p->llama)) / 2; /* before and after: the run is seconds long */
         fs_arena_release(j->c->arena, mark);
         fs_status status = fs_exec_status(j->c, err);
         if (!status && j->p->vision != j->c) status = fs_exec_status(j->p->vision, err);

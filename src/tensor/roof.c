@@ -55,7 +55,24 @@ static double read_speed(const fs_exec *x, int pieces) {
     return best;
 }
 
-double fs_roof_read(const fs_exec *x) { return read_speed(x, 20); }
+double fs_roof_read_weights(const fs_exec *x, const fs_roof_span *spans, size_t n) {
+    const fs_roof_kernels k = fs_roof_kernels_for(x->backend);
+    double best = 0;
+    for (int i = 0; i < 4; i++) { /* both ways of reading, twice */
+        double sum = 0, bytes = 0;
+        const double start = fs_now();
+        if (!k.read[i % 2]) continue;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(x->threads) reduction(+ : sum, bytes)
+        for (size_t s = 0; s < n; s++) {
+            sum += k.read[i % 2](spans[s].data, spans[s].bytes);
+            bytes += (double)spans[s].bytes;
+        }
+        const double seconds = fs_now() - start;
+        __asm__ volatile("" ::"g"(&sum) : "memory"); /* the sums are wanted */
+        if (bytes / seconds > best) best = bytes / seconds;
+    }
+    return best;
+}
 
 fs_status fs_roofs_measure(const fs_exec *x, fs_roofs *roofs, fs_error *err) {
     const fs_roof_kernels k = fs_roof_kernels_for(x->backend);

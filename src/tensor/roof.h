@@ -15,8 +15,9 @@ typedef struct fs_roofs {
  * the best of both counts, as befits a roof. */
 fs_status fs_roofs_measure(const fs_exec *x, fs_roofs *roofs, fs_error *err);
 
-/* Bytes a second right now, from 200 MB. What memory gives changes with what others do on the same hardware: a figure of one second belongs beside
- * the roof of the same second. 0 if it cannot be measured. */
-double fs_roof_read(const fs_exec *x);
+/* Bytes a second, reading these very spans. Memory is not the same everywhere (here: 45 or 80 GB/s, by where the system has put it), so the roof for
+ * reading weights is taken on the weights. 0 if it cannot be measured. */
+typedef struct fs_roof_span { const void *data; size_t bytes; } fs_roof_span;
+double fs_roof_read_weights(const fs_exec *x, const fs_roof_span *spans, size_t n);
 
 #endif
