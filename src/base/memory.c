@@ -18,8 +18,9 @@ void *fs_alloc(size_t count, size_t size) {
     if (!fs_mul_size(count, size, &bytes) || !round_up(bytes ? bytes : 1, &bytes) || bytes > PTRDIFF_MAX) return NULL;
     if (bytes < HUGE_FROM) return aligned_alloc(ALIGNMENT, bytes);
     /* Whole huge pages: a network's activations in 4 KiB pages cost a fault for each and misses of the page tables later. */
-    void *p = aligned_alloc(HUGE_PAGE, bytes);
-    if (p) madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* advice; refusing it is no error */
+    void *p = NULL;
+    if (posix_memalign(&p, HUGE_PAGE, bytes) != 0) return NULL; /* aligned_alloc would want whole pages */
+    madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* advice; refusing it is no error */
     return p;
 }
 
