@@ -32,6 +32,7 @@ static fs_status find_pair(const char *dir, const fs_options *opt, fs_layout *ou
         status = fs_fail(err, FS_E_NOT_FOUND, "%s: no mmproj file (CLIP and projector, general.architecture \"clip\") beside the language model; give --mmproj FILE", dir);
     if (!status && *found) status = find_file(opt->lm_file ? opt->lm_file : lm, "the language model", &out->dte_fdm, err);
     if (!status && *found) status = find_file(opt->mmproj_file ? opt->mmproj_file : mmproj, "CLIP and projector", &out->vision, err);
+    if (!status && *found) free(out->dtg), out->dtg = NULL; /* a checkpoint may have been looked for before */
     if (!status && *found && opt->dtg_file) status = find_file(opt->dtg_file, "the domain tag generator", &out->dtg, err);
     if (!status && *found && !opt->dtg_file) out->dtg = if_there(dir, "DTG.pth", false);
     out->pair = *found;
