@@ -8,12 +8,13 @@
 
 /* The number in a file like /sys/fs/cgroup/memory.max; -1 if there is none ("max"). */
 static int64_t number_in(const char *path) {
+    char line[64], *end = line;
     long long n = -1;
     FILE *f = fopen(path, "r");
     if (!f) return -1;
-    if (fscanf(f, "%lld", &n) != 1) n = -1;
+    if (fgets(line, sizeof line, f)) n = strtoll(line, &end, 10);
     fclose(f);
-    return n;
+    return end > line ? n : -1;
 }
 
 int64_t fs_memory_available(void) {
@@ -21,8 +22,8 @@ int64_t fs_memory_available(void) {
     int64_t bytes = -1;
     FILE *f = fopen("/proc/meminfo", "r");
     while (f && fgets(line, sizeof line, f)) {
-        long long kib;
-        if (sscanf(line, "MemAvailable: %lld kB", &kib) == 1) bytes = kib * 1024;
+        static const char name[] = "MemAvailable:";
+        if (strncmp(line, name, sizeof name - 1) == 0) bytes = strtoll(line + sizeof name - 1, NULL, 10) * 1024; /* "  123 kB" */
     }
     if (f) fclose(f);
     const int64_t limit = number_in("/sys/fs/cgroup/memory.max"), used = number_in("/sys/fs/cgroup/memory.current"); /* in a container */

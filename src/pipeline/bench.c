@@ -33,7 +33,7 @@ static int64_t status_line(const char *name) {
     const size_t n = strlen(name);
     FILE *f = fopen("/proc/self/status", "r");
     while (f && kib < 0 && fgets(line, sizeof line, f))
-        if (strncmp(line, name, n) != 0 || sscanf(line + n, ": %lld kB", &kib) != 1) kib = -1;
+        if (strncmp(line, name, n) == 0 && line[n] == ':') kib = strtoll(line + n + 1, NULL, 10); /* ":  123 kB" */
     if (f) fclose(f);
     return kib < 0 ? -1 : kib * 1024;
 }
