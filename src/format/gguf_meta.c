@@ -52,7 +52,7 @@ static bool as_int(const fs_gguf_entry *e, int64_t *out, bool *big) {
     case FS_GGUF_U8:
     case FS_GGUF_U16:
     case FS_GGUF_U32: *out = (int64_t)v; return true;
-    case FS_GGUF_I8: *out = (int8_t)v; return true;
+    case FS_GGUF_I8: *out = v < 128 ? (int64_t)v : (int64_t)v - 256; return true;
     case FS_GGUF_I16: *out = (int16_t)v; return true;
     case FS_GGUF_I32: *out = (int32_t)v; return true;
     case FS_GGUF_I64: *out = (int64_t)v; return true;
