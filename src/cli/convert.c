@@ -1,4 +1,5 @@
-/* fakeshield convert: a checkpoint as downloaded becomes a bundle of GGUF files. fakeshield verify: are a bundle's bytes what was written? */
+/* fakeshield convert: a checkpoint as downloaded becomes a bundle of GGUF files. fakeshield requantize: another type of a bundle that is there
+ * already. fakeshield verify: are a bundle's bytes what was written? */
 #include "cli.h"
 
 #include <string.h>
@@ -18,6 +19,20 @@ static const char convert_help[] = "Usage: fakeshield convert [options] CHECKPOI
                                    "\n"
                                    "Example: fakeshield convert weight/fakeshield-v1-22b --type q8_0 -o weight/fakeshield-q8\n";
 
+static const char requantize_help[] = "Usage: fakeshield requantize [options] BUNDLE --type T -o OUT\n"
+                                      "Makes a bundle of another, coarser type of one that is there: from f32, f16 or bf16, or from q8_0\n"
+                                      "with a little more loss. From an f32 bundle the files are those that convert makes of the\n"
+                                      "checkpoint. The source's checksums are compared on the way. Killed or interrupted, it goes on with\n"
+                                      "the next file when run again.\n"
+                                      "\n"
+                                      "  -o, --out DIR       folder for the new files\n"
+                                      "      --type T        f16, bf16, q8_0, q4_0, q4_k, or mixed (default: 4 to 6 bits)\n"
+                                      "      --overwrite     write files anew that are finished already\n"
+                                      "  -t, --threads N     0 = one per core (default)\n"
+                                      "  -q, --quiet  -v, --verbose  --no-color  -h, --help\n"
+                                      "\n"
+                                      "Example: fakeshield requantize weight/fakeshield-f16 --type q4_k -o weight/fakeshield-q4\n";
+
 static const char verify_help[] = "Usage: fakeshield verify [options] BUNDLE...\n"
                                   "Compares every tensor of a bundle (its folder, or one of its files) with the checksum that convert\n"
                                   "wrote, and the files with one another. Exit code 0: all is as it was written.\n"
@@ -26,7 +41,9 @@ static const char verify_help[] = "Usage: fakeshield verify [options] BUNDLE...\
                                   "\n"
                                   "Example: fakeshield verify weight/fakeshield-q8\n";
 
-static int convert_main(int argc, char **argv) {
+/* convert and requantize: one source, one folder for the new files. usage: what to say when either is missing; parts: take --clip, --sam, --dtg */
+typedef fs_status (*write_fn)(const char *source, const char *out, const char *type, const fs_options *options, fs_error *err);
+static int write_bundle(const char *command, const char *help, const char *usage, bool parts, write_fn write, int argc, char **argv) {
     cli_settings s;
     cli_options o = {0};
     cli_list operands = {0};
@@ -39,23 +56,23 @@ static int convert_main(int argc, char **argv) {
     cli_option_add(&o, (cli_option){.letter = 'o', .name = "out", .kind = CLI_TEXT, .target = &out});
     cli_option_add(&o, (cli_option){.name = "type", .kind = CLI_TEXT, .target = &type});
     cli_option_add(&o, (cli_option){.name = "overwrite", .kind = CLI_FLAG, .target = &s.opt.overwrite});
-    cli_option_add(&o, (cli_option){.name = "clip", .kind = CLI_TEXT, .target = &s.opt.clip_dir});
-    cli_option_add(&o, (cli_option){.name = "sam", .kind = CLI_TEXT, .target = &s.opt.sam_file});
-    cli_option_add(&o, (cli_option){.name = "dtg", .kind = CLI_TEXT, .target = &s.opt.dtg_file});
+    if (parts) cli_option_add(&o, (cli_option){.name = "clip", .kind = CLI_TEXT, .target = &s.opt.clip_dir});
+    if (parts) cli_option_add(&o, (cli_option){.name = "sam", .kind = CLI_TEXT, .target = &s.opt.sam_file});
+    if (parts) cli_option_add(&o, (cli_option){.name = "dtg", .kind = CLI_TEXT, .target = &s.opt.dtg_file});
     cli_option_add(&o, (cli_option){.letter = 't', .name = "threads", .kind = CLI_INT, .target = &s.opt.threads, .low = 0, .high = 1024});
     int code = 0;
     fs_status status = FS_OK;
-    if (!cli_begin("convert", convert_help, &o, argc, argv, &s, &t, &operands, &code)) {
+    if (!cli_begin(command, help, &o, argc, argv, &s, &t, &operands, &code)) {
         status = (fs_status)code;
         goto done;
     }
     if (operands.count != 1 || !out) {
-        cli_error(&t, "give one checkpoint and -o BUNDLE (see: fakeshield convert --help)");
+        cli_error(&t, "give %s (see: fakeshield %s --help)", usage, command);
         status = FS_E_USAGE;
         goto done;
     }
     s.opt.callbacks = cli_callbacks(&t, false);
-    status = fs_convert(operands.items[0], out, type, &s.opt, &err);
+    status = write(operands.items[0], out, type, &s.opt, &err);
     cli_term_clear(&t);
     if (status) cli_error(&t, "%s", err.message);
     else if (!s.quiet) cli_print(&t, "%s: written as %s. Use it: fakeshield detect -m %s IMAGE\n", out, type, out);
@@ -63,6 +80,13 @@ static int convert_main(int argc, char **argv) {
 done:
     cli_list_free(&operands);
     return cli_signal() ? 128 + cli_signal() : (int)status;
+}
+
+static int convert_main(int argc, char **argv) {
+    return write_bundle("convert", convert_help, "one checkpoint and -o BUNDLE", true, fs_convert, argc, argv);
+}
+static int requantize_main(int argc, char **argv) {
+    return write_bundle("requantize", requantize_help, "one bundle and -o OUT", false, fs_requantize, argc, argv);
 }
 
 static int verify_main(int argc, char **argv) {
@@ -105,4 +129,5 @@ done:
 }
 
 const cli_command cli_convert = {"convert", "smaller weights: a checkpoint becomes a bundle of GGUF files", convert_help, convert_main};
+const cli_command cli_requantize = {"requantize", "another, coarser type of a bundle", requantize_help, requantize_main};
 const cli_command cli_verify = {"verify", "compares a bundle with its checksums", verify_help, verify_main};
