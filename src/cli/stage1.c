@@ -9,7 +9,7 @@ typedef struct stage1_run {
     fs_explain_job *jobs;
     size_t *inputs; /* of each job, the number of its picture */
     fs_result **results;
-    char *state;    /* per input: WAITING, DONE, FAILED; what is skipped is DONE from the beginning */
+    char *state;    /* per input: WAITING until its turn has come, then one of the others */
     size_t shown;   /* pictures before it are printed */
     fs_status status;
 } stage1_run;
@@ -56,6 +56,7 @@ static void take(stage1_run *run, size_t i, fs_result *r, fs_status status, cons
         run->state[i] = DONE;
         run->results[i] = r;
         if (run->s->arrived && !run->status) run->status = run->s->arrived(run->s->user, i, r);
+        else if (run->s->arrived) fs_result_free(r); /* the run is over: nobody takes it */
     }
     show(run, streamed);
     if (run->status) t->stop = true;
