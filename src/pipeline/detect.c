@@ -131,9 +131,19 @@ void fs_detector_free(fs_detector *d) {
 
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
+/* "name size sha(first 64 KiB)" of a file; nothing if it is not there. */
+static void fingerprint_file(const char *path, const char *name, fs_buffer *out) {
+    enum { HEAD = 65536 };
+    fs_mapping m = {0};
+    char hash[65];
+    if (!path || fs_map_file(path, &m, NULL) != FS_OK) return;
+    fs_sha256_hex(m.data, m.size < HEAD ? m.size : HEAD, hash);
+    fs_buffer_printf(out, "%s %zu %s\n", name, m.size, hash);
+    fs_unmap(&m);
+}
+
 /* Adds "name size sha(first 64 KiB)" of every file of `dir`, in order of names. */
 static fs_status fingerprint_dir(const char *dir, fs_buffer *out, fs_error *err) {
-    enum { HEAD = 65536 };
     char **names = NULL;
     size_t n = 0;
     fs_status s = FS_OK;
@@ -150,14 +160,8 @@ static fs_status fingerprint_dir(const char *dir, fs_buffer *out, fs_error *err)
     }
     if (n) qsort(names, n, sizeof *names, by_name);
     for (size_t i = 0; i < n; i++) {
-        char hash[65];
         char *path = fs_path_join(dir, names[i]);
-        fs_mapping m = {0};
-        if (path && !fs_path_is_dir(path) && fs_map_file(path, &m, NULL) == FS_OK) {
-            fs_sha256_hex(m.data, m.size < HEAD ? m.size : HEAD, hash);
-            fs_buffer_printf(out, "%s %zu %s\n", names[i], m.size, hash);
-            fs_unmap(&m);
-        }
+        if (path && !fs_path_is_dir(path)) fingerprint_file(path, names[i], out);
         free(path);
     }
 done:
@@ -165,16 +169,6 @@ done:
     free(names);
     closedir(handle);
     return s;
-}
-
-static void fingerprint_file(const char *path, const char *name, fs_buffer *out) {
-    enum { HEAD = 65536 };
-    fs_mapping m = {0};
-    char hash[65];
-    if (!path || fs_map_file(path, &m, NULL) != FS_OK) return;
-    fs_sha256_hex(m.data, m.size < HEAD ? m.size : HEAD, hash);
-    fs_buffer_printf(out, "%s %zu %s\n", name, m.size, hash);
-    fs_unmap(&m);
 }
 
 fs_status fs_fingerprint(const fs_layout *l, const fs_options *opt, char out[65], fs_error *err) {
