@@ -91,14 +91,8 @@ typedef struct segment {
 static void backward_segment(fs_exec *c, const fs_tape_node *n) {
     const segment *s = n->params;
     fs_tape inner = {0};
-    fs_tape_node node;
-    fs_tensor x = *n->in[0];
-    if (x.node) {
-        float *dx = fs_grad(c, n->in[0]);
-        x = fs_tape_leaf(&node, n->in[0], dx);
-    }
     c->tape = &inner;
-    const fs_tensor *y = s->fn(c, s->user, &x);
+    const fs_tensor *y = s->fn(c, s->user, n->in[0]); /* whose node is the outer tape's: what flows back to it waits there */
     if (y && y->node) fs_tape_backward(c, y, n->grad);
     fs_tape_reset(&inner);
     c->tape = NULL;
