@@ -77,7 +77,8 @@ typedef enum fs_precision { FS_PRECISION_F32 = 0, FS_PRECISION_BF16 = 1, FS_PREC
 /* How stage 1's text becomes stage 2's question. TEST wraps it as in training (the default); DEMO passes it bare, as the
  * original's cli_demo does. */
 /* What keys and values of earlier tokens are kept in. AUTO: 16 bits where the network itself rounds to them and beside block types (bundles of 4
- * or 8 bits), else F32. Without effect with another precision than F32, whose type it then is. */
+ * or 8 bits), else F32. Without effect with another precision than F32, whose type it then is. Q8_0 needs heads
+ * of a multiple of 32 values; else it is F16. */
 typedef enum fs_kv_cache_type { FS_KV_AUTO = 0, FS_KV_F32 = 1, FS_KV_F16 = 2, FS_KV_Q8_0 = 3 } fs_kv_cache_type;
 typedef enum fs_prompt_style { FS_PROMPT_TEST = 0, FS_PROMPT_DEMO = 1 } fs_prompt_style;
 
