@@ -91,6 +91,10 @@ fs_rng fs_rng_seed(uint64_t seed);
 uint64_t fs_rng_next(fs_rng *r);
 double fs_rng_uniform(fs_rng *r); /* in [0,1), 53 bits */
 
+/* Philox4x32-10 (Salmon et al. 2011): four random numbers as a function of a counter and a key, with no state. For what must come out the same
+ * whenever, in whatever order and by however many threads it is computed. */
+void fs_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+
 /* ---- SHA-256 (FIPS 180-4), for provenance in reports and for what a bundle's tensors must be ---------------------------- */
 
 void fs_sha256_hex(const void *data, size_t size, char out[65]);

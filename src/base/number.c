@@ -1,4 +1,5 @@
-/* Half-precision conversions, and the random generator (xoshiro256** of Blackman and Vigna, seeded by splitmix64). */
+/* Half-precision conversions, and the random generators: xoshiro256** of Blackman and Vigna, seeded by splitmix64, and the counter-based
+ * Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011). */
 #include "base/base.h"
 
 #include <string.h>
@@ -67,3 +68,17 @@ uint64_t fs_rng_next(fs_rng *r) {
 }
 
 double fs_rng_uniform(fs_rng *r) { return (double)(fs_rng_next(r) >> 11) * 0x1p-53; }
+
+void fs_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
+    uint32_t a = counter[0], b = counter[1], c = counter[2], d = counter[3], k0 = key[0], k1 = key[1];
+    for (int round = 0; round < 10; round++) {
+        const uint64_t p = (uint64_t)a * 0xD2511F53u, q = (uint64_t)c * 0xCD9E8D57u;
+        a = (uint32_t)(q >> 32) ^ b ^ k0;
+        b = (uint32_t)q;
+        c = (uint32_t)(p >> 32) ^ d ^ k1;
+        d = (uint32_t)p;
+        k0 += 0x9E3779B9u; /* the golden ratio and the root of 3: Weyl sequences */
+        k1 += 0xBB67AE85u;
+    }
+    out[0] = a, out[1] = b, out[2] = c, out[3] = d;
+}

@@ -71,6 +71,37 @@ fs_tensor *fs_columns(fs_exec *c, const fs_tensor *x, int64_t begin, int64_t end
     return y;
 }
 
+/* Rows that were taken several times add up. Threads divide what a row holds, as which rows are alike is not known. params: the rows */
+static void gather_backward(fs_exec *c, const fs_tape_node *node) {
+    const fs_op op = {.c = c, .name = "gather_rows"};
+    const int64_t *rows = node->params, width = row_count(node->in[0]), n = node->out->shape[0];
+    float *dx = fs_grad(c, node->in[0]);
+    const int threads = (int)fs_min_i64(fs_op_threads(&op, n * width), fs_max_i64(1, width / 16));
+    const int64_t share = (width + threads - 1) / threads;
+#pragma omp parallel for schedule(static, 1) num_threads(threads)
+    for (int t = 0; t < threads; t++) {
+        const int64_t j = t * share, cols = fs_min_i64(share, width - j);
+        for (int64_t i = 0; dx && cols > 0 && i < n; i++)
+            c->backend->add(dx + rows[i] * width + j, node->grad + i * width + j, dx + rows[i] * width + j, cols);
+    }
+}
+
+fs_tensor *fs_gather_rows(fs_exec *c, const fs_tensor *x, const int64_t *rows, int64_t n) {
+    const fs_op op = {.c = c, .name = "gather_rows", .in = {x}, .backward = gather_backward, .params = rows,
+                      .params_size = n > 0 ? (size_t)n * sizeof *rows : 0};
+    if (!fs_op_ready(&op, 1) || !fs_op_needs_f32(&op, 0)) return NULL;
+    if (x->ndim < 1 || n < 0) return fs_op_misuse(&op, "no %" PRId64 " rows can be taken of %s", n, fs_op_describe(x).text);
+    for (int64_t i = 0; i < n; i++)
+        if (rows[i] < 0 || rows[i] >= x->shape[0]) return fs_op_misuse(&op, "no row %" PRId64 " in %s", rows[i], fs_op_describe(x).text);
+    int64_t shape[FS_MAX_DIMS];
+    memcpy(shape, x->shape, sizeof shape);
+    shape[0] = n;
+    fs_tensor *y = fs_op_result(&op, x->ndim, shape);
+    const int64_t width = row_count(x);
+    for (int64_t i = 0; y && width && i < n; i++) memcpy(fs_f32(y) + i * width, fs_f32(x) + rows[i] * width, (size_t)width * sizeof(float));
+    return y;
+}
+
 /* The parts, more than a node's inputs may be, in the parameters: [count][descriptor]. */
 static void concat_backward(fs_exec *c, const fs_tape_node *n) {
     const float *dy = n->grad;

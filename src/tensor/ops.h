@@ -23,6 +23,8 @@ fs_tensor *fs_reshape(fs_exec *c, const fs_tensor *x, int ndim, const int64_t *s
 fs_tensor *fs_rows(fs_exec *c, const fs_tensor *x, int64_t begin, int64_t end);
 /* Columns [begin, end) of the last dimension, copied. */
 fs_tensor *fs_columns(fs_exec *c, const fs_tensor *x, int64_t begin, int64_t end);
+/* Rows rows[0..n) of the first dimension, copied; any row any number of times. */
+fs_tensor *fs_gather_rows(fs_exec *c, const fs_tensor *x, const int64_t *rows, int64_t n);
 /* Joined along the first dimension; all other dimensions equal. */
 fs_tensor *fs_concat_rows(fs_exec *c, const fs_tensor *const *parts, size_t n);
 /* x: [a, b] -> [b, a]; with more dimensions: the first against all others taken together ([C,H,W] -> [H*W, C]). */
@@ -39,6 +41,9 @@ fs_tensor *fs_gelu(fs_exec *c, const fs_tensor *x);       /* exact: x * 0.5 * (1
 fs_tensor *fs_quick_gelu(fs_exec *c, const fs_tensor *x); /* x * sigmoid(1.702 x), CLIP's; each of the three steps rounded */
 fs_tensor *fs_silu(fs_exec *c, const fs_tensor *x);
 fs_tensor *fs_silu_mul(fs_exec *c, const fs_tensor *gate, const fs_tensor *up); /* silu(gate) * up; silu rounded before the product */
+/* Training only: each value is 0 with probability p, else x / (1 - p). Which ones is a function of the key and the value's index alone, so a
+ * segment that is computed again (fs_checkpoint) drops the same; take another key for every call and step. p: [0, 1); 0 gives x itself. */
+fs_tensor *fs_dropout(fs_exec *c, const fs_tensor *x, float p, uint64_t key);
 
 /* -- products -- */
 /* x: [..., in], w: [out, in], b: [out] or NULL -> [..., out] = x w^T + b. w may also be of a block type, or packed

@@ -106,6 +106,19 @@ static void generator_is_pinned(void **state) { /* xoshiro256** with the state {
     assert_true(fabs(sum / 100000 - 0.5) < 0.005); /* 5 standard errors */
 }
 
+static void philox_is_pinned(void **state) { /* the known answers that its authors publish with Random123 */
+    (void)state;
+    static const struct { uint32_t counter[4], key[2], expected[4]; } known[] = {
+        {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
+        {{~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}, {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        uint32_t out[4];
+        fs_philox(known[i].counter, known[i].key, out);
+        assert_memory_equal(out, known[i].expected, sizeof out);
+    }
+}
+
 static void arena_reuses_and_aligns(void **state) {
     (void)state;
     fs_arena *a = fs_arena_create(4096);
@@ -233,7 +246,7 @@ static void paths_and_buffers(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(half_round_trips), cmocka_unit_test(half_rounds_to_nearest_even), cmocka_unit_test(sha256_known_answers),
-        cmocka_unit_test(generator_is_pinned), cmocka_unit_test(arena_reuses_and_aligns), cmocka_unit_test(allocation_checks_overflow),
+        cmocka_unit_test(generator_is_pinned), cmocka_unit_test(philox_is_pinned), cmocka_unit_test(arena_reuses_and_aligns), cmocka_unit_test(allocation_checks_overflow),
         cmocka_unit_test(errors_are_one_clean_line), cmocka_unit_test(files_are_whole_or_untouched), cmocka_unit_test(names_go_both_ways),
         cmocka_unit_test(paths_and_buffers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
