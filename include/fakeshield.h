@@ -344,6 +344,81 @@ FS_API fs_status fs_requantize(const char *bundle_dir, const char *out_dir, cons
 /* Compares every tensor of a bundle's folder, or of one of its files, with its checksum, and the files with one another. */
 FS_API fs_status fs_verify(const char *path, const fs_callbacks *callbacks, fs_error *err);
 
+/* ---- data: forgeries with exact masks (docs/forge.md) --------------------------------------------------------------- */
+
+/* What was done to a picture. Numbers are pinned: they index fs_forge_options.weight. */
+typedef enum fs_forge_type {
+    FS_FORGE_AUTHENTIC = 0,
+    FS_FORGE_SPLICE = 1,    /* an object or region of another photo is put in */
+    FS_FORGE_COPY_MOVE = 2, /* a part of the photo itself, moved, perhaps scaled, turned or mirrored */
+    FS_FORGE_REMOVAL = 3,   /* something is taken out and the hole filled from its surroundings */
+    FS_FORGE_COLOR = 4,     /* hue, saturation, brightness or contrast of a part */
+    FS_FORGE_BLUR = 5,      /* a part is blurred, smoothed or pixelated */
+    FS_FORGE_RESAMPLE = 6   /* a part is enlarged in place, pushed about, or made coarser */
+} fs_forge_type;
+enum { FS_FORGE_TYPES = 7 };
+typedef enum fs_forge_split { FS_FORGE_TRAIN = 0, FS_FORGE_VAL = 1, FS_FORGE_TEST = 2 } fs_forge_split;
+typedef enum fs_forge_format { FS_FORGE_JPEG = 0, FS_FORGE_PNG = 1 } fs_forge_format;
+FS_API const char *fs_forge_type_name(fs_forge_type t);     /* "authentic", "splice", "copy-move", "removal", "color", "blur", "resample" */
+FS_API bool fs_forge_type_from_name(const char *name, fs_forge_type *out);
+FS_API const char *fs_forge_split_name(fs_forge_split s);   /* "train", "val", "test" */
+FS_API bool fs_forge_split_from_name(const char *name, fs_forge_split *out);
+FS_API const char *fs_forge_format_name(fs_forge_format f); /* "jpg", "png" */
+FS_API bool fs_forge_format_from_name(const char *name, fs_forge_format *out);
+
+typedef struct fs_forge_options {
+    int64_t count;               /* fs_forge: pictures in all; default 100 */
+    uint64_t seed;               /* the same seed, sources and options give the same bytes, whatever the number of threads */
+    int size_min, size_max;      /* longer side of the finished pictures, in pixels; default 256 and 1024 */
+    bool square;                 /* pictures are squares */
+    float authentic;             /* share of untouched pictures, 0..1; default 0.5 */
+    float weight[FS_FORGE_TYPES]; /* how often each kind of edit is made, against each other; that of AUTHENTIC is not used */
+    float val, test;             /* share of the source photos, and of the pictures, that goes to each of these splits; default 0.1 */
+    fs_forge_format format;      /* default JPEG */
+    bool no_chain;               /* leave the post-processing out (and write PNG): the picture as edited; for checks */
+    int threads;                 /* fs_forge: 0 = one per available core */
+    int64_t cache_bytes;         /* memory for decoded source photos; default 1 GiB */
+    const char *texts_file;      /* the texts' grammar; NULL = the built-in one (share/forge_texts.json) */
+    bool overwrite;              /* fs_forge: a folder that was made with other settings is emptied of what forge wrote, and made anew */
+    fs_callbacks callbacks;      /* progress counts pictures; log tells of sources that cannot be used */
+} fs_forge_options;
+FS_API fs_forge_options fs_forge_options_defaults(void);
+/* "splice=3,removal=1" or "splice,removal": the weights of these, and 0 for all others. */
+FS_API fs_status fs_forge_types_parse(const char *text, float weight[FS_FORGE_TYPES], fs_error *err);
+
+/* Makes options.count pictures of the photos in `sources` (files and folders; object masks beside them are used, docs/forge.md) and writes them with
+ * masks and texts into out_dir: the tree that the original's training reads, conversations, and a manifest. Goes on where an earlier run with the same
+ * settings was stopped. A photo that cannot be read is left out, with a line in the log. */
+FS_API fs_status fs_forge(const char *const *sources, size_t n_sources, const char *out_dir, const fs_forge_options *options, fs_error *err);
+
+/* The same in memory, for training while forging. fs_forge_make may be called by several threads at a time on one handle; its result depends on
+ * seed, split and index alone. */
+typedef struct fs_forger fs_forger;
+typedef struct fs_forge_record {
+    fs_forge_type type;
+    fs_domain domain;
+    fs_forge_split split;
+    uint64_t index;
+    int64_t width, height;
+    uint8_t *rgb;           /* [height][width][3], as a reader of the finished file sees it */
+    uint8_t *mask;          /* [height][width], 255 = changed, 0 = not */
+    uint8_t *file;          /* the finished picture's bytes, JPEG or PNG */
+    size_t file_size;
+    char *question;         /* the human turn, "<image>" and the domain's sentence included */
+    char *answer;           /* both items, as the original's answers are built */
+    char *parameters;       /* a JSON object: sources, places, what was done, the chain of post-processing */
+    uint8_t *before, *after; /* [before_height][before_width][3]: around the edit, before post-processing; only if asked for (fs_forge_make_traced) */
+    uint8_t *edit_mask;      /* [before_height][before_width] */
+    int64_t before_width, before_height;
+} fs_forge_record;
+FS_API fs_status fs_forge_open(const char *const *sources, size_t n_sources, const fs_forge_options *options, fs_forger **out, fs_error *err);
+FS_API void fs_forge_close(fs_forger *f);
+FS_API size_t fs_forge_sources(const fs_forger *f, fs_forge_split split); /* photos of this split */
+FS_API fs_status fs_forge_make(fs_forger *f, fs_forge_split split, uint64_t index, fs_forge_record *out, fs_error *err);
+/* With the picture around the edit, for checks. */
+FS_API fs_status fs_forge_make_traced(fs_forger *f, fs_forge_split split, uint64_t index, fs_forge_record *out, fs_error *err);
+FS_API void fs_forge_record_clear(fs_forge_record *r); /* frees what it holds */
+
 /* ---- measuring (docs/speed.md) ------------------------------------------------------------------------------------- */
 
 /* A bundle of random weights at the true size, for measuring speed and memory; detect warns that what it says means nothing. */
