@@ -22,17 +22,17 @@ static const char *kind_name(const json_t *v) {
     return "nothing";
 }
 
-fs_status fs_json_parse(const char *name, const void *data, size_t size, fs_json *out, fs_error *err) {
+static fs_status parse(const char *name, const void *data, size_t size, bool list, fs_json *out, fs_error *err) {
     json_error_t why;
     const char *text = data;
     *out = (fs_json){0};
-    if (size > FILE_MAX) return fs_fail(err, FS_E_LIMIT, "%s: %zu bytes of JSON, the limit is %d", name, size, (int)FILE_MAX);
     if (size == 0) return fs_fail(err, FS_E_FORMAT, "%s: is empty (0 bytes): download it again", name);
     if (size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) text += 3, size -= 3;
     json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
     if (!root) return fs_fail(err, FS_E_FORMAT, "%s: line %d, column %d: no valid JSON: %s", name, why.line, why.column, why.text);
-    if (!json_is_object(root)) {
-        fs_status status = fs_fail(err, FS_E_FORMAT, "%s: expected a JSON object { ... }, found %s", name, kind_name(root));
+    if (list ? !json_is_array(root) : !json_is_object(root)) {
+        fs_status status = fs_fail(err, FS_E_FORMAT, "%s: expected a JSON %s, found %s", name, list ? "list [ ... ]" : "object { ... }",
+                                   kind_name(root));
         json_decref(root);
         return status;
     }
@@ -42,15 +42,31 @@ fs_status fs_json_parse(const char *name, const void *data, size_t size, fs_json
     return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", name);
 }
 
-fs_status fs_json_open(const char *path, fs_json *out, fs_error *err) {
+static fs_status open_file(const char *path, size_t max_bytes, bool list, fs_json *out, fs_error *err) {
     uint8_t *data;
     size_t size;
     *out = (fs_json){0};
-    fs_status status = fs_read_file(path, FILE_MAX, &data, &size, err);
+    fs_status status = fs_read_file(path, max_bytes, &data, &size, err);
     if (status) return status;
-    status = fs_json_parse(path, data, size, out, err);
+    status = parse(path, data, size, list, out, err);
     free(data);
     return status;
+}
+
+fs_status fs_json_parse(const char *name, const void *data, size_t size, fs_json *out, fs_error *err) {
+    *out = (fs_json){0};
+    if (size > FILE_MAX) return fs_fail(err, FS_E_LIMIT, "%s: %zu bytes of JSON, the limit is %d", name, size, (int)FILE_MAX);
+    return parse(name, data, size, false, out, err);
+}
+
+fs_status fs_json_open(const char *path, fs_json *out, fs_error *err) { return open_file(path, FILE_MAX, false, out, err); }
+
+fs_status fs_json_open_list(const char *path, size_t max_bytes, fs_json *out, fs_error *err) {
+    return open_file(path, max_bytes, true, out, err);
+}
+
+fs_status fs_json_parse_list(const char *name, const void *data, size_t size, fs_json *out, fs_error *err) {
+    return parse(name, data, size, true, out, err);
 }
 
 void fs_json_close(fs_json *j) {
@@ -132,4 +148,29 @@ fs_status fs_json_object(const fs_json *j, const char *key, fs_json_need need, f
     if (out->path && out->within) return FS_OK;
     fs_json_close(out);
     return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", j->path);
+}
+
+fs_status fs_json_list(const fs_json *j, const char *key, fs_json_need need, fs_json *out, fs_error *err) {
+    const json_t *v;
+    *out = (fs_json){0};
+    fs_status status = get(j, key, need, "a list", &v, err);
+    if (status || !v) return status;
+    if (!json_is_array(v)) return fail_kind(j, key, "a list", v, err);
+    *out = (fs_json){json_incref((json_t *)(uintptr_t)v), fs_strdup(j->path), fs_format("%s%s", j->within, key)};
+    if (out->path && out->within) return FS_OK;
+    fs_json_close(out);
+    return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", j->path);
+}
+
+size_t fs_json_length(const fs_json *list) { return json_array_size(list->root); }
+
+fs_status fs_json_item(const fs_json *list, size_t index, fs_json *out, fs_error *err) {
+    json_t *v = json_array_get(list->root, index);
+    *out = (fs_json){0};
+    if (!json_is_object(v))
+        return fs_fail(err, FS_E_MISMATCH, "%s: %s[%zu]: expected an object, found %s", list->path, list->within, index, kind_name(v));
+    *out = (fs_json){json_incref(v), fs_strdup(list->path), fs_format("%s[%zu].", list->within, index)};
+    if (out->path && out->within) return FS_OK;
+    fs_json_close(out);
+    return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", list->path);
 }

@@ -40,4 +40,13 @@ fs_status fs_json_string(const fs_json *j, const char *key, fs_json_need need, c
 /* An object within; *out is to be closed by the caller, and is zeroed when the optional field is absent. */
 fs_status fs_json_object(const fs_json *j, const char *key, fs_json_need need, fs_json *out, fs_error *err);
 
+/* Lists of objects, as data sets are. The outermost value is a list here; a file may have max_bytes. */
+fs_status fs_json_open_list(const char *path, size_t max_bytes, fs_json *out, fs_error *err);
+fs_status fs_json_parse_list(const char *name, const void *data, size_t size, fs_json *out, fs_error *err);
+/* A list within an object; *out as of fs_json_object. */
+fs_status fs_json_list(const fs_json *j, const char *key, fs_json_need need, fs_json *out, fs_error *err);
+size_t fs_json_length(const fs_json *list);
+/* The object at `index` of a list; error lines then say "[17].image". *out is to be closed by the caller. */
+fs_status fs_json_item(const fs_json *list, size_t index, fs_json *out, fs_error *err);
+
 #endif
