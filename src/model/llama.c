@@ -6,6 +6,8 @@
 
 #include <stdlib.h>
 
+#include "tensor/tape.h"
+
 fs_status fs_llama_bind(fs_llama *m, const fs_llama_config *config, const fs_tensor_source *source, const char *prefix, fs_error *err) {
     const fs_llama_config g = *config;
     *m = (fs_llama){.config = g};
@@ -43,7 +45,44 @@ fs_status fs_llama_bind(fs_llama *m, const fs_llama_config *config, const fs_ten
 
 void fs_llama_unbind(fs_llama *m) {
     free(m->layers);
+    free(m->lora);
     *m = (fs_llama){0};
+}
+
+/* ---- adapters ---- */
+
+const char *const fs_lora_place_names[FS_LORA_PLACES] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+                                                         "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+
+void fs_lora_shape(const fs_llama_config *g, fs_lora_place place, int64_t *in, int64_t *out) {
+    const int64_t kv = g->hidden / g->heads * g->kv_heads;
+    *in = place == FS_LORA_DOWN ? g->intermediate : g->hidden;
+    *out = place == FS_LORA_GATE || place == FS_LORA_UP ? g->intermediate : place == FS_LORA_K || place == FS_LORA_V ? kv : g->hidden;
+}
+
+fs_status fs_llama_bind_lora(fs_llama *m, const fs_tensor_source *source, const char *prefix, double alpha, fs_error *err) {
+    fs_binder b = {.source = source, .prefix = prefix, .err = err};
+    int64_t found = 0;
+    free(m->lora);
+    m->lora = fs_alloc_zero((size_t)m->config.layers, sizeof *m->lora);
+    if (!m->lora) return fs_fail(err, FS_E_NO_MEMORY, "no memory for the adapters of %lld layers", (long long)m->config.layers);
+    for (int64_t i = 0; i < m->config.layers; i++) {
+        for (int k = 0; k < FS_LORA_PLACES && !b.status; k++) {
+            int64_t in, out;
+            fs_lora_shape(&m->config, (fs_lora_place)k, &in, &out);
+            fs_lora_pair *l = &m->lora[i].at[k];
+            if (!fs_binder_has(&b, "model.layers.%lld.%s.lora_A.weight", (long long)i, fs_lora_place_names[k])) continue;
+            l->a = fs_bind_2d(&b, -1, in, "model.layers.%lld.%s.lora_A.weight", (long long)i, fs_lora_place_names[k]);
+            l->b = l->a ? fs_bind_2d(&b, out, l->a->shape[0], "model.layers.%lld.%s.lora_B.weight", (long long)i, fs_lora_place_names[k]) : NULL;
+            if (!b.status && l->a->shape[0] < 1) return fs_fail(err, FS_E_MISMATCH, "an adapter of layer %lld has rank 0", (long long)i);
+            l->scale = b.status ? 0 : (float)(alpha / (double)l->a->shape[0]);
+            found++;
+        }
+    }
+    if (!b.status && !found)
+        b.status = fs_fail(err, FS_E_MISMATCH, "%s: no adapter fits this model of %lld layers (expected names like %smodel.layers.0.self_attn.q_proj.lora_A.weight)",
+                           source->origin(source->user, "lora_A"), (long long)m->config.layers, prefix);
+    return b.status;
 }
 
 /* ---- state ---- */
@@ -65,29 +104,74 @@ fs_tensor *fs_llama_embed(fs_exec *c, const fs_llama *m, const int32_t *ids, int
 /* What the layers of one pass share. */
 typedef struct pass {
     const fs_llama *m;
-    const fs_kv_part *parts; /* NULL: one sequence from position 0 on, nothing kept */
+    const fs_kv_part *parts; /* NULL: whole sequences from position 0 on, nothing kept */
     size_t n_parts;
+    fs_llama_batch batch;     /* without parts: those sequences; n 0 = all rows are one */
     const int64_t *positions; /* [n] */
 } pass;
+
+/* y, and what the adapter at this place makes of x, W's input. Scaling the few values in between saves two passes over the many. */
+static fs_tensor *adapt(fs_exec *c, const pass *p, int64_t index, fs_lora_place place, const fs_tensor *x, fs_tensor *y) {
+    if (!p->m->lora || !x || !y) return y;
+    const fs_lora_pair *l = &p->m->lora[index].at[place];
+    if (!l->a) return y;
+    if (p->batch.dropout > 0) x = fs_dropout(c, x, p->batch.dropout, p->batch.key + (uint64_t)(index * FS_LORA_PLACES + (int)place));
+    const fs_tensor *low = fs_scale(c, fs_linear(c, x, l->a, NULL), l->scale);
+    return c->tape ? fs_add(c, y, fs_linear(c, low, l->b, NULL)) : fs_linear_add(c, low, l->b, NULL, y);
+}
+
+static fs_tensor *linear(fs_exec *c, const pass *p, int64_t index, fs_lora_place place, const fs_tensor *x, const fs_tensor *w) {
+    return adapt(c, p, index, place, x, fs_linear(c, x, w, NULL));
+}
+
+/* Rows of q or k in the order of transformers, [n, heads, d]: everything after is the same to the bit whatever the file's order was. */
+static fs_tensor *heads_of(fs_exec *c, const pass *p, int64_t index, fs_lora_place place, const fs_tensor *x, const fs_tensor *w, int64_t heads) {
+    const int64_t n = x->shape[0], d = p->m->config.hidden / p->m->config.heads;
+    fs_tensor *y = fs_linear(c, x, w, NULL);
+    if (p->m->config.rope_pairs && place <= FS_LORA_K) y = fs_reshape_2d(c, fs_halves_from_pairs(c, fs_reshape_3d(c, y, n, heads, d)), n, heads * d);
+    return fs_reshape_3d(c, adapt(c, p, index, place, x, y), n, heads, d);
+}
+
+/* Each sequence attends to itself. */
+static fs_tensor *attend_apart(fs_exec *c, const pass *p, const fs_tensor *q, const fs_tensor *k, const fs_tensor *v, float scale) {
+    if (p->batch.n < 2) return fs_attention(c, q, k, v, scale, true);
+    const fs_tensor **parts = fs_arena_alloc(c->arena, p->batch.n * sizeof *parts);
+    if (!parts) {
+        fs_exec_fail(c, FS_E_NO_MEMORY, "out of memory for a batch of %zu", p->batch.n);
+        return NULL;
+    }
+    int64_t at = 0;
+    for (size_t i = 0; i < p->batch.n; i++) {
+        const int64_t end = at + p->batch.lengths[i];
+        parts[i] = fs_attention(c, fs_rows(c, q, at, end), fs_rows(c, k, at, end), fs_rows(c, v, at, end), scale, true);
+        at = end;
+    }
+    return fs_concat_rows(c, parts, p->batch.n);
+}
 
 static fs_tensor *attention(fs_exec *c, const pass *p, int64_t index, const fs_tensor *x) {
     if (!x) return NULL; /* an operator before it failed, or the user said stop */
     const fs_llama_config *g = &p->m->config;
     const fs_llama_layer *l = &p->m->layers[index];
     const int64_t n = x->shape[0], d = g->hidden / g->heads;
-    fs_tensor *q = fs_reshape_3d(c, fs_linear(c, x, l->q, NULL), n, g->heads, d);
-    fs_tensor *k = fs_reshape_3d(c, fs_linear(c, x, l->k, NULL), n, g->kv_heads, d);
-    fs_tensor *v = fs_reshape_3d(c, fs_linear(c, x, l->v, NULL), n, g->kv_heads, d);
-    if (g->rope_pairs) { /* back to the order of transformers: everything after is the same to the bit */
-        q = fs_halves_from_pairs(c, q);
-        k = fs_halves_from_pairs(c, k);
-    }
+    fs_tensor *q = heads_of(c, p, index, FS_LORA_Q, x, l->q, g->heads);
+    fs_tensor *k = heads_of(c, p, index, FS_LORA_K, x, l->k, g->kv_heads);
+    fs_tensor *v = heads_of(c, p, index, FS_LORA_V, x, l->v, g->kv_heads);
     q = fs_rope(c, q, p->positions, g->rope_theta);
     k = fs_rope(c, k, p->positions, g->rope_theta);
     /* upstream divides the scores by sqrt(d); the product with its reciprocal differs by at most one unit in the last place */
     const float scale = 1.0f / __builtin_sqrtf((float)d);
-    fs_tensor *a = p->parts ? fs_attention_cached(c, q, k, v, p->parts, p->n_parts, index, scale) : fs_attention(c, q, k, v, scale, true);
-    return fs_linear(c, fs_reshape_2d(c, a, n, g->hidden), l->o, NULL);
+    fs_tensor *a = p->parts ? fs_attention_cached(c, q, k, v, p->parts, p->n_parts, index, scale) : attend_apart(c, p, q, k, v, scale);
+    return linear(c, p, index, FS_LORA_O, fs_reshape_2d(c, a, n, g->hidden), l->o);
+}
+
+static fs_tensor *layer(fs_exec *c, const pass *p, int64_t index, const fs_tensor *x) {
+    const fs_llama_config *g = &p->m->config;
+    const fs_llama_layer *l = &p->m->layers[index];
+    const fs_tensor *h = fs_add(c, x, attention(c, p, index, fs_rms_norm(c, x, l->norm1, g->eps)));
+    const fs_tensor *y = fs_rms_norm(c, h, l->norm2, g->eps);
+    y = fs_silu_mul(c, linear(c, p, index, FS_LORA_GATE, y, l->gate), linear(c, p, index, FS_LORA_UP, y, l->up));
+    return fs_add(c, h, linear(c, p, index, FS_LORA_DOWN, y, l->down));
 }
 
 /* Room in every cache, and the positions of all rows (in the arena). */
@@ -110,27 +194,24 @@ static const int64_t *prepare(fs_exec *c, const fs_kv_part *parts, size_t n_part
     return rows == n ? positions : NULL;
 }
 
+static bool fits(fs_exec *c, const fs_llama *m, const fs_tensor *x) {
+    if (!x || c->error.status) return false;
+    if (x->ndim == 2 && x->shape[1] == m->config.hidden) return true;
+    fs_exec_fail(c, FS_E_INTERNAL, "LLaMA: input of width %lld, expected %lld", (long long)x->shape[x->ndim - 1], (long long)m->config.hidden);
+    return false;
+}
+
 fs_tensor *fs_llama_forward_parts(fs_exec *c, const fs_llama *m, const fs_kv_part *parts, size_t n_parts, const fs_tensor *x, fs_tensor **taps) {
     const fs_llama_config *g = &m->config;
-    if (!x || c->error.status) return NULL;
-    if (x->ndim != 2 || x->shape[1] != g->hidden) {
-        fs_exec_fail(c, FS_E_INTERNAL, "LLaMA: input of width %lld, expected %lld", (long long)x->shape[x->ndim - 1], (long long)g->hidden);
-        return NULL;
-    }
+    if (!fits(c, m, x)) return NULL;
     const int64_t n = x->shape[0];
     const pass p = {.m = m, .parts = parts, .n_parts = n_parts, .positions = prepare(c, parts, n_parts, n)};
     if (!p.positions) return NULL;
     fs_tensor *h = (fs_tensor *)(uintptr_t)x;
     fs_arena_mark mark = fs_arena_get_mark(c->arena); /* every layer's result moves down to here, over its input */
     for (int64_t i = 0; i < g->layers && h; i++) {
-        const fs_llama_layer *l = &m->layers[i];
         if (taps) mark = fs_arena_get_mark(c->arena);
-        h = fs_add(c, h, attention(c, &p, i, fs_rms_norm(c, h, l->norm1, g->eps)));
-        if (!h) break;
-        fs_tensor *y = fs_rms_norm(c, h, l->norm2, g->eps);
-        y = fs_silu_mul(c, fs_linear(c, y, l->gate, NULL), fs_linear(c, y, l->up, NULL));
-        h = fs_add(c, h, fs_linear(c, y, l->down, NULL));
-        h = fs_scope_end(c, mark, h);
+        h = fs_scope_end(c, mark, layer(c, &p, i, h));
         if (taps) taps[i] = h;
         if (n > FS_FEW_ROWS) fs_progress(c->callbacks, "language model", i + 1, g->layers);
         if (fs_cancelled(c->callbacks)) fs_exec_fail(c, FS_E_CANCELLED, "stopped on request");
@@ -143,6 +224,45 @@ fs_tensor *fs_llama_forward_parts(fs_exec *c, const fs_llama *m, const fs_kv_par
 fs_tensor *fs_llama_forward(fs_exec *c, const fs_llama *m, fs_llama_state *state, const fs_tensor *x, fs_tensor **taps) {
     const fs_kv_part part = {.cache = state, .rows = x ? x->shape[0] : 0};
     return fs_llama_forward_parts(c, m, state ? &part : NULL, state ? 1 : 0, x, taps);
+}
+
+/* ---- several sequences, for training ---- */
+
+typedef struct one_layer { const pass *p; int64_t index; } one_layer;
+
+static fs_tensor *layer_segment(fs_exec *c, const void *user, const fs_tensor *x) {
+    const one_layer *s = user;
+    return layer(c, s->p, s->index, x);
+}
+
+fs_tensor *fs_llama_forward_batch(fs_exec *c, const fs_llama *m, const fs_llama_batch *batch, const fs_tensor *x) {
+    if (!fits(c, m, x)) return NULL;
+    /* in the arena, because layers that are computed again ask for it in the backward pass */
+    pass *p = fs_arena_alloc(c->arena, sizeof *p);
+    int64_t *lengths = fs_arena_alloc(c->arena, batch->n * sizeof *lengths), *positions = fs_arena_alloc(c->arena, (size_t)x->shape[0] * sizeof *positions);
+    if (!p || !lengths || !positions) {
+        fs_exec_fail(c, FS_E_NO_MEMORY, "out of memory for a batch of %zu", batch->n);
+        return NULL;
+    }
+    int64_t rows = 0;
+    for (size_t i = 0; i < batch->n; i++) {
+        lengths[i] = batch->lengths[i];
+        for (int64_t k = 0; k < lengths[i] && rows < x->shape[0]; k++) positions[rows++] = k;
+    }
+    if (rows != x->shape[0]) {
+        fs_exec_fail(c, FS_E_INTERNAL, "LLaMA: the sequences' rows do not add up to %lld", (long long)x->shape[0]);
+        return NULL;
+    }
+    *p = (pass){.m = m, .batch = *batch, .positions = positions};
+    p->batch.lengths = lengths;
+    const fs_tensor *h = x;
+    for (int64_t i = 0; i < m->config.layers && h; i++) {
+        const one_layer s = {p, i};
+        if (batch->recompute) h = fs_checkpoint(c, layer_segment, &s, sizeof s, h);
+        else h = layer(c, p, i, h);
+        if (fs_cancelled(c->callbacks)) fs_exec_fail(c, FS_E_CANCELLED, "stopped on request");
+    }
+    return fs_rms_norm(c, h, m->norm, m->config.eps);
 }
 
 fs_tensor *fs_llama_logits(fs_exec *c, const fs_llama *m, const fs_tensor *h) { return fs_linear(c, h, m->lm_head, NULL); }

@@ -69,15 +69,26 @@ typedef struct fs_llama_config {
     bool rope_pairs; /* rows of q and k are stored as neighbouring pairs (GGUF) instead of halves (transformers) */
 } fs_llama_config;
 typedef struct fs_llama_layer { const fs_tensor *norm1, *q, *k, *v, *o, *norm2, *gate, *up, *down; } fs_llama_layer;
+/* Low-rank adapters (Hu et al. 2021) beside the seven linear layers of each layer: y = W x + scale B (A x). a: [rank, in], b: [out, rank], both
+ * NULL where there is none; scale is alpha / rank. Rows of q's and k's B are in transformers' order whatever rope_pairs says. */
+typedef enum fs_lora_place { FS_LORA_Q = 0, FS_LORA_K, FS_LORA_V, FS_LORA_O, FS_LORA_GATE, FS_LORA_UP, FS_LORA_DOWN, FS_LORA_PLACES } fs_lora_place;
+extern const char *const fs_lora_place_names[FS_LORA_PLACES]; /* "self_attn.q_proj", ..., "mlp.down_proj" */
+typedef struct fs_lora_pair { const fs_tensor *a, *b; float scale; } fs_lora_pair;
+typedef struct fs_lora_layer { fs_lora_pair at[FS_LORA_PLACES]; } fs_lora_layer;
 typedef struct fs_llama {
     fs_llama_config config;
     const fs_tensor *embed, *norm, *lm_head;
     fs_llama_layer *layers;
+    fs_lora_layer *lora; /* [layers]; NULL: no adapters */
 } fs_llama;
 /* Keys (with rotary position) and values of the tokens seen so far. */
 typedef fs_kv_cache fs_llama_state;
 fs_status fs_llama_bind(fs_llama *m, const fs_llama_config *config, const fs_tensor_source *source, const char *prefix, fs_error *err);
 void fs_llama_unbind(fs_llama *m);
+/* The width of what goes into (in) and comes out of (out) the linear layer at a place. */
+void fs_lora_shape(const fs_llama_config *g, fs_lora_place place, int64_t *in, int64_t *out);
+/* Binds the adapters a source has: prefix + "model.layers.N.PLACE.lora_A.weight" and lora_B, any rank, at any places. None at all is an error. */
+fs_status fs_llama_bind_lora(fs_llama *m, const fs_tensor_source *source, const char *prefix, double alpha, fs_error *err);
 /* dtype of the cache: F32, F16 or BF16. A context of precision F16 or BF16 loses nothing by a cache of that type. */
 fs_status fs_llama_state_create(const fs_llama *m, fs_dtype dtype, int64_t capacity, fs_llama_state *out, fs_error *err);
 void fs_llama_state_free(fs_llama_state *s);
@@ -88,6 +99,10 @@ fs_tensor *fs_llama_forward(fs_exec *c, const fs_llama *m, fs_llama_state *state
 /* The same for several sequences in one pass over the weights. x: the parts' rows one after the other. Up to 12 rows in all have the bits they
  * would have alone. */
 fs_tensor *fs_llama_forward_parts(fs_exec *c, const fs_llama *m, const fs_kv_part *parts, size_t n_parts, const fs_tensor *x, fs_tensor **taps);
+/* Several whole sequences from position 0 on, nothing kept: for training. x: their rows one after the other, lengths [n]. recompute: layers are
+ * run again in the backward pass instead of remembered. dropout: of the adapters' inputs; the same key gives the same choice. */
+typedef struct fs_llama_batch { const int64_t *lengths; size_t n; bool recompute; float dropout; uint64_t key; } fs_llama_batch;
+fs_tensor *fs_llama_forward_batch(fs_exec *c, const fs_llama *m, const fs_llama_batch *batch, const fs_tensor *x);
 fs_tensor *fs_llama_logits(fs_exec *c, const fs_llama *m, const fs_tensor *h); /* [n, hidden] -> [n, vocab] */
 
 /* ---- SAM ----------------------------------------------------------------------------------------------------------- */

@@ -58,7 +58,7 @@ fs_status fs_bench_open(fs_bench_run *b, int number, fs_error *err) {
     b->stage2 = NULL;
     if (number == 0) return FS_OK;
     const double start = fs_now();
-    status = number == 1 ? fs_dte_fdm_open(&b->layout, &b->opt, &b->stage1, err) : fs_mflm_open(&b->layout, &b->opt, &b->stage2, err);
+    status = number == 1 ? fs_dte_fdm_open(&b->layout, &b->opt, NULL, &b->stage1, err) : fs_mflm_open(&b->layout, &b->opt, NULL, &b->stage2, err);
     if (!status) json_array_append_new(b->loads, json_pack("{s:i, s:f}", "stage", number, "seconds", fs_now() - start));
     return status;
 }

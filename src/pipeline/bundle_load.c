@@ -123,7 +123,7 @@ fs_status fs_bundle_tokenizer(const fs_bundle *b, fs_tokenizer_rules rules, fs_t
     return status ? status : fs_tokenizer_create(&files, rules, out, err);
 }
 
-fs_status fs_bundle_clip(const fs_bundle *b, fs_clip *clip, fs_error *err) {
+fs_status fs_bundle_clip(const fs_bundle *b, const fs_overlay *overlay, fs_clip *clip, fs_error *err) {
     fs_bytes bytes = {0};
     fs_clip_config config;
     bool swapped;
@@ -131,7 +131,10 @@ fs_status fs_bundle_clip(const fs_bundle *b, fs_clip *clip, fs_error *err) {
     if (!status && !b->pair && !bytes.data)
         status = fs_fail(err, FS_E_FORMAT, "%s: holds no CLIP config; make the bundle anew with convert", fs_archive_path(b->vision));
     if (!status && !b->pair) status = fs_clip_config_parse(fs_archive_path(b->vision), bytes, &config, err);
-    return status ? status : fs_clip_bind(clip, &config, fs_packed_source_tensors(b->clip_packed), "vision_model.", err);
+    fs_tensor_source source = *fs_packed_source_tensors(b->clip_packed);
+    double none = 0;
+    if (!status && overlay) status = overlay->wrap(overlay->user, FS_OVERLAY_CLIP, NULL, &source, &none, err);
+    return status ? status : fs_clip_bind(clip, &config, &source, "vision_model.", err);
 }
 
 const fs_tensor_source *fs_bundle_tensors(const fs_bundle *b) { return &b->bound; }

@@ -211,8 +211,8 @@ fs_status fs_detector_load(fs_detector *d, int stage, fs_error *err) {
         d->prefetch = fs_prefetch_start(&d->layout, stage);
     }
     if (d->options.lock_memory) fs_warn_unlockable(&d->layout, stage, &d->options.callbacks);
-    if (stage == 2) return fs_mflm_open(&d->layout, &d->options, &d->stage2, err);
-    const fs_status s = fs_dte_fdm_open(&d->layout, &d->options, &d->stage1, err);
+    if (stage == 2) return fs_mflm_open(&d->layout, &d->options, NULL, &d->stage2, err);
+    const fs_status s = fs_dte_fdm_open(&d->layout, &d->options, NULL, &d->stage1, err);
     if (!s) d->batch = batch_size(d);
     return s;
 }
@@ -225,7 +225,7 @@ fs_status fs_detector_check(fs_detector *d, int stage, fs_error *err) {
     quiet.callbacks = (fs_callbacks){0};
     fs_dte_fdm *one = NULL;
     fs_mflm *two = NULL;
-    fs_status s = stage == 1 ? fs_dte_fdm_open(&d->layout, &quiet, &one, err) : fs_mflm_open(&d->layout, &quiet, &two, err);
+    fs_status s = stage == 1 ? fs_dte_fdm_open(&d->layout, &quiet, NULL, &one, err) : fs_mflm_open(&d->layout, &quiet, NULL, &two, err);
     fs_dte_fdm_close(one);
     fs_mflm_close(two);
     return s;

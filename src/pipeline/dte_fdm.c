@@ -56,12 +56,12 @@ static fs_status bind_dtg(fs_dte_fdm *s, const fs_tensor_source *source, const c
     return status;
 }
 
-static fs_status bind_lm(fs_dte_fdm *s, const fs_tensor_source *source, fs_error *err) {
-    fs_status status = fs_llama_bind(&s->llama, &s->config.llama, source, "", err);
-    return status ? status : fs_projector_bind(&s->projector, s->tower.clip.config.hidden, s->config.llama.hidden, source, "model.mm_projector.", err);
+static fs_status bind_lm(fs_dte_fdm *s, fs_tensor_source source, const fs_overlay *overlay, fs_error *err) {
+    fs_status status = fs_overlay_llama(overlay, &s->config, &source, &s->llama, err);
+    return status ? status : fs_projector_bind(&s->projector, s->tower.clip.config.hidden, s->config.llama.hidden, &source, "model.mm_projector.", err);
 }
 
-static fs_status open_bundle(fs_dte_fdm *s, const fs_layout *layout, const fs_options *opt, fs_error *err) {
+static fs_status open_bundle(fs_dte_fdm *s, const fs_layout *layout, const fs_options *opt, const fs_overlay *overlay, fs_error *err) {
     fs_status status;
     if ((status = fs_bundle_open(layout->dte_fdm, layout->vision, "dte", opt->threads, &s->bundle, err))) return status;
     if (opt->lock_memory) fs_bundle_lock(s->bundle);
@@ -70,8 +70,8 @@ static fs_status open_bundle(fs_dte_fdm *s, const fs_layout *layout, const fs_op
     if ((status = check_tokenizer(s, layout->dte_fdm, err))) return status;
     const fs_tensor_source dtg = fs_bundle_dtg(s->bundle);
     if ((status = bind_dtg(s, &dtg, layout->vision, err))) return status;
-    if ((status = fs_bundle_clip(s->bundle, &s->tower.clip, err))) return status;
-    return bind_lm(s, fs_bundle_tensors(s->bundle), err);
+    if ((status = fs_bundle_clip(s->bundle, overlay, &s->tower.clip, err))) return status;
+    return bind_lm(s, *fs_bundle_tensors(s->bundle), overlay, err);
 }
 
 static fs_status open_dtg(fs_dte_fdm *s, const fs_layout *layout, fs_error *err) {
@@ -86,7 +86,7 @@ static fs_status open_dtg(fs_dte_fdm *s, const fs_layout *layout, fs_error *err)
     return FS_OK;
 }
 
-static fs_status open_pair(fs_dte_fdm *s, const fs_layout *layout, const fs_options *opt, fs_error *err) {
+static fs_status open_pair(fs_dte_fdm *s, const fs_layout *layout, const fs_options *opt, const fs_overlay *overlay, fs_error *err) {
     fs_status status;
     if (!layout->dtg && !opt->domain_given)
         return fs_fail(err, FS_E_NOT_FOUND,
@@ -98,11 +98,11 @@ static fs_status open_pair(fs_dte_fdm *s, const fs_layout *layout, const fs_opti
     if ((status = fs_bundle_tokenizer(s->bundle, FS_RULES_437, &s->tokenizer, err))) return status;
     if ((status = check_tokenizer(s, layout->dte_fdm, err))) return status;
     if (!opt->domain_given && (status = open_dtg(s, layout, err))) return status;
-    if ((status = fs_bundle_clip(s->bundle, &s->tower.clip, err))) return status;
-    return bind_lm(s, fs_bundle_tensors(s->bundle), err);
+    if ((status = fs_bundle_clip(s->bundle, overlay, &s->tower.clip, err))) return status;
+    return bind_lm(s, *fs_bundle_tensors(s->bundle), overlay, err);
 }
 
-static fs_status open_checkpoint(fs_dte_fdm *s, fs_layout *layout, const fs_options *opt, fs_error *err) {
+static fs_status open_checkpoint(fs_dte_fdm *s, fs_layout *layout, const fs_options *opt, const fs_overlay *overlay, fs_error *err) {
     fs_status status;
     if (!layout->dtg && !opt->domain_given)
         return fs_fail(err, FS_E_NOT_FOUND,
@@ -115,13 +115,13 @@ static fs_status open_checkpoint(fs_dte_fdm *s, fs_layout *layout, const fs_opti
     if ((status = fs_archive_open(layout->dte_fdm, &s->lm_file, err))) return status;
     const fs_tensor_source source = fs_archive_source(s->lm_file);
     if ((status = fs_layout_find_clip(layout, opt->clip_dir, s->config.vision_tower, err))) return status;
-    if ((status = fs_tower_open(&s->tower, layout->clip, s->lm_file, s->config.vision_tower, err))) return status;
-    if ((status = bind_lm(s, &source, err))) return status;
+    if ((status = fs_tower_open(&s->tower, layout->clip, s->lm_file, s->config.vision_tower, overlay, err))) return status;
+    if ((status = bind_lm(s, source, overlay, err))) return status;
     fs_report_extra(s->lm_file, (const char *const[]){"vision_tower", "inv_freq", "position_ids", NULL}, &s->callbacks, NULL);
     return FS_OK;
 }
 
-fs_status fs_dte_fdm_open(fs_layout *layout, const fs_options *opt, fs_dte_fdm **out, fs_error *err) {
+fs_status fs_dte_fdm_open(fs_layout *layout, const fs_options *opt, const fs_overlay *overlay, fs_dte_fdm **out, fs_error *err) {
     *out = NULL;
     if (!layout->dte_fdm)
         return fs_fail(err, FS_E_NOT_FOUND, "%s: no %s (stage 1); download it from huggingface.co/zhipeixu/fakeshield-v1-22b%s", layout->root,
@@ -131,7 +131,9 @@ fs_status fs_dte_fdm_open(fs_layout *layout, const fs_options *opt, fs_dte_fdm *
     s->callbacks = opt->callbacks;
     s->domain_given = opt->domain_given;
     s->domain = opt->domain;
-    fs_status status = layout->pair ? open_pair(s, layout, opt, err) : layout->bundle ? open_bundle(s, layout, opt, err) : open_checkpoint(s, layout, opt, err);
+    fs_status status = layout->pair ? open_pair(s, layout, opt, overlay, err)
+                       : layout->bundle ? open_bundle(s, layout, opt, overlay, err)
+                                        : open_checkpoint(s, layout, opt, overlay, err);
     if (!status) status = fs_exec_init(&s->vision, vision_precision(opt->precision), opt->threads, &s->callbacks, err);
     if (!status) status = fs_exec_init(&s->exec, lm_precision(opt->precision), opt->threads, &s->callbacks, err);
     if (!status) status = fs_llama_state_create(&s->llama, fs_kv_type(&s->exec, &s->llama, opt), 0, &s->prefix, err);

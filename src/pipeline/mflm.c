@@ -15,6 +15,8 @@ enum { MAX_NEW_TOKENS = 512 };
 struct fs_mflm {
     fs_lm_config config;
     fs_archive *lm_file, *sam_file;
+    fs_archive_layer layers[2]; /* the two, for the stack */
+    fs_archive_stack stack;
     fs_bundle *bundle;       /* instead of them */
     fs_archive *fallback_lm; /* stage 1's archive, opened only for a vision tower embedded there */
     fs_tower tower;
@@ -39,7 +41,6 @@ static fs_dtype stage2_precision(fs_precision p) {
 /* Everything but SAM's two encoders, which may come from elsewhere. */
 static fs_status bind_rest(fs_mflm *s, const fs_tensor_source *source, const char *path, fs_error *err) {
     fs_status status;
-    if ((status = fs_llama_bind(&s->llama, &s->config.llama, source, "", err))) return status;
     if ((status = fs_projector_bind(&s->projector, s->tower.clip.config.hidden, s->config.llama.hidden, source, "model.mm_projector.", err)))
         return status;
     if ((status = fs_seg_head_bind(&s->seg_head, s->config.llama.hidden, source, "model.text_hidden_fcs.0.", err))) return status;
@@ -59,59 +60,57 @@ static fs_status check_tokens(fs_mflm *s, const char *path, fs_error *err) {
                    (long long)s->config.llama.vocab);
 }
 
-static fs_status bind_sam(fs_mflm *s, const fs_tensor_source *source, fs_error *err) {
+/* Everything but CLIP. SAM first: the [SEG] head must make what its decoder takes. */
+static fs_status bind(fs_mflm *s, fs_tensor_source source, const fs_overlay *overlay, const char *path, fs_error *err) {
     fs_status status;
-    if ((status = fs_sam_encoder_bind(&s->sam, source, "model.grounding_encoder.image_encoder.", err))) return status;
-    if ((status = fs_sam_prompt_bind(&s->sam_prompt, source, "model.grounding_encoder.prompt_encoder.", err))) return status;
-    return fs_sam_decoder_bind(&s->sam_decoder, source, "model.grounding_encoder.mask_decoder.", err);
+    if ((status = fs_overlay_llama(overlay, &s->config, &source, &s->llama, err))) return status;
+    if ((status = fs_sam_encoder_bind(&s->sam, &source, "model.grounding_encoder.image_encoder.", err))) return status;
+    if ((status = fs_sam_prompt_bind(&s->sam_prompt, &source, "model.grounding_encoder.prompt_encoder.", err))) return status;
+    if ((status = fs_sam_decoder_bind(&s->sam_decoder, &source, "model.grounding_encoder.mask_decoder.", err))) return status;
+    return bind_rest(s, &source, path, err);
 }
 
-/* SAM from the checkpoint, or, where it lacks image or prompt encoder, from sam_vit_h (spec 2.7). */
-static fs_status open_sam(fs_mflm *s, const fs_layout *layout, fs_error *err) {
-    static const char in_mflm[] = "model.grounding_encoder.";
+/* The checkpoint's tensors, and behind them, if it lacks SAM's image or prompt encoder, those of sam_vit_h (spec 2.7). */
+static fs_status stack_sam(fs_mflm *s, const fs_layout *layout, fs_error *err) {
     fs_tensor_source source = fs_archive_source(s->lm_file);
-    fs_archive_layer layers[2] = {{.archive = s->lm_file, .from = "", .to = ""}, {.from = in_mflm, .to = ""}};
-    fs_archive_stack stack = {.layers = layers, .count = 1};
+    s->layers[0] = (fs_archive_layer){.archive = s->lm_file, .from = "", .to = ""};
+    s->stack = (fs_archive_stack){.layers = s->layers, .count = 1};
     const bool complete = source.find(source.user, "model.grounding_encoder.image_encoder.pos_embed") &&
                           source.find(source.user, "model.grounding_encoder.prompt_encoder.no_mask_embed.weight");
-    if (!complete) {
-        if (!layout->sam)
-            return fs_fail(err, FS_E_NOT_FOUND,
-                           "%s: holds no SAM image encoder, and no sam_vit_h_4b8939.pth was found; download it (segment-anything's ViT-H) into "
-                           "%s or give --sam FILE", layout->mflm, layout->root);
-        fs_status status = fs_archive_open(layout->sam, &s->sam_file, err);
-        if (status) return status;
-        layers[1].archive = s->sam_file;
-        stack.count = 2;
-    }
-    source = fs_archive_stack_source(&stack);
-    return bind_sam(s, &source, err);
+    if (complete) return FS_OK;
+    if (!layout->sam)
+        return fs_fail(err, FS_E_NOT_FOUND,
+                       "%s: holds no SAM image encoder, and no sam_vit_h_4b8939.pth was found; download it (segment-anything's ViT-H) into "
+                       "%s or give --sam FILE", layout->mflm, layout->root);
+    fs_status status = fs_archive_open(layout->sam, &s->sam_file, err);
+    if (status) return status;
+    s->layers[1] = (fs_archive_layer){.archive = s->sam_file, .from = "model.grounding_encoder.", .to = ""};
+    s->stack.count = 2;
+    return FS_OK;
 }
 
-static fs_status open_bundle(fs_mflm *s, const fs_layout *layout, const fs_options *opt, fs_error *err) {
+static fs_status open_bundle(fs_mflm *s, const fs_layout *layout, const fs_options *opt, const fs_overlay *overlay, fs_error *err) {
     fs_status status;
     if ((status = fs_bundle_open(layout->mflm, layout->vision, "mflm", opt->threads, &s->bundle, err))) return status;
     if (opt->lock_memory) fs_bundle_lock(s->bundle);
     if ((status = fs_bundle_lm_config(s->bundle, &s->config, err))) return status;
     if ((status = fs_bundle_tokenizer(s->bundle, FS_RULES_428, &s->tokenizer, err))) return status;
     if ((status = check_tokens(s, layout->mflm, err))) return status;
-    if ((status = fs_bundle_clip(s->bundle, &s->tower.clip, err))) return status;
-    if ((status = bind_sam(s, fs_bundle_tensors(s->bundle), err))) return status;
-    return bind_rest(s, fs_bundle_tensors(s->bundle), layout->mflm, err);
+    if ((status = fs_bundle_clip(s->bundle, overlay, &s->tower.clip, err))) return status;
+    return bind(s, *fs_bundle_tensors(s->bundle), overlay, layout->mflm, err);
 }
 
-static fs_status open_checkpoint(fs_mflm *s, fs_layout *layout, const fs_options *opt, fs_error *err) {
+static fs_status open_checkpoint(fs_mflm *s, fs_layout *layout, const fs_options *opt, const fs_overlay *overlay, fs_error *err) {
     fs_status status;
     if ((status = fs_lm_config_read(layout->mflm, &s->config, err))) return status;
     if ((status = fs_tokenizer_open(layout->mflm, FS_RULES_428, &s->tokenizer, err))) return status;
     if ((status = check_tokens(s, layout->mflm, err))) return status;
     if ((status = fs_archive_open(layout->mflm, &s->lm_file, err))) return status;
-    fs_tensor_source source = fs_archive_source(s->lm_file);
     if ((status = fs_layout_find_clip(layout, opt->clip_dir, s->config.vision_tower, err))) return status;
     if (!layout->clip && layout->dte_fdm && (status = fs_archive_open(layout->dte_fdm, &s->fallback_lm, err))) return status;
-    if ((status = fs_tower_open(&s->tower, layout->clip, s->fallback_lm, s->config.vision_tower, err))) return status;
-    if ((status = open_sam(s, layout, err))) return status;
-    if ((status = bind_rest(s, &source, layout->mflm, err))) return status;
+    if ((status = fs_tower_open(&s->tower, layout->clip, s->fallback_lm, s->config.vision_tower, overlay, err))) return status;
+    if ((status = stack_sam(s, layout, err))) return status;
+    if ((status = bind(s, fs_archive_stack_source(&s->stack), overlay, layout->mflm, err))) return status;
     fs_report_extra(s->lm_file,
                     (const char *const[]){"vision_tower", "inv_freq", "position_ids", "point_embeddings", "not_a_point_embed", "mask_downscaling",
                                           "output_hypernetworks_mlps", "iou_prediction_head", "pixel_mean", "pixel_std", NULL},
@@ -119,7 +118,7 @@ static fs_status open_checkpoint(fs_mflm *s, fs_layout *layout, const fs_options
     return FS_OK;
 }
 
-fs_status fs_mflm_open(fs_layout *layout, const fs_options *opt, fs_mflm **out, fs_error *err) {
+fs_status fs_mflm_open(fs_layout *layout, const fs_options *opt, const fs_overlay *overlay, fs_mflm **out, fs_error *err) {
     *out = NULL;
     if (!layout->mflm)
         return fs_fail(err, FS_E_NOT_FOUND, "%s: no %s (stage 2); download it from huggingface.co/zhipeixu/fakeshield-v1-22b%s", layout->root,
@@ -127,7 +126,7 @@ fs_status fs_mflm_open(fs_layout *layout, const fs_options *opt, fs_mflm **out, 
     fs_mflm *s = calloc(1, sizeof *s);
     if (!s) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     s->callbacks = opt->callbacks;
-    fs_status status = layout->bundle ? open_bundle(s, layout, opt, err) : open_checkpoint(s, layout, opt, err);
+    fs_status status = layout->bundle ? open_bundle(s, layout, opt, overlay, err) : open_checkpoint(s, layout, opt, overlay, err);
     /* The dense positional encoding of a bf16 network has its phases rounded before sin and cos, which is visible in the mask (spec 5.9); it
      * follows the checkpoint's type, not ours. */
     s->pe_bf16 = s->config.stored == FS_DTYPE_BF16 || opt->precision == FS_PRECISION_BF16 || opt->precision == FS_PRECISION_UPSTREAM;

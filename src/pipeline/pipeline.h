@@ -9,6 +9,8 @@
 
 /* ---- configs, read from config.json and generation_config.json (spec 2.2) ------------------------------------------ */
 
+typedef struct fs_overlay fs_overlay; /* below */
+
 typedef struct fs_lm_config {
     fs_llama_config llama;
     int64_t mm_hidden;         /* width of the vision features */
@@ -60,7 +62,19 @@ fs_status fs_bundle_lm_config(const fs_bundle *b, fs_lm_config *out, fs_error *e
 fs_status fs_bundle_tokenizer(const fs_bundle *b, fs_tokenizer_rules rules, fs_tokenizer **out, fs_error *err);
 /* *out: are these random weights that synth made? False for a checkpoint. */
 fs_status fs_bundle_is_synthetic(const fs_layout *l, bool *out, fs_error *err);
-fs_status fs_bundle_clip(const fs_bundle *b, fs_clip *clip, fs_error *err); /* binds it */
+fs_status fs_bundle_clip(const fs_bundle *b, const fs_overlay *overlay, fs_clip *clip, fs_error *err); /* binds it */
+
+/* ---- what is put over a checkpoint's tensors: an adapter, or what training changes --------------------------------------- */
+
+typedef enum fs_overlay_part { FS_OVERLAY_LM = 0, FS_OVERLAY_CLIP = 1 } fs_overlay_part; /* LM: the whole stage but CLIP and DTG */
+struct fs_overlay {
+    void *user;
+    /* *source: a part's tensors by upstream's names; may be replaced by another source that stands in front of it. *alpha, if set above 0 for
+     * LM: the source holds low-rank adapters by peft's names, with this lora_alpha. Both sources live as long as the stage. */
+    fs_status (*wrap)(void *user, fs_overlay_part part, const fs_lm_config *config, fs_tensor_source *source, double *alpha, fs_error *err);
+};
+/* The LLaMA of a stage through an overlay (NULL: none): `source` is replaced, m bound with its adapters. */
+fs_status fs_overlay_llama(const fs_overlay *o, const fs_lm_config *config, fs_tensor_source *source, fs_llama *m, fs_error *err);
 
 /* ---- a vision tower with its weights ------------------------------------------------------------------------------- */
 
@@ -69,7 +83,7 @@ typedef struct fs_tower {
     fs_clip clip;
 } fs_tower;
 /* embedded: the archive that may hold "model.vision_tower.vision_tower.vision_model.*". */
-fs_status fs_tower_open(fs_tower *t, const char *clip_dir, fs_archive *embedded, const char *wanted, fs_error *err);
+fs_status fs_tower_open(fs_tower *t, const char *clip_dir, fs_archive *embedded, const char *wanted, const fs_overlay *overlay, fs_error *err);
 void fs_tower_close(fs_tower *t);
 
 /* ---- generation ---------------------------------------------------------------------------------------------------- */
@@ -185,7 +199,7 @@ void fs_result_warn(fs_result *r, const char *format, ...) __attribute__((format
 /* ---- the stages ---------------------------------------------------------------------------------------------------- */
 
 typedef struct fs_dte_fdm fs_dte_fdm; /* stage 1: DTG + CLIP + LLaMA 13B */
-fs_status fs_dte_fdm_open(fs_layout *layout, const fs_options *opt, fs_dte_fdm **out, fs_error *err);
+fs_status fs_dte_fdm_open(fs_layout *layout, const fs_options *opt, const fs_overlay *overlay, fs_dte_fdm **out, fs_error *err);
 void fs_dte_fdm_close(fs_dte_fdm *s);
 /* Fills domain, score, text, verdict of r. pil: the picture as stage 1 sees it. question: NULL = the original's. */
 fs_status fs_dte_fdm_run(fs_dte_fdm *s, const fs_image *pil, const char *question, const fs_options *opt, fs_result *r, fs_error *err);
@@ -203,7 +217,7 @@ fs_status fs_dte_fdm_end(fs_dte_answer *a, fs_error *err);
 void fs_dte_answer_free(fs_dte_answer *a);
 
 typedef struct fs_mflm fs_mflm; /* stage 2: CLIP + LLaMA 7B + SAM */
-fs_status fs_mflm_open(fs_layout *layout, const fs_options *opt, fs_mflm **out, fs_error *err);
+fs_status fs_mflm_open(fs_layout *layout, const fs_options *opt, const fs_overlay *overlay, fs_mflm **out, fs_error *err);
 void fs_mflm_close(fs_mflm *s);
 /* Fills the mask of r from `text`. boxes: [n_boxes][4] in pixels of `im`, or NULL. */
 fs_status fs_mflm_run(fs_mflm *s, const fs_image *im, const char *text, const float *boxes, size_t n_boxes, const fs_options *opt,

@@ -5,6 +5,13 @@
 #include <math.h>
 #include <string.h>
 
+fs_status fs_overlay_llama(const fs_overlay *o, const fs_lm_config *config, fs_tensor_source *source, fs_llama *m, fs_error *err) {
+    double alpha = 0;
+    fs_status status = o ? o->wrap(o->user, FS_OVERLAY_LM, config, source, &alpha, err) : FS_OK;
+    if (!status) status = fs_llama_bind(m, &config->llama, source, "", err);
+    return status || alpha <= 0 ? status : fs_llama_bind_lora(m, source, "base_model.model.", alpha, err);
+}
+
 static const char embedded_prefix[] = "model.vision_tower.vision_tower.vision_model.";
 
 /* Sizes of an embedded tower from its shapes; CLIP's heads are always 64 wide. */
@@ -23,14 +30,16 @@ static bool config_from_shapes(const fs_tensor_source *source, fs_clip_config *g
     return true;
 }
 
-fs_status fs_tower_open(fs_tower *t, const char *clip_dir, fs_archive *embedded, const char *wanted, fs_error *err) {
+fs_status fs_tower_open(fs_tower *t, const char *clip_dir, fs_archive *embedded, const char *wanted, const fs_overlay *overlay, fs_error *err) {
     *t = (fs_tower){0};
     fs_clip_config config;
     fs_status status;
     if (clip_dir) {
         if ((status = fs_clip_config_read(clip_dir, &config, err)) || (status = fs_archive_open(clip_dir, &t->archive, err))) return status;
         fs_tensor_source source = fs_archive_source(t->archive);
-        status = fs_clip_bind(&t->clip, &config, &source, "vision_model.", err);
+        double none = 0;
+        if (overlay) status = overlay->wrap(overlay->user, FS_OVERLAY_CLIP, NULL, &source, &none, err);
+        if (!status) status = fs_clip_bind(&t->clip, &config, &source, "vision_model.", err);
         if (status) fs_tower_close(t);
         return status;
     }

@@ -85,21 +85,18 @@ fs_param *fs_params_find(const fs_params *p, const char *name) {
 }
 
 static const fs_tensor *find(void *user, const char *name) {
-    const fs_params *p = user;
-    const fs_param *mine = fs_params_find(p, name);
-    if (mine) return &mine->tensor;
-    return p->base.find ? p->base.find(p->base.user, name) : NULL;
+    const fs_params_view *v = user;
+    const fs_tensor *behind = v->base.find ? v->base.find(v->base.user, name) : NULL; /* asked in any case: it counts as used */
+    const fs_param *mine = fs_params_find(v->params, name);
+    return mine ? &mine->tensor : behind;
 }
 
 static const char *origin(void *user, const char *name) {
-    const fs_params *p = user;
-    return p->base.origin && !fs_params_find(p, name) ? p->base.origin(p->base.user, name) : "the trained tensors";
+    const fs_params_view *v = user;
+    return v->base.origin && !fs_params_find(v->params, name) ? v->base.origin(v->base.user, name) : "the trained tensors";
 }
 
-fs_tensor_source fs_params_source(fs_params *p, const fs_tensor_source *base) {
-    p->base = base ? *base : (fs_tensor_source){0};
-    return (fs_tensor_source){.user = p, .find = find, .origin = origin};
-}
+fs_tensor_source fs_params_source(fs_params_view *view) { return (fs_tensor_source){.user = view, .find = find, .origin = origin}; }
 
 void fs_params_zero_grad(fs_params *p) {
     for (size_t i = 0; i < p->count; i++) memset(p->list[i]->grad, 0, (size_t)p->list[i]->count * sizeof(float));

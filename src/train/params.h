@@ -24,15 +24,15 @@ typedef struct fs_params {
     fs_param **list; /* in the order they were added, which is the order in files */
     size_t count, capacity;
     fs_param_group groups[FS_PARAM_GROUPS];
-    fs_tensor_source base; /* for fs_params_source */
 } fs_params;
 
 /* A new tensor of zeros, or (from != NULL) with the values of `from`, which must have this shape and a float type. *out may be NULL. An
  * adapter's values are drawn by its maker. Fails on a name that is there already. */
 fs_status fs_params_add(fs_params *p, const char *name, int ndim, const int64_t *shape, const fs_tensor *from, int group, fs_param **out, fs_error *err);
 fs_param *fs_params_find(const fs_params *p, const char *name); /* NULL if there is none */
-/* The list in front of `base` (whose `find` may be NULL: nothing behind). Valid as long as both. */
-fs_tensor_source fs_params_source(fs_params *p, const fs_tensor_source *base);
+/* The list in front of a checkpoint's tensors (base.find NULL: nothing behind). The view is the caller's and must live as long as the source. */
+typedef struct fs_params_view { fs_params *params; fs_tensor_source base; } fs_params_view;
+fs_tensor_source fs_params_source(fs_params_view *view);
 void fs_params_zero_grad(fs_params *p);
 int64_t fs_params_total(const fs_params *p); /* numbers that are trained */
 void fs_params_free(fs_params *p);           /* a zeroed struct is fine */
