@@ -14,17 +14,18 @@ from safetensors.torch import load_file as load_torch
 
 def load_file(path):
     """As numpy arrays; bfloat16, which numpy does not have, as float32."""
-    return {name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in load_torch(path).items()}
+    tensors = torch.load(path) if path.suffix == ".bin" else load_torch(path)
+    return {name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in tensors.items()}
 
 
 fresh, committed = Path(sys.argv[1]), Path(sys.argv[2])
 bad = 0
-for path in sorted(fresh.iterdir()):
-    other = committed / path.name
+for path in sorted(p for p in fresh.rglob("*") if p.is_file()):
+    other = committed / path.relative_to(fresh)
     problem = ""
     if not other.exists():
         problem = "is not committed"
-    elif path.suffix == ".safetensors":
+    elif path.suffix in (".safetensors", ".bin"):
         a, b = load_file(path), load_file(other)
         if a.keys() != b.keys():
             problem = "other tensors: %s" % (a.keys() ^ b.keys())
@@ -43,5 +44,5 @@ for path in sorted(fresh.iterdir()):
     elif path.read_bytes() != other.read_bytes():
         problem = "text differs"
     bad += bool(problem)
-    print("%-36s %s" % (path.name, problem or "same"))
+    print("%-36s %s" % (path.relative_to(fresh), problem or "same"))
 sys.exit(1 if bad else 0)
