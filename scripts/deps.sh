@@ -12,7 +12,7 @@ packages_of() {
     fuzz | tsan) echo clang libclang-rt-14-dev llvm libomp-dev ;;
     lint) echo clang-tidy clang-format cppcheck shellcheck ;;
     coverage) echo gcovr ;;
-    reference) echo python3 python3-venv python3-pip python3-torch python3-torchvision python3-numpy python3-pil python3-psutil python3-yaml \
+    reference) echo python3 python3-venv python3-pip python3-torch python3-torchvision python3-numpy python3-pil python3-psutil python3-yaml python3-sklearn \
              libopenblas0-pthread ;; # forty times faster than the plain BLAS that PyTorch falls back to
     *) echo "deps.sh: unknown group \"$1\"" >&2; exit 2 ;;
     esac
