@@ -30,6 +30,7 @@ export PYTHONDONTWRITEBYTECODE=1
 "$env_dir/tf437/bin/python" "$here/make_goldens.py" dte "$out"
 "$env_dir/tf428/bin/python" "$here/make_goldens.py" mflm "$out"
 "$env_dir/tf437/bin/python" "$here/make_train_goldens.py" dte "$out"
+"$env_dir/tf428/bin/python" "$here/make_train_goldens.py" mflm "$out"
 [ $full = no ] || "$env_dir/tf437/bin/python" "$here/fullsize.py" "$out"
 [ "$out" = "$golden" ] || "$env_dir/tf437/bin/python" "$here/compare.py" "$out" "$golden"
 

@@ -159,14 +159,15 @@ def dice_loss(logits, target, scale=1000):
     return 1 - (2 * (s / scale * t).sum() + 1e-6) / ((s / scale).sum() + (t / scale).sum() + 1e-6)
 
 
-def save_adapter(wrapped, folder):
-    """As LLaVA's trainer ends: peft's files (in both forms) and everything else that was trained."""
+def save_adapter(wrapped, folder, forms=(False, True), rest=True):
+    """As LLaVA's trainer ends: peft's files (pickled and as safetensors), and everything else that is trained."""
     lora = {n: p.detach() for n, p in wrapped.named_parameters() if ".lora_" in n}
-    rest = {n: p.detach().clone() for n, p in wrapped.named_parameters() if p.requires_grad and ".lora_" not in n}
     folder.mkdir(parents=True, exist_ok=True)
-    wrapped.save_pretrained(str(folder), state_dict=dict(lora))
-    wrapped.save_pretrained(str(folder), state_dict=dict(lora), safe_serialization=True)
-    torch.save(rest, folder / "non_lora_trainables.bin")
+    for safe in forms:
+        wrapped.save_pretrained(str(folder), state_dict=dict(lora), safe_serialization=safe)
+    if rest:
+        torch.save({n: p.detach().clone() for n, p in wrapped.named_parameters() if p.requires_grad and ".lora_" not in n},
+                   folder / "non_lora_trainables.bin")
     (folder / "README.md").unlink()                          # peft's model card
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(dict(config, target_modules=sorted(config["target_modules"])), indent=2,
