@@ -85,9 +85,12 @@ fs_param *fs_params_find(const fs_params *p, const char *name) {
 }
 
 static const fs_tensor *find(void *user, const char *name) {
-    const fs_params_view *v = user;
+    fs_params_view *v = user;
     const fs_tensor *behind = v->base.find ? v->base.find(v->base.user, name) : NULL; /* asked in any case: it counts as used */
-    const fs_param *mine = fs_params_find(v->params, name);
+    fs_param *mine = fs_params_find(v->params, name);
+    int group = 0;
+    if (!mine && behind && v->select && !v->status && v->select(v->user, name, &group))
+        v->status = fs_params_add(v->params, name, behind->ndim, behind->shape, behind, group, &mine, &v->error);
     return mine ? &mine->tensor : behind;
 }
 

@@ -30,8 +30,17 @@ typedef struct fs_params {
  * adapter's values are drawn by its maker. Fails on a name that is there already. */
 fs_status fs_params_add(fs_params *p, const char *name, int ndim, const int64_t *shape, const fs_tensor *from, int group, fs_param **out, fs_error *err);
 fs_param *fs_params_find(const fs_params *p, const char *name); /* NULL if there is none */
-/* The list in front of a checkpoint's tensors (base.find NULL: nothing behind). The view is the caller's and must live as long as the source. */
-typedef struct fs_params_view { fs_params *params; fs_tensor_source base; } fs_params_view;
+/* The list in front of a checkpoint's tensors (base.find NULL: nothing behind). A tensor that a network asks for and that `select` chooses (NULL: none)
+ * joins the list then, with the checkpoint's values; so exactly what the networks use is trained, whatever else a file holds. The view is the
+ * caller's and must live as long as the source; after binding, look at `status`: a tensor that could not join. */
+typedef struct fs_params_view {
+    fs_params *params;
+    fs_tensor_source base;
+    bool (*select)(void *user, const char *name, int *group);
+    void *user;
+    fs_status status;
+    fs_error error;
+} fs_params_view;
 fs_tensor_source fs_params_source(fs_params_view *view);
 void fs_params_zero_grad(fs_params *p);
 int64_t fs_params_total(const fs_params *p); /* numbers that are trained */
