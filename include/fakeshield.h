@@ -447,6 +447,75 @@ FS_API fs_bench_options fs_bench_options_defaults(void);
  * caller's: fs_string_free. */
 FS_API fs_status fs_bench(const char *model_dir, const fs_bench_options *bench, const fs_options *options, char **json, char **text, fs_error *err);
 
+/* ---- training (docs/training.md) ------------------------------------------------------------------------------------ */
+
+/* DTE_FDM: stage 1's language model by adapters and its projector. MFLM: stage 2 by adapters, its embeddings, head and mask decoder. DTG: the
+ * domain tag generator, all of it. */
+typedef enum fs_recipe { FS_RECIPE_DTE_FDM = 0, FS_RECIPE_MFLM = 1, FS_RECIPE_DTG = 2 } fs_recipe;
+FS_API const char *fs_recipe_name(fs_recipe r); /* "dte-fdm", "mflm", "dtg" */
+FS_API bool fs_recipe_from_name(const char *name, fs_recipe *out);
+
+typedef struct fs_train_progress fs_train_progress;
+typedef struct fs_train_options {
+    fs_recipe recipe;
+    const char *model_dir;      /* checkpoint or bundle to start from */
+    const char *from_scratch;   /* instead: a config of a new model, all of whose weights are trained (docs/training.md) */
+    const char *output_dir;     /* adapter, checkpoints, logs; a run that is there already is resumed */
+    const char *data;           /* DTE-FDM: conversation JSON; MFLM: root of the data set tree; DTG: root of aigc/, deepfake/, photoshop/ */
+    const char *image_folder;   /* DTE-FDM: in front of the JSON's paths; default "/" as the original's script has it */
+    const char *val_data;       /* DTE-FDM: conversation JSON; DTG: root; NULL = no validation */
+    const char *train_sets, *val_sets; /* MFLM: "type|split1,split2" */
+    bool gt_train, gt_val;      /* MFLM: lisa_*_gt.json in place of lisa_*_output.json */
+    bool all_weights;           /* train every weight in place of the recipe's choice */
+    double epochs;
+    int64_t max_steps;          /* 0 = as the epochs say */
+    int64_t steps_per_epoch;    /* MFLM; 0 = records / global batch */
+    int batch, accumulation;    /* records a micro-batch; micro-batches a step, over all processes */
+    int lora_rank;
+    double lora_alpha, lora_dropout;
+    const char *lora_targets;   /* "q_proj,v_proj"; NULL = the recipe's */
+    double rate, projector_rate; /* learning rates; projector_rate 0 = rate */
+    double weight_decay, beta1, beta2, eps;
+    double clip;                /* largest gradient norm; 0 = no limit */
+    /* "cosine": linear warm-up from 0, then half a cosine to 0 (transformers); "warmup-decay": linearly up from 0, then to 0;
+     * "warmup-decay-upstream": the same as DeepSpeed runs it for the original, first step at the full rate, second at 0; "constant". */
+    const char *schedule;
+    double warmup_ratio;        /* of all steps, rounded up; used if warmup_steps is 0 */
+    int64_t warmup_steps;
+    double ce_weight, bce_weight, dice_weight;
+    int64_t max_length;         /* tokens of a record, its picture included */
+    bool group_by_length;       /* records of like length in a batch */
+    bool upstream_order;        /* MFLM: the same order in every epoch, as the original has it */
+    bool inference_prompt;      /* DTE-FDM: the system prompt of inference ("human") in place of training's ("user") */
+    bool recompute;             /* layers are computed again in the backward pass: memory of one layer instead of all */
+    bool skip_bad;              /* a record that cannot be used is left out with a warning; else it ends the run */
+    int workers;                /* threads that prepare records; 0 = one per core, at most 4 */
+    uint64_t seed;
+    int64_t save_every;         /* steps between checkpoints; 0 = at the end of each epoch */
+    int keep;                   /* latest checkpoints to keep, beside the best; default 1 */
+    int64_t val_every;          /* steps between validations; 0 = at the end of each epoch */
+    bool fresh;                 /* begin anew although output_dir holds a run */
+    fs_options base;            /* clip_dir, sam_file, dtg_file, threads, callbacks */
+    /* After every step; may be NULL. user_data is base.callbacks.user_data. */
+    void (*step)(void *user_data, const fs_train_progress *p);
+} fs_train_options;
+
+struct fs_train_progress {
+    int64_t step, steps;        /* done, of how many */
+    double epoch, loss, rate, grad_norm;
+    double tokens_per_second, seconds_left;
+    int64_t memory_bytes;       /* resident */
+    int64_t skipped;            /* records so far */
+    double metric;              /* the last validation's: gIoU (MFLM), accuracy (DTG), loss (DTE-FDM); NaN = none yet */
+    double best;
+};
+
+/* The original's settings for a recipe. */
+FS_API fs_train_options fs_train_options_defaults(fs_recipe recipe);
+/* Trains until the last step, or until the cancel callback says stop: then a checkpoint is written and FS_E_CANCELLED returned. The same call with the
+ * same output_dir goes on where a run ended, however it ended. *summary (may be NULL): one JSON object; the caller's: fs_string_free. */
+FS_API fs_status fs_train(const fs_train_options *options, char **summary, fs_error *err);
+
 #ifdef __cplusplus
 }
 #endif

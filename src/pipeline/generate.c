@@ -90,7 +90,7 @@ static void choose(fs_exec *c, fs_writer *w, const float *states, float *logits,
     fs_status status;
     for (;; row++) {
         int32_t id = 0;
-        status = fs_sample(logits + (int64_t)row * vocab, (int32_t)vocab, &g->sampling, &w->rng, &id, &w->error);
+        status = fs_draw_token(logits + (int64_t)row * vocab, (int32_t)vocab, &g->sampling, &w->rng, &id, &w->error);
         if ((size_t)w->written < g->n_script) id = g->script[w->written];
         if (status || (status = fs_ids_push(w->out, id, &w->error)) ||
             (g->on_token && (status = g->on_token(g->user, id, states + (int64_t)row * hidden, &w->error)))) {

@@ -117,7 +117,7 @@ fs_status fs_sample_distribution(float *logits, int32_t n, const fs_sampling *s,
     return FS_OK;
 }
 
-fs_status fs_sample(float *logits, int32_t n, const fs_sampling *s, fs_rng *rng, int32_t *id, fs_error *err) {
+fs_status fs_draw_token(float *logits, int32_t n, const fs_sampling *s, fs_rng *rng, int32_t *id, fs_error *err) {
     if (s->temperature == 0) return check(logits, n, s, id, err);
     fs_status st = fs_sample_distribution(logits, n, s, err);
     if (st) return st;

@@ -82,6 +82,6 @@ char *fs_record_json(const char *image, const char *outputs);
 
 /* logits: [n] f32, changed in place. temperature 0: the first largest. Else, in this order: temperature, top-k (keep all >= the k-th
  * largest), top-p (transformers' rule), softmax, one draw. NaN and +inf logits are an error; -inf means "never". */
-fs_status fs_sample(float *logits, int32_t n, const fs_sampling *s, fs_rng *rng, int32_t *id, fs_error *err);
+fs_status fs_draw_token(float *logits, int32_t n, const fs_sampling *s, fs_rng *rng, int32_t *id, fs_error *err);
 
 #endif

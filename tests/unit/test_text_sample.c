@@ -63,7 +63,7 @@ static void draws_by_probability(void **state) {
         float v[6];
         int32_t id;
         memcpy(v, logits, sizeof v);
-        assert_int_equal(fs_sample(v, 6, &s, &rng, &id, &err), FS_OK);
+        assert_int_equal(fs_draw_token(v, 6, &s, &rng, &id, &err), FS_OK);
         assert_in_range(id, 0, 5);
         seen[id]++;
     }
@@ -85,7 +85,7 @@ static void a_seed_repeats(void **state) {
         for (int i = 0; i < 64; i++) {
             float v[1000];
             for (int k = 0; k < 1000; k++) v[k] = (float)((k * 7919 + i * 104729) % 1000) / 250.0f;
-            assert_int_equal(fs_sample(v, 1000, &s, &rng, &id, &err), FS_OK);
+            assert_int_equal(fs_draw_token(v, 1000, &s, &rng, &id, &err), FS_OK);
             if (round == 0) first[i] = id;
             if (round == 1) assert_int_equal(id, first[i]);
             if (round == 2) different += id != first[i];
@@ -101,7 +101,7 @@ static int32_t greedy(const float *v, int32_t n) {
     float copy[8];
     int32_t id = -1;
     memcpy(copy, v, (size_t)n * sizeof *v);
-    assert_int_equal(fs_sample(copy, n, &s, &rng, &id, &err), FS_OK);
+    assert_int_equal(fs_draw_token(copy, n, &s, &rng, &id, &err), FS_OK);
     return id;
 }
 
@@ -135,7 +135,7 @@ static fs_status status_of(float a, float b, fs_sampling s, const char *says) {
     fs_rng rng = fs_rng_seed(1);
     fs_error err = {0};
     int32_t id;
-    fs_status st = fs_sample(v, 2, &s, &rng, &id, &err);
+    fs_status st = fs_draw_token(v, 2, &s, &rng, &id, &err);
     if (!strstr(err.message, says)) fail_msg("\"%s\" lacks \"%s\"", err.message, says);
     return st;
 }

@@ -1,0 +1,301 @@
+/* The two recipes' forward passes with loss (spec 6 and 7), over the same networks that answer: pictures through CLIP and the projector into the
+ * language model, cross entropy on the answer's tokens, and for MFLM the states that predict [SEG] through SAM's mask decoder to BCE and dice at the
+ * picture's own size. Follows llava/train/train.py, MFLM/train_ft.py and model/GLaMM.py of the original. What is frozen records nothing. A
+ * micro-batch's records go through the language model as one batch without padding, which changes none of the numbers. */
+#include "train/trainee.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+fs_status fs_lora_add_params(fs_params *p, const fs_llama_config *g, unsigned places, int64_t rank, uint64_t seed, int group, fs_error *err);
+
+enum { LOGIT_ROWS = 512 }; /* rows of logits at a time: with 32000 words 64 MB */
+
+/* ---- what is trained ---- */
+
+enum { GROUP_MAIN = 0, GROUP_PROJECTOR = 1 };
+
+/* Everything the recipe trains beside adapters. The region encoder, which the original lists too, never gets a gradient in this data. */
+static bool chosen(void *user, const char *name, int *group) {
+    const fs_train_options *o = user;
+    const bool projector = strncmp(name, "model.mm_projector.", 19) == 0;
+    *group = projector ? GROUP_PROJECTOR : GROUP_MAIN;
+    if (o->all_weights) return !strstr(name, "inv_freq") && !strstr(name, "positional_encoding_gaussian_matrix") && !strstr(name, "region_encoder");
+    if (o->recipe == FS_RECIPE_DTE_FDM) return projector;
+    return strstr(name, "lm_head") || strstr(name, "embed_tokens") || strstr(name, "mask_decoder") || strstr(name, "text_hidden_fcs");
+}
+
+/* "q_proj,v_proj" -> places */
+static fs_status lora_places(const char *targets, unsigned *places, fs_error *err) {
+    *places = 0;
+    for (const char *p = targets; *p;) {
+        const size_t n = strcspn(p, ",");
+        int found = -1;
+        for (int k = 0; k < FS_LORA_PLACES; k++) {
+            const char *leaf = strchr(fs_lora_place_names[k], '.') + 1;
+            if (strlen(leaf) == n && memcmp(leaf, p, n) == 0) found = k;
+        }
+        if (found < 0)
+            return fs_fail(err, FS_E_USAGE, "adapters for \"%.*s\": expected a list out of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj", (int)n, p);
+        *places |= 1u << found;
+        p += n + (p[n] == ',');
+    }
+    return FS_OK;
+}
+
+static fs_status wrap(void *user, fs_overlay_part part, const fs_lm_config *config, fs_tensor_source *source, double *alpha, fs_error *err) {
+    fs_trainee *t = user;
+    const fs_train_options *o = t->options;
+    fs_params_view *v = &t->views[part];
+    if (part == FS_OVERLAY_LM && o->lora_rank > 0 && !o->all_weights) {
+        const char *recipe = o->recipe == FS_RECIPE_MFLM ? "q_proj,v_proj" : "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
+        unsigned places;
+        fs_status status = lora_places(o->lora_targets ? o->lora_targets : recipe, &places, err);
+        if (!status && places) status = fs_lora_add_params(&t->params, &config->llama, places, o->lora_rank, o->seed, GROUP_MAIN, err);
+        if (status) return status;
+        if (places) *alpha = o->lora_alpha;
+    }
+    *v = (fs_params_view){.params = &t->params, .base = *source, .select = chosen, .user = (void *)(uintptr_t)o};
+    *source = fs_params_source(v);
+    return FS_OK;
+}
+
+fs_status fs_trainee_open(fs_trainee *t, const fs_train_options *options, fs_error *err) {
+    *t = (fs_trainee){.options = options, .seg_id = -1};
+    t->overlay = (fs_overlay){.user = t, .wrap = wrap};
+    const double rate = options->rate, projector = options->projector_rate > 0 ? options->projector_rate : rate;
+    t->params.groups[GROUP_MAIN] = (fs_param_group){rate, options->weight_decay};
+    t->params.groups[GROUP_PROJECTOR] = (fs_param_group){projector, options->weight_decay};
+    fs_options base = options->base;
+    base.precision = FS_PRECISION_F32;
+    base.domain_given = true; /* the domain tag generator has no part in this */
+    fs_status status = fs_layout_find(options->model_dir, &base, &t->layout, err);
+    if (!status && options->recipe == FS_RECIPE_DTE_FDM) status = fs_dte_fdm_open(&t->layout, &base, &t->overlay, &t->dte, err);
+    if (!status && options->recipe == FS_RECIPE_MFLM) status = fs_mflm_open(&t->layout, &base, &t->overlay, &t->mflm, err);
+    for (int i = 0; i < 2 && !status; i++)
+        if (t->views[i].status) status = fs_fail(err, t->views[i].status, "%s", t->views[i].error.message);
+    if (!status) {
+        t->parts = t->dte ? fs_dte_fdm_parts(t->dte) : fs_mflm_parts(t->mflm);
+        status = fs_exec_init(&t->exec, FS_DTYPE_F32, options->base.threads, &options->base.callbacks, err);
+    }
+    if (!status && t->mflm) {
+        t->seg_id = fs_tokenizer_id(t->parts.tokenizer, "[SEG]");
+        t->pe = fs_sam_dense_pe(&t->exec, t->parts.sam_prompt, t->parts.sam->grid, t->parts.config->stored == FS_DTYPE_BF16);
+        status = fs_exec_status(&t->exec, err);
+    }
+    if (!status) t->start = fs_arena_get_mark(t->exec.arena);
+    if (status) fs_trainee_close(t);
+    return status;
+}
+
+void fs_trainee_close(fs_trainee *t) {
+    fs_tape_reset(&t->tape);
+    fs_exec_end(&t->exec);
+    fs_dte_fdm_close(t->dte);
+    fs_mflm_close(t->mflm);
+    fs_params_free(&t->params);
+    fs_layout_free(&t->layout);
+    *t = (fs_trainee){0};
+}
+
+/* ---- forward ---- */
+
+/* One pass over a micro-batch. */
+typedef struct pass {
+    fs_trainee *t;
+    fs_exec *c;
+    const fs_sample *samples;
+    size_t n;
+    uint64_t key;
+    int64_t *lengths;  /* [n] rows of each sample in the language model */
+    int64_t *rows;     /* whose state predicts a target */
+    int32_t *targets;
+    int64_t n_rows;
+    fs_losses losses;
+    float *logits;     /* where the first sample's mask is wanted; NULL: nowhere */
+    bool found;
+} pass;
+
+/* What a frozen network makes of data is data. Results are kept, all else is given back. */
+static fs_tape *freeze(fs_exec *c, bool frozen) {
+    fs_tape *tape = c->tape;
+    if (frozen) c->tape = NULL;
+    return tape;
+}
+
+static fs_tensor *see(pass *p, const fs_sample *s) {
+    fs_exec *c = p->c;
+    const fs_stage_parts *m = &p->t->parts;
+    const int64_t size = m->clip->config.image_size;
+    if (!s->clip) return NULL;
+    fs_tape *tape = freeze(c, !p->t->options->all_weights);
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+    fs_tensor *x = fs_wrap(c, FS_DTYPE_F32, 3, (const int64_t[]){3, size, size}, s->clip);
+    fs_tensor *features = fs_scope_end(c, mark, fs_clip_forward(c, m->clip, x, m->config->select_layer, NULL));
+    c->tape = tape;
+    return fs_projector_forward(c, m->projector, features);
+}
+
+/* The sample's rows, and which of them predict a target. at: its first row in the batch. */
+static fs_tensor *embed(pass *p, size_t i, int64_t at) {
+    const fs_sample *s = &p->samples[i];
+    const fs_tensor *image = see(p, s);
+    fs_tensor *x = fs_prompt_embed(p->c, p->t->parts.llama, s->ids.data, s->ids.count, image, -1, NULL);
+    if (!x) return NULL;
+    p->lengths[i] = x->shape[0];
+    int64_t row = at - 1; /* the one before id k */
+    for (size_t k = 0; k < s->ids.count; k++) {
+        if (row >= at && s->labels[k] != FS_IGNORE) {
+            p->rows[p->n_rows] = row;
+            p->targets[p->n_rows++] = s->labels[k];
+        }
+        row += s->ids.data[k] == FS_IMAGE_TOKEN ? (image ? image->shape[0] : 0) : 1;
+    }
+    return x;
+}
+
+typedef struct word_loss { const fs_llama *m; const int32_t *targets; float share; } word_loss;
+static fs_tensor *word_loss_of(fs_exec *c, const void *user, const fs_tensor *h) {
+    const word_loss *w = user;
+    return fs_scale(c, fs_cross_entropy(c, fs_llama_logits(c, w->m, h), w->targets), w->share);
+}
+
+/* Mean cross entropy over all rows with a target, NULL without any. The logits of few rows are there at a time. */
+static fs_tensor *cross_entropy(pass *p, const fs_tensor *h) {
+    fs_exec *c = p->c;
+    const bool recompute = p->t->options->recompute;
+    const int64_t step = recompute ? LOGIT_ROWS : fs_max_i64(1, p->n_rows);
+    fs_tensor *sum = NULL;
+    for (int64_t at = 0; at < p->n_rows; at += step) {
+        const int64_t count = fs_min_i64(step, p->n_rows - at);
+        const word_loss w = {p->t->parts.llama, p->targets + at, (float)count / (float)p->n_rows};
+        const fs_tensor *rows = fs_gather_rows(c, h, p->rows + at, count);
+        fs_tensor *part = recompute ? fs_checkpoint(c, word_loss_of, &w, sizeof w, rows) : word_loss_of(c, &w, rows);
+        sum = sum ? fs_add(c, sum, part) : part;
+    }
+    return sum;
+}
+
+static fs_tensor *picture(pass *p, const fs_sample *s) {
+    fs_exec *c = p->c;
+    const fs_sam_encoder *sam = p->t->parts.sam;
+    fs_tape *tape = freeze(c, !p->t->options->all_weights);
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+    fs_tensor *x = fs_wrap(c, FS_DTYPE_F32, 3, (const int64_t[]){3, sam->image_size, sam->image_size}, s->sam);
+    fs_tensor *y = fs_scope_end(c, mark, fs_sam_encoder_forward(c, sam, x, NULL));
+    c->tape = tape;
+    return y;
+}
+
+/* The mask logits [1, height, width] that the sample's first [SEG] stands for; NULL if it has none. at: its first row in h. */
+static fs_tensor *draw(pass *p, size_t i, int64_t at, const fs_tensor *h) {
+    const fs_sample *s = &p->samples[i];
+    const fs_stage_parts *m = &p->t->parts;
+    fs_exec *c = p->c;
+    int64_t row = at - 1, seg = -1;
+    const int64_t patches = p->lengths[i] - (int64_t)s->ids.count + 1; /* rows of a picture in place of one id */
+    for (size_t k = 0; k < s->ids.count && seg < 0; k++) {
+        if (s->ids.data[k] == p->t->seg_id && row >= at) seg = row;
+        row += s->ids.data[k] == FS_IMAGE_TOKEN ? patches : 1;
+    }
+    if (seg < 0 || !s->sam) return NULL;
+    const fs_tensor *text = fs_seg_head_forward(c, m->seg_head, fs_gather_rows(c, h, &seg, 1));
+    const fs_tensor *low = fs_sam_decoder_forward(c, m->sam_decoder, picture(p, s), p->t->pe, m->sam_prompt->no_mask, text);
+    return fs_sam_postprocess(c, low, m->sam->image_size, s->sam_h, s->sam_w, s->height, s->width);
+}
+
+/* BCE and dice over the masks of the micro-batch (spec 7.4), weighted; NULL without any. */
+static fs_tensor *mask_loss(pass *p, const fs_tensor *h) {
+    const fs_train_options *o = p->t->options;
+    fs_exec *c = p->c;
+    fs_tensor *bce = NULL, *dice = NULL;
+    int64_t at = 0;
+    for (size_t i = 0; i < p->n; at += p->lengths[i], i++) {
+        const fs_sample *s = &p->samples[i];
+        fs_tensor *x = draw(p, i, at, h);
+        if (!x) continue;
+        if (p->logits && !p->found) memcpy(p->logits, fs_f32(x), (size_t)fs_tensor_count(x) * sizeof *p->logits);
+        p->found = true;
+        if (!s->mask) continue;
+        fs_tensor *g = fs_new_3d(c, 1, s->height, s->width);
+        if (!g) return NULL;
+        for (int64_t k = 0; k < s->height * s->width; k++) fs_f32(g)[k] = s->mask[k];
+        fs_tensor *b = fs_bce_with_logits(c, x, g), *d = fs_dice_loss(c, x, g);
+        bce = bce ? fs_add(c, bce, b) : b;
+        dice = dice ? fs_add(c, dice, d) : d;
+        p->losses.masks++;
+    }
+    if (!p->losses.masks) return NULL;
+    const double masks = (double)p->losses.masks + 1e-8, inner = 1 / (1 + 1e-8); /* upstream's guards against no mask */
+    bce = fs_scale(c, bce, (float)(o->bce_weight * inner / masks));
+    dice = fs_scale(c, dice, (float)(o->dice_weight * inner / masks));
+    if (bce && dice) p->losses.bce = (double)fs_f32(bce)[0], p->losses.dice = (double)fs_f32(dice)[0];
+    return fs_add(c, bce, dice);
+}
+
+static bool take_memory(pass *p) {
+    size_t ids = 0;
+    for (size_t i = 0; i < p->n; i++) ids += p->samples[i].ids.count;
+    p->lengths = fs_arena_alloc(p->c->arena, p->n * sizeof *p->lengths);
+    p->rows = fs_arena_alloc(p->c->arena, (ids + 1) * sizeof *p->rows);
+    p->targets = fs_arena_alloc(p->c->arena, (ids + 1) * sizeof *p->targets);
+    if (p->lengths && p->rows && p->targets) return true;
+    fs_exec_fail(p->c, FS_E_NO_MEMORY, "out of memory for a batch of %zu records", p->n);
+    return false;
+}
+
+/* The weighted sum of losses; NULL on error, or if nothing in the micro-batch has a loss. */
+static fs_tensor *forward(pass *p) {
+    const fs_train_options *o = p->t->options;
+    fs_exec *c = p->c;
+    if (!take_memory(p)) return NULL;
+    const fs_tensor **parts = fs_arena_alloc(c->arena, p->n * sizeof *parts);
+    int64_t at = 0;
+    for (size_t i = 0; i < p->n && parts; i++) {
+        parts[i] = embed(p, i, at);
+        if (!parts[i]) return NULL;
+        at += p->lengths[i];
+    }
+    p->losses.tokens = at;
+    p->losses.targets = p->n_rows;
+    const fs_llama_batch batch = {.lengths = p->lengths, .n = p->n, .recompute = o->recompute && c->tape, .key = p->key,
+                                  .dropout = c->tape && !o->all_weights ? (float)o->lora_dropout : 0};
+    const fs_tensor *h = fs_llama_forward_batch(c, p->t->parts.llama, &batch, parts ? fs_concat_rows(c, parts, p->n) : NULL);
+    fs_tensor *ce = h ? cross_entropy(p, h) : NULL;
+    if (ce) ce = fs_scale(c, ce, (float)o->ce_weight);
+    if (ce) p->losses.ce = (double)fs_f32(ce)[0];
+    fs_tensor *masks = h && p->t->mflm ? mask_loss(p, h) : NULL;
+    if (c->error.status) return NULL;
+    return ce && masks ? fs_add(c, ce, masks) : ce ? ce : masks;
+}
+
+static fs_status run(pass *p, double seed, fs_losses *out, fs_error *err) {
+    fs_trainee *t = p->t;
+    fs_exec *c = p->c = &t->exec;
+    c->error = (fs_error){0};
+    c->tape = seed > 0 ? &t->tape : NULL;
+    fs_tensor *loss = forward(p);
+    if (loss) p->losses.total = (double)fs_f32(loss)[0];
+    if (loss && !isfinite(p->losses.total)) fs_exec_fail(c, FS_E_NUMERIC, "the loss is no finite number; a smaller learning rate may help");
+    const float weight = (float)seed;
+    if (loss && seed > 0) fs_tape_backward(c, loss, &weight);
+    const fs_status status = fs_exec_status(c, err);
+    c->tape = NULL;
+    fs_tape_reset(&t->tape);
+    fs_arena_release(c->arena, t->start);
+    if (!status) *out = p->losses;
+    return status;
+}
+
+fs_status fs_trainee_step(fs_trainee *t, const fs_sample *samples, size_t n, double seed, uint64_t key, fs_losses *out, fs_error *err) {
+    pass p = {.t = t, .samples = samples, .n = n, .key = key};
+    return run(&p, seed, out, err);
+}
+
+fs_status fs_trainee_mask(fs_trainee *t, const fs_sample *sample, float *logits, bool *found, fs_losses *losses, fs_error *err) {
+    pass p = {.t = t, .samples = sample, .n = 1, .logits = logits};
+    const fs_status status = run(&p, 0, losses, err);
+    *found = p.found;
+    return status;
+}
