@@ -96,18 +96,18 @@ def linear_leaves(model):
     return sorted(found - {"lm_head"})
 
 
-def load_dte():
+def load_dte(folder=TINY / "DTE-FDM"):
     """LLaMA with the projector where LLaVA has it."""
-    weights = net.read_checkpoint(TINY / "DTE-FDM")
-    model = net.load_llama(TINY / "DTE-FDM", weights)
+    weights = net.read_checkpoint(folder)
+    model = net.load_llama(folder, weights)
     model.model.mm_projector = net.load_projector(weights)
     return model
 
 
-def load_mflm():
+def load_mflm(folder=TINY / "MFLM"):
     """LLaMA with the projector, the text head and SAM where GLaMM has them (the region encoder takes no part)."""
-    weights = net.read_checkpoint(TINY / "MFLM")
-    model = net.load_llama(TINY / "MFLM", weights)
+    weights = net.read_checkpoint(folder)
+    model = net.load_llama(folder, weights)
     model.model.mm_projector = net.load_projector(weights)
     model.model.text_hidden_fcs = nn.ModuleList([net.load_text_fcs(weights)])
     model.model.grounding_encoder = net.load_sam(weights)
