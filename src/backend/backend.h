@@ -106,6 +106,7 @@ struct fs_gemm {
     /* result */
     float *c;
     int64_t ldc;
+    bool add; /* to what c holds, instead of over it; by fs_gemm_run, and without anything to finish */
     fs_finish finish;
 };
 /* b: [n, k] of any type above; b: [k, n], F32 */

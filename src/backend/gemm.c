@@ -13,6 +13,7 @@
 #include "backend/backend.h"
 
 enum {
+    LEFT_ROWS = 16,       /* of the left operand that are turned at once: a cache line */
     GROUP_COLS = 256,     /* columns a thread packs at once: 256 x KC floats are 256 KiB */
     LEFT_BYTES = 48 << 20 /* largest left panel; longer products are cut by rows */
 };
@@ -52,6 +53,18 @@ static void pack_left(const fs_gemm *g, const fs_backend *be, int64_t i, int64_t
     }
 }
 
+/* The same for n <= LEFT_ROWS rows from i on that lie side by side (a_row 1), as the left operand of a gradient's product does: its columns are
+ * read as they lie in memory. */
+static void pack_left_turned(const fs_gemm *g, const fs_backend *be, int64_t i, int64_t n, int64_t row, int64_t rows, float *left) {
+    const size_t size = fs_dtype_size(g->a_type);
+    for (int64_t k = 0; k < g->k; k++) {
+        float column[LEFT_ROWS], *out = left + (k / FS_GEMM_KC * rows + row) * FS_GEMM_KC + k % FS_GEMM_KC;
+        be->to_f32((const char *)g->a + (size_t)(i + k * g->a_col) * size, g->a_type, column, n);
+        if (g->a_round != g->a_type) be->round(column, n, g->a_round);
+        for (int64_t r = 0; r < n; r++) out[r * FS_GEMM_KC] = column[r];
+    }
+}
+
 /* One block of the result: rows [i0, i1) (of the chunk that starts at m0), columns [n0, n1), all of k. */
 static void run_block(const fs_gemm *g, const fs_backend *be, const float *left, int64_t m0, int64_t chunk, int64_t i0, int64_t i1,
                       int64_t n0, int64_t n1, float *right) {
@@ -63,7 +76,7 @@ static void run_block(const fs_gemm *g, const fs_backend *be, const float *left,
             const float *a = left + (block * chunk + i) * FS_GEMM_KC;
             for (int64_t n = n0; n < n1; n += tc)
                 be->gemm_tile(fs_min_i64(tr, i1 - i), fs_min_i64(tc, n1 - n), terms, a, right + (n - n0) * FS_GEMM_KC,
-                              g->c + (m0 + i) * g->ldc + n, g->ldc, block > 0);
+                              g->c + (m0 + i) * g->ldc + n, g->ldc, block > 0 || g->add);
         }
     }
     for (int64_t i = i0; i < i1; i++) fs_finish_row(be, &g->finish, m0 + i, n0, n1 - n0, g->c + (m0 + i) * g->ldc + n0);
@@ -91,7 +104,7 @@ bool fs_gemm_run(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *
     chunk = fs_min_i64(g->m, fs_max_i64(chunk, be->tile_rows));
     int64_t cols_a_task, rows_a_task;
     choose_tasks(be, chunk, g->n, threads, &cols_a_task, &rows_a_task);
-    const int64_t right_floats = cols_a_task * FS_GEMM_KC;
+    const int64_t right_floats = cols_a_task * FS_GEMM_KC, left_rows = g->a_row == 1 && g->a_col != 1 ? LEFT_ROWS : 1;
 
     const fs_arena_mark mark = fs_arena_get_mark(arena);
     float *left = fs_arena_alloc(arena, (size_t)(blocks * chunk * FS_GEMM_KC) * sizeof *left);
@@ -102,7 +115,10 @@ bool fs_gemm_run(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *
             const int64_t rows = fs_min_i64(chunk, g->m - m0);
             const int64_t row_tasks = ceil_div(rows, rows_a_task), tasks = row_tasks * ceil_div(g->n, cols_a_task);
 #pragma omp for schedule(static)
-            for (int64_t i = 0; i < rows; i++) pack_left(g, be, m0 + i, i, chunk, left);
+            for (int64_t i = 0; i < rows; i += left_rows) {
+                if (left_rows > 1) pack_left_turned(g, be, m0 + i, fs_min_i64(left_rows, rows - i), i, chunk, left);
+                else pack_left(g, be, m0 + i, i, chunk, left);
+            }
 #pragma omp for schedule(dynamic, 1)
             for (int64_t t = 0; t < tasks; t++) {
                 const int64_t i0 = t % row_tasks * rows_a_task, n0 = t / row_tasks * cols_a_task;

@@ -30,6 +30,9 @@ fs_status fs_resnet_bind(fs_resnet *m, const fs_tensor_source *source, const cha
 void fs_resnet_unbind(fs_resnet *m);
 /* pixels: [3,H,W] -> logits [classes]. taps, if not NULL, receives [0] the stem after pooling, [1..4] the stages. */
 fs_tensor *fs_resnet_forward(fs_exec *c, const fs_resnet *m, const fs_tensor *pixels, fs_tensor *taps[5]);
+/* The same in training: pixels [N,3,H,W] -> logits [N,classes]. Batch norms use the batch's own statistics and bring the running ones on (momentum
+ * 0.1): the bound means and variances are written, so they must be F32 memory of the caller's, not a mapped file. */
+fs_tensor *fs_resnet_forward_train(fs_exec *c, const fs_resnet *m, const fs_tensor *pixels);
 
 /* ---- CLIP ViT ------------------------------------------------------------------------------------------------------ */
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 enum { STAGES = 4 };
-static const float BN_EPS = 1e-5f;
+static const float BN_EPS = 1e-5f, BN_MOMENTUM = 0.1f;
 
 static fs_batch_stats bind_stats(fs_binder *b, int64_t channels, const char *name) {
     fs_batch_stats s;
@@ -123,4 +123,40 @@ fs_tensor *fs_resnet_forward(fs_exec *c, const fs_resnet *m, const fs_tensor *pi
     x = fs_reshape_2d(c, fs_mean_hw(c, x), 1, fs_dim(m->fc.w, 1));                         /* [1, C] */
     x = fs_scope_end(c, mark, fs_reshape(c, fs_affine_linear(c, x, &m->fc), 1, (const int64_t[]){m->classes}));
     return fs_check_finite(c, x, "ResNet (domain tag generator)") ? x : NULL;              /* [classes] */
+}
+
+/* ---- training: the same over a batch, [N, ...] for [...]; the batch's statistics normalise, and the running ones follow them ---- */
+
+static fs_tensor *conv_train(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_batch_stats *s, int stride, int pad) {
+    return fs_batch_norm_train(c, fs_conv2d(c, x, w, NULL, stride, pad), s->w, s->b, fs_f32(s->mean), fs_f32(s->var), BN_MOMENTUM, BN_EPS);
+}
+
+static fs_tensor *bottleneck_train(fs_exec *c, const fs_resnet_block *block, const fs_tensor *x, int stride) {
+    fs_tensor *h = fs_relu(c, conv_train(c, x, block->conv[0], &block->bn[0], 1, 0));
+    h = fs_relu(c, conv_train(c, h, block->conv[1], &block->bn[1], stride, 1));
+    h = conv_train(c, h, block->conv[2], &block->bn[2], 1, 0);
+    return fs_relu(c, fs_add(c, h, block->down ? conv_train(c, x, block->down, &block->down_bn, stride, 0) : x));
+}
+
+/* The running statistics are written: they must be numbers of the caller's own. */
+static bool stats_are_f32(fs_exec *c, const fs_batch_stats *s) {
+    if (s->mean->dtype == FS_DTYPE_F32 && s->var->dtype == FS_DTYPE_F32) return true;
+    fs_exec_fail(c, FS_E_UNSUPPORTED, "training a ResNet needs running statistics in F32, found %s", fs_dtype_name(s->mean->dtype));
+    return false;
+}
+
+fs_tensor *fs_resnet_forward_train(fs_exec *c, const fs_resnet *m, const fs_tensor *pixels) {
+    if (!fs_expect_shape(c, pixels, 4, (const int64_t[]){-1, 3, -1, -1}, "ResNet's batch of pixels") || !stats_are_f32(c, &m->stem_bn)) return NULL;
+    fs_tensor *x = fs_relu(c, conv_train(c, fs_to_f32(c, pixels), m->stem, &m->stem_bn, 2, 3)); /* [N, w, H/2, W/2] */
+    x = fs_max_pool2d(c, x, 3, 2, 1);                                                          /* [N, w, H/4, W/4] */
+    const fs_resnet_block *block = m->blocks;
+    for (int s = 0; s < STAGES; s++)
+        for (int i = 0; i < m->n_blocks[s]; i++, block++) {                                    /* [N, out_s, H/4/2^s, W/4/2^s] */
+            for (int k = 0; k < 3; k++)
+                if (!stats_are_f32(c, &block->bn[k])) return NULL;
+            if (block->down && !stats_are_f32(c, &block->down_bn)) return NULL;
+            x = bottleneck_train(c, block, x, s > 0 && i == 0 ? 2 : 1);
+        }
+    x = fs_affine_linear(c, fs_mean_hw(c, x), &m->fc);                                         /* [N, classes] */
+    return fs_check_finite(c, x, "ResNet (domain tag generator)") ? x : NULL;
 }

@@ -104,14 +104,29 @@ void fs_sam_encoder_unbind(fs_sam_encoder *m) {
     *m = (fs_sam_encoder){0};
 }
 
+/* fs_attention_grid in the steps that a tape can record: windows of x [g, g, C], normed, are cut out before the qkv product, so cells that were
+ * padded are made of biases there. -> [g, g, C] */
+static fs_tensor *attend_by_steps(fs_exec *c, const fs_sam_encoder *m, const fs_sam_block *block, const fs_tensor *x, int64_t window, float scale) {
+    const int64_t C = m->embed, n = window * window, across = (m->grid + window - 1) / window, windows = across * across;
+    const int64_t shape[4] = {windows, n, m->heads, C / m->heads};
+    fs_tensor *qkv = fs_affine_apart(c, fs_window_partition(c, x, window), &block->qkv), *part[3]; /* [windows, n, 3C] */
+    for (int i = 0; i < 3; i++) part[i] = fs_reshape(c, fs_columns(c, qkv, i * C, (i + 1) * C), 4, shape);
+    fs_tensor *y = fs_attention_rel(c, part[0], part[1], part[2], block->rel_h, block->rel_w, window, window, scale);
+    return fs_window_unpartition(c, fs_reshape_3d(c, y, windows, n, C), window, m->grid, m->grid);
+}
+
 /* x: [g, g, C] -> [g, g, C] */
 static fs_tensor *block_forward(fs_exec *c, const fs_sam_encoder *m, const fs_sam_block *block, const fs_tensor *x) {
     const int64_t window = block->global ? m->grid : m->window;
     const float scale = 1.0f / sqrtf((float)(m->embed / m->heads));
     fs_arena_mark mark = fs_arena_get_mark(c->arena);
     fs_tensor *h = fs_layer_norm(c, x, block->norm1.w, block->norm1.b, EPS);
-    fs_tensor *qkv = fs_affine_apart(c, h, &block->qkv);              /* [g, g, 3C]: q, k, v, each by heads */
-    h = fs_attention_grid(c, qkv, m->heads, block->qkv.b, block->rel_h, block->rel_w, window, scale);
+    if (c->tape) {
+        h = attend_by_steps(c, m, block, h, window, scale);
+    } else {
+        fs_tensor *qkv = fs_affine_apart(c, h, &block->qkv);          /* [g, g, 3C]: q, k, v, each by heads */
+        h = fs_attention_grid(c, qkv, m->heads, block->qkv.b, block->rel_h, block->rel_w, window, scale);
+    }
     h = fs_scope_end(c, mark, fs_affine_apart_add(c, h, &block->proj, x));
 
     fs_tensor *f = fs_layer_norm(c, h, block->norm2.w, block->norm2.b, EPS);

@@ -12,13 +12,13 @@
  * query (y, x) and key (y', x') get q . Rh[y - y' + h - 1] + q . Rw[x - x' + w - 1]. All 2h-1 + 2w-1 products of a query are taken, with the
  * tables turned round so that the wanted ones lie in the order of the keys; in f32 they are in the scores before the product is added.
  * fs_attention_grid reads q, k, v of a window where the qkv product left them. Few queries (a token at a time) go through dot products
- * instead of tiles. */
+ * instead of tiles. The backward pass stands in op_attention_back.c. */
 #include <inttypes.h>
 #include <math.h>
 #include <omp.h>
 #include <string.h>
 
-#include "tensor/op.h"
+#include "tensor/op_attention.h"
 
 enum {
     KC = FS_GEMM_KC,
@@ -324,66 +324,9 @@ static bool run(const fs_op *op, const attention *a) {
     return true;
 }
 
-/* ---- backward of plain attention: the probabilities P are computed again, head by head -----------------------------------------------
- *     dv = P^T dy,   dP = dy v^T,   dS = P (dP - sum of dP P over keys),   dq = scale dS k,   dk = scale dS^T q
- * Heads of one group add to the same keys and values. */
-typedef struct attention_params { float scale; bool causal; } attention_params;
-
-/* out[m, n] = a b at the strides given; b_nk: b is [n, k], else [k, n]. */
-static bool head_product(const fs_op *op, int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t b_ld,
-                         bool b_nk, float *out) {
-    const fs_gemm g = {.m = m, .n = n, .k = k, .a = a, .a_type = FS_DTYPE_F32, .a_round = FS_DTYPE_F32, .a_row = a_row, .a_col = a_col,
-                       .pack = b_nk ? fs_gemm_pack_nk : fs_gemm_pack_kn, .b = b, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32, .b_ld = b_ld,
-                       .c = out, .ldc = n, .finish.round = FS_DTYPE_F32};
-    const bool ok = fs_gemm_run(op->c->backend, &g, fs_op_threads(op, m * n / 8 * k / 8), op->c->arena);
-    if (!ok) fs_exec_fail(op->c, FS_E_NO_MEMORY, "%s: out of memory for the packed operands", op->name);
-    return ok;
-}
-
-/* to[rows at stride ld] += factor * from[rows, n] */
-static void add_rows(const fs_backend *be, const float *from, int64_t rows, int64_t n, float factor, float *to, int64_t ld, float *line) {
-    for (int64_t i = 0; i < rows; i++) {
-        be->scale(from + i * n, factor, line, n);
-        be->add(to + i * ld, line, to + i * ld, n);
-    }
-}
-
-static void attention_backward(fs_exec *c, const fs_tape_node *node) {
-    const fs_op op = {.c = c, .name = "attention's backward"};
-    const fs_backend *be = c->backend;
-    const attention_params *p = node->params;
-    const fs_tensor *q = node->in[0], *k = node->in[1], *v = node->in[2];
-    const int64_t nq = q->shape[0], nk = k->shape[0], heads = q->shape[1], heads_kv = k->shape[1], d = q->shape[2], dv = v->shape[2];
-    const int64_t q_ld = heads * d, k_ld = heads_kv * d, v_ld = heads_kv * dv, y_ld = heads * dv, most = fs_max_i64(nq, nk) * fs_max_i64(d, dv);
-    float *dq = fs_grad(c, q), *dk = fs_grad(c, k), *dvalues = fs_grad(c, v);
-    float *probability = fs_op_scratch(&op, nq * nk, sizeof(float)), *ds = fs_op_scratch(&op, nq * nk, sizeof(float)),
-          *part = fs_op_scratch(&op, most, sizeof(float)), *line = fs_op_scratch(&op, fs_max_i64(d, dv), sizeof(float));
-    for (int64_t h = 0; h < heads && probability && ds && part && line; h++) {
-        const int64_t kv = h / (heads / heads_kv);
-        const float *qh = fs_f32(q) + h * d, *kh = fs_f32(k) + kv * d, *vh = fs_f32(v) + kv * dv, *dy = node->grad + h * dv;
-        if (!head_product(&op, nq, nk, d, qh, q_ld, 1, kh, k_ld, true, probability)) return;
-        if (!head_product(&op, nq, nk, dv, dy, y_ld, 1, vh, v_ld, true, ds)) return;
-        const int threads = fs_op_threads(&op, nq * nk * 4);
-#pragma omp parallel for schedule(static) num_threads(threads)
-        for (int64_t i = 0; i < nq; i++) {
-            float *s = probability + i * nk, *g = ds + i * nk;
-            const int64_t seen = p->causal ? nk - nq + i + 1 : nk;
-            be->scale(s, p->scale, s, seen);
-            be->scale(s, (float)(1.0 / be->exp_sum(s, be->max(s, seen), s, seen)), s, seen);
-            double sum = 0;
-            for (int64_t j = 0; j < seen; j++) sum += (double)g[j] * (double)s[j];
-            for (int64_t j = 0; j < seen; j++) g[j] = s[j] * (g[j] - (float)sum);
-            for (int64_t j = seen; j < nk; j++) s[j] = g[j] = 0.0f;
-        }
-        if (dvalues && head_product(&op, nk, dv, nq, probability, 1, nk, dy, y_ld, false, part)) add_rows(be, part, nk, dv, 1.0f, dvalues + kv * dv, v_ld, line);
-        if (dq && head_product(&op, nq, d, nk, ds, nk, 1, kh, k_ld, false, part)) add_rows(be, part, nq, d, p->scale, dq + h * d, q_ld, line);
-        if (dk && head_product(&op, nk, d, nq, ds, 1, nk, qh, q_ld, false, part)) add_rows(be, part, nk, d, p->scale, dk + kv * d, k_ld, line);
-    }
-}
-
 fs_tensor *fs_attention(fs_exec *c, const fs_tensor *q, const fs_tensor *k, const fs_tensor *v, float scale, bool causal) {
-    const attention_params params = {.scale = scale, .causal = causal};
-    const fs_op op = {.c = c, .name = "attention", .in = {q, k, v}, .backward = attention_backward, .params = &params, .params_size = sizeof params};
+    const fs_attention_params params = {.scale = scale, .causal = causal};
+    const fs_op op = {.c = c, .name = "attention", .in = {q, k, v}, .backward = fs_attention_backward, .params = &params, .params_size = sizeof params};
     if (!fs_op_ready(&op, 3) || !fs_op_needs_f32(&op, 0) || !fs_op_needs_f32(&op, 1) || !fs_op_needs_f32(&op, 2)) return NULL;
     const bool fits = q->ndim == 3 && k->ndim == 3 && v->ndim == 3 && q->shape[2] == k->shape[2] && k->shape[0] == v->shape[0] &&
                       k->shape[1] == v->shape[1] && k->shape[1] > 0 && q->shape[1] % k->shape[1] == 0 && q->shape[2] > 0 &&
@@ -428,7 +371,9 @@ static bool same_shape(const fs_tensor *a, const fs_tensor *b) {
 
 fs_tensor *fs_attention_rel(fs_exec *c, const fs_tensor *q, const fs_tensor *k, const fs_tensor *v, const fs_tensor *rel_h,
                             const fs_tensor *rel_w, int64_t h, int64_t w, float scale) {
-    const fs_op op = {.c = c, .name = "attention_rel", .in = {q, k, v, rel_h, rel_w}};
+    const fs_attention_params params = {.scale = scale, .h = h, .w = w};
+    const fs_op op = {.c = c, .name = "attention_rel", .in = {q, k, v, rel_h, rel_w}, .backward = fs_attention_rel_backward, .params = &params,
+                      .params_size = sizeof params};
     if (!fs_op_ready(&op, 5) || !fs_op_needs_f32(&op, 0) || !fs_op_needs_f32(&op, 1) || !fs_op_needs_f32(&op, 2)) return NULL;
     if (q->ndim != 4 || !same_shape(q, k) || !same_shape(q, v) || h < 1 || w < 1 || q->shape[1] != h * w || q->shape[3] < 1)
         return fs_op_misuse(&op, "q %s, k %s, v %s are not alike over a grid of %" PRId64 " x %" PRId64, fs_op_describe(q).text,

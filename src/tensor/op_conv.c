@@ -1,55 +1,76 @@
 /* Convolutions as matrix products. Forward: result [O, H'W'] = kernel [O, C kh kw] x patches [C kh kw, H'W'], where the patches exist only
  * as the packed panels of the product (implicit im2col). Transposed: [O kh kw, HW] = kernel^T x image, then each output value gathers its
- * contributions. Cross-correlation with zero padding, as PyTorch's conv2d and conv_transpose2d. */
+ * contributions. Cross-correlation with zero padding, as PyTorch's conv2d and conv_transpose2d.
+ *
+ * Backward they are each other: the gradient of a convolution's input is the transposed convolution of the result's gradient (at stride 1 it is
+ * also the convolution with the kernel turned round, which gathers nothing), that of a transposed one's input is the convolution. The kernel's is
+ * [O, C kh kw] = dy [O, H'W'] x patches^T for both. */
 #include <inttypes.h>
 #include <string.h>
 
 #include "tensor/op.h"
 
-typedef struct patches { const float *x; int64_t h, w, kh, kw, out_w; int64_t stride, pad; } patches;
+/* A kernel that goes over a picture [channels, h, w] in steps; the grid of its places is grid_h x grid_w. */
+typedef struct geometry { int64_t h, w, kh, kw, grid_h, grid_w, stride, pad; } geometry;
+typedef struct patches { geometry g; const float *x; } patches;
 
-/* Input column range for which output columns [x0, x1) of one row read inside the picture: [*in0, *in1) of them. */
-static void inside(const patches *s, int64_t kx, int64_t x0, int64_t x1, int64_t *in0, int64_t *in1) {
-    const int64_t shift = s->pad - kx; /* input column = x * stride - shift */
-    int64_t lo = shift > 0 ? (shift + s->stride - 1) / s->stride : 0, hi = s->w - 1 + shift;
-    hi = hi < 0 ? 0 : hi / s->stride + 1;
+/* Columns [x0, x1) of the grid for which kernel column kx reads inside the picture: [*in0, *in1) of them. */
+static void inside(const geometry *g, int64_t kx, int64_t x0, int64_t x1, int64_t *in0, int64_t *in1) {
+    const int64_t shift = g->pad - kx; /* picture column = x * stride - shift */
+    int64_t lo = shift > 0 ? (shift + g->stride - 1) / g->stride : 0, hi = g->w - 1 + shift;
+    hi = hi < 0 ? 0 : hi / g->stride + 1;
     *in0 = fs_min_i64(x1, fs_max_i64(x0, lo));
     *in1 = fs_max_i64(*in0, fs_min_i64(x1, hi));
 }
 
-/* out[x0..x1) = the input values that kernel place (channel, ky, kx) meets at output row y. */
+/* out[x0..x1) = the picture's values that kernel place (channel, ky, kx) meets at row y of the grid. */
 static void patch_row(const patches *s, int64_t channel, int64_t ky, int64_t kx, int64_t y, int64_t x0, int64_t x1, float *out) {
-    const int64_t iy = y * s->stride + ky - s->pad;
+    const geometry *g = &s->g;
+    const int64_t iy = y * g->stride + ky - g->pad;
     int64_t in0 = x1, in1 = x1;
-    if (iy >= 0 && iy < s->h) inside(s, kx, x0, x1, &in0, &in1);
+    if (iy >= 0 && iy < g->h) inside(g, kx, x0, x1, &in0, &in1);
     for (int64_t x = x0; x < in0; x++) out[x - x0] = 0.0f;
     if (in1 > in0) {
-        const float *line = s->x + (channel * s->h + iy) * s->w + (in0 * s->stride + kx - s->pad);
-        if (s->stride == 1) { /* a few values mostly: calling memcpy would take longer */
+        const float *line = s->x + (channel * g->h + iy) * g->w + (in0 * g->stride + kx - g->pad);
+        if (g->stride == 1) { /* a few values mostly: calling memcpy would take longer */
             int64_t i = 0;
             for (; i + 4 <= in1 - in0; i += 4) memcpy(out + (in0 - x0) + i, line + i, 4 * sizeof *out);
             for (; i < in1 - in0; i++) out[in0 - x0 + i] = line[i];
         } else
-            for (int64_t i = 0; i < in1 - in0; i++) out[in0 - x0 + i] = line[i * s->stride];
+            for (int64_t i = 0; i < in1 - in0; i++) out[in0 - x0 + i] = line[i * g->stride];
     }
     for (int64_t x = in1; x < x1; x++) out[x - x0] = 0.0f;
 }
 
-/* fs_gemm_pack: terms are kernel places (channel, ky, kx), columns are output pixels. */
+/* out[0..n) = what a kernel place (its number among channels x kh x kw) meets at points [at, at + n) of the grid. */
+static void patch_run(const patches *s, int64_t place, int64_t at, int64_t n, float *out) {
+    const int64_t kx = place % s->g.kw, ky = place / s->g.kw % s->g.kh, channel = place / s->g.kw / s->g.kh;
+    int64_t y = at / s->g.grid_w, x = at % s->g.grid_w;
+    for (int64_t j = 0; j < n; y++, x = 0) {
+        const int64_t take = fs_min_i64(n - j, s->g.grid_w - x);
+        patch_row(s, channel, ky, kx, y, x, x + take, out + j);
+        j += take;
+    }
+}
+
+/* fs_gemm_pack: terms are kernel places, columns are points of the grid. */
 static void pack_patches(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out) {
-    const patches *s = g->user;
     for (int64_t p = 0; p < terms; p++) {
-        const int64_t place = k0 + p, kx = place % s->kw, ky = place / s->kw % s->kh, channel = place / s->kw / s->kh;
         float *row = out + p * be->tile_cols;
-        int64_t y = n0 / s->out_w, x = n0 % s->out_w;
-        for (int64_t j = 0; j < cols; y++, x = 0) {
-            const int64_t take = fs_min_i64(cols - j, s->out_w - x);
-            patch_row(s, channel, ky, kx, y, x, x + take, row + j);
-            j += take;
-        }
+        patch_run(g->user, k0 + p, n0, cols, row);
         for (int64_t j = cols; j < be->tile_cols; j++) row[j] = 0.0f;
     }
 }
+
+/* The other way round: terms are points of the grid, columns are kernel places. */
+static void pack_patches_turned(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out) {
+    float rows[FS_GEMM_MAX_COLS * FS_GEMM_KC];
+    for (int64_t j = 0; j < cols; j++) patch_run(g->user, n0 + j, k0, terms, rows + j * FS_GEMM_KC);
+    be->pack_rows(rows, FS_DTYPE_F32, FS_GEMM_KC, cols, terms, FS_DTYPE_F32, out);
+}
+
+/* A kernel of one point that meets every point once: the picture is its own patches. */
+static bool is_plain(const geometry *g) { return g->kh == 1 && g->kw == 1 && g->stride == 1 && g->pad == 0; }
 
 static bool run(const fs_op *op, const fs_gemm *g) {
     const bool ok = fs_gemm_run(op->c->backend, g, fs_op_threads(op, g->m * g->n / 8 * g->k / 8), op->c->arena);
@@ -57,52 +78,192 @@ static bool run(const fs_op *op, const fs_gemm *g) {
     return ok;
 }
 
+/* y [m, grid] = or += kernel [m, channels kh kw] x patches of x [channels, h, w], finished. */
+static bool conv_product(const fs_op *op, const geometry *at, int64_t m, int64_t channels, const fs_tensor *kernel, const float *x, bool add,
+                         const fs_finish *finish, float *y) {
+    const patches s = {.g = *at, .x = x};
+    const int64_t terms = channels * at->kh * at->kw, points = at->grid_h * at->grid_w;
+    const fs_gemm g = {.m = m, .n = points, .k = terms, .a = kernel->data, .a_type = kernel->dtype, .a_round = op->c->precision, .a_row = terms,
+                       .a_col = 1, .pack = is_plain(at) ? fs_gemm_pack_kn : pack_patches, .b = x, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32,
+                       .b_ld = points, .user = &s, .c = y, .ldc = points, .add = add, .finish = *finish};
+    return run(op, &g);
+}
+
+/* Pictures in [C,H,W] or [N,C,H,W]. */
+static int64_t pictures(const fs_tensor *x) { return x->ndim == 4 ? x->shape[0] : 1; }
+
+static geometry conv_geometry(const fs_tensor *x, const fs_tensor *w, int stride, int pad) {
+    geometry g = {.h = x->shape[x->ndim - 2], .w = x->shape[x->ndim - 1], .kh = w->shape[2], .kw = w->shape[3], .stride = stride, .pad = pad};
+    g.grid_h = (g.h + 2 * pad - g.kh) / stride + 1;
+    g.grid_w = (g.w + 2 * pad - g.kw) / stride + 1;
+    return g;
+}
+
 /* The convolution of in[0] with in[1], bias in[2], and what `finish` holds; its bias is set here. */
 static fs_tensor *convolve(const fs_op *op, int stride, int pad, fs_finish finish, const fs_tensor *residual) {
     fs_exec *c = op->c;
     const fs_tensor *x = op->in[0], *w = op->in[1], *b = op->in[2];
-    const int64_t h = x->shape[1], width = x->shape[2], kh = w->shape[2], kw = w->shape[3];
-    const int64_t out_h = (h + 2 * pad - kh) / stride + 1, out_w = (width + 2 * pad - kw) / stride + 1;
-    const int64_t terms = w->shape[1] * kh * kw, pixels = out_h * out_w, shape[3] = {w->shape[0], out_h, out_w};
-    if (residual && (residual->dtype != FS_DTYPE_F32 || residual->ndim != 3 || memcmp(residual->shape, shape, sizeof shape) != 0))
+    const geometry g = conv_geometry(x, w, stride, pad);
+    const int64_t n = pictures(x), points = g.grid_h * g.grid_w, in = w->shape[1] * g.h * g.w, out = w->shape[0] * points;
+    const int64_t shape[4] = {n, w->shape[0], g.grid_h, g.grid_w}, *from = shape + 4 - x->ndim;
+    if (residual && (residual->dtype != FS_DTYPE_F32 || residual->ndim != x->ndim || memcmp(residual->shape, from, (size_t)x->ndim * sizeof *from) != 0))
         return fs_op_misuse(op, "%s is not of the result's shape, to be added", fs_op_describe(residual).text);
-    fs_tensor *y = fs_op_result(op, 3, shape);
+    fs_tensor *y = fs_op_result(op, x->ndim, from);
     if (!y) return NULL;
     const fs_arena_mark mark = fs_arena_get_mark(c->arena);
     const fs_tensor *kernel = fs_op_matrix(op, w);
     finish.bias = b ? fs_op_values(op, b) : NULL;
     finish.bias_by_row = true;
     finish.round = c->precision;
-    finish.residual = residual ? fs_f32(residual) : NULL;
-    finish.residual_ld = pixels;
+    finish.residual_ld = points;
     bool ok = kernel && (finish.bias || !b);
-    if (ok) {
-        const patches s = {.x = fs_f32(x), .h = h, .w = width, .kh = kh, .kw = kw, .out_w = out_w, .stride = stride, .pad = pad};
-        const bool plain = kh == 1 && kw == 1 && stride == 1 && pad == 0; /* the picture itself is the right operand */
-        const fs_gemm g = {.m = w->shape[0], .n = pixels, .k = terms, .a = kernel->data, .a_type = kernel->dtype, .a_round = c->precision,
-                           .a_row = terms, .a_col = 1, .pack = plain ? fs_gemm_pack_kn : pack_patches, .b = x->data, .b_type = FS_DTYPE_F32,
-                           .b_round = FS_DTYPE_F32, .b_ld = pixels, .user = &s, .c = fs_f32(y), .ldc = pixels, .finish = finish};
-        ok = run(op, &g);
+    for (int64_t i = 0; ok && i < n; i++) {
+        finish.residual = residual ? fs_f32(residual) + i * out : NULL;
+        ok = conv_product(op, &g, w->shape[0], w->shape[1], kernel, fs_f32(x) + i * in, false, &finish, fs_f32(y) + i * out);
     }
     fs_arena_release(c->arena, mark);
     return ok ? y : NULL;
 }
 
+/* ---- what each value of a picture gathers ---- */
+
+enum { SLAB_VALUES = 4 << 20 }; /* of contributions that are kept at a time: 16 MB */
+
+/* One row of the picture: out += the contributions of the kernel places that meet it, in order. parts: the channel's, [kh kw][grid]. */
+static void gather_row(const geometry *g, const float *parts, int64_t oy, float *out) {
+    for (int64_t ky = 0; ky < g->kh; ky++) {
+        const int64_t at = oy + g->pad - ky;
+        if (at < 0 || at % g->stride || at / g->stride >= g->grid_h) continue;
+        for (int64_t kx = 0; kx < g->kw; kx++) {
+            const float *line = parts + ((ky * g->kw + kx) * g->grid_h + at / g->stride) * g->grid_w;
+            int64_t x0, x1;
+            inside(g, kx, 0, g->grid_w, &x0, &x1);
+            const int64_t shift = kx - g->pad;
+            for (int64_t x = x0; x < x1; x++) out[x * g->stride + shift] += line[x];
+        }
+    }
+}
+
+/* The transposed convolution: picture [channels, h, w] = or += what grid [m][points] spreads through kernel [m, channels kh kw]; with `bias` (NULL:
+ * none) and rounded unless it is added. */
+static bool spread(const fs_op *op, const geometry *g, int64_t m, int64_t channels, const fs_tensor *kernel, const float *grid, const float *bias, bool add,
+                   float *picture) {
+    const fs_backend *be = op->c->backend;
+    const int64_t each = g->kh * g->kw, points = g->grid_h * g->grid_w, slab = fs_max_i64(1, fs_min_i64(channels, SLAB_VALUES / (each * points)));
+    const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
+    float *parts = fs_op_scratch(op, slab * each * points, sizeof *parts);
+    bool ok = parts != NULL;
+    for (int64_t c0 = 0; ok && c0 < channels; c0 += slab) {
+        const int64_t count = fs_min_i64(slab, channels - c0), rows = count * g->h;
+        const fs_gemm product = {.m = count * each, .n = points, .k = m, .a = (const char *)kernel->data + (size_t)(c0 * each) * fs_dtype_size(kernel->dtype),
+                                 .a_type = kernel->dtype, .a_round = op->c->precision, .a_row = 1, .a_col = channels * each, .pack = fs_gemm_pack_kn,
+                                 .b = grid, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32, .b_ld = points, .c = parts, .ldc = points};
+        ok = run(op, &product);
+        const int threads = fs_op_threads(op, rows * g->w);
+#pragma omp parallel for schedule(static) num_threads(threads)
+        for (int64_t r = 0; r < (ok ? rows : 0); r++) {
+            float *out = picture + (c0 * g->h + r) * g->w;
+            for (int64_t x = 0; x < (add ? 0 : g->w); x++) out[x] = 0.0f;
+            gather_row(g, parts + r / g->h * each * points, r % g->h, out);
+            if (add) continue;
+            for (int64_t x = 0; bias && x < g->w; x++) out[x] += bias[c0 + r / g->h];
+            be->round(out, g->w, op->c->precision);
+        }
+    }
+    fs_arena_release(op->c->arena, mark);
+    return ok;
+}
+
+/* ---- backward ---- */
+
+/* dw [m, channels kh kw] += rows [m, points] x patches^T of the picture [channels, h, w] */
+static bool add_kernel_gradient(const fs_op *op, const geometry *at, int64_t m, int64_t channels, const float *rows, const float *picture, float *dw) {
+    const patches s = {.g = *at, .x = picture};
+    const int64_t terms = channels * at->kh * at->kw, points = at->grid_h * at->grid_w;
+    const fs_gemm g = {.m = m, .n = terms, .k = points, .a = rows, .a_type = FS_DTYPE_F32, .a_round = FS_DTYPE_F32, .a_row = points, .a_col = 1,
+                       .pack = is_plain(at) ? fs_gemm_pack_nk : pack_patches_turned, .b = picture, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32,
+                       .b_ld = points, .user = &s, .c = dw, .ldc = terms, .add = true, .finish.round = FS_DTYPE_F32};
+    return run(op, &g);
+}
+
+/* db [channels] += the sums over dy [channels, points] */
+static void add_bias_gradient(const fs_op *op, const float *dy, int64_t channels, int64_t points, float *db) {
+    const int threads = fs_op_threads(op, channels * points);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t ch = 0; ch < channels; ch++) db[ch] += (float)op->c->backend->sum(dy + ch * points, points);
+}
+
+/* [O, C, kh, kw] -> [C, O, kh, kw], each kernel's rows and columns from last to first */
+static fs_tensor *turn_kernel(const fs_op *op, const fs_tensor *w) {
+    const int64_t out = w->shape[0], in = w->shape[1], places = w->shape[2] * w->shape[3];
+    fs_tensor *turned = fs_new(op->c, 4, (const int64_t[]){in, out, w->shape[2], w->shape[3]});
+    const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
+    const float *values = fs_op_values(op, w);
+    const int threads = fs_op_threads(op, out * in * places);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < (turned && values ? in : 0); i++)
+        for (int64_t o = 0; o < out; o++)
+            for (int64_t p = 0; p < places; p++) fs_f32(turned)[(i * out + o) * places + p] = values[(o * in + i) * places + places - 1 - p];
+    fs_arena_release(op->c->arena, mark);
+    return values ? turned : NULL;
+}
+
+typedef struct conv_params { int stride, pad; } conv_params;
+
+static void conv2d_backward(fs_exec *c, const fs_tape_node *node) {
+    const fs_op op = {.c = c, .name = "conv2d's backward"};
+    const conv_params *p = node->params;
+    const fs_tensor *x = node->in[0], *w = node->in[1];
+    const geometry g = conv_geometry(x, w, p->stride, p->pad);
+    const int64_t out = w->shape[0], in = w->shape[1], points = g.grid_h * g.grid_w, pixels = g.h * g.w;
+    float *dx = fs_grad(c, x), *dw = fs_grad(c, w), *db = fs_grad(c, node->in[2]);
+    /* At stride 1 the gradient goes through a convolution over the grid, whose places are the picture's points. */
+    const bool turned = g.stride == 1 && g.kh == g.kw && g.pad < g.kh;
+    const geometry back = {.h = g.grid_h, .w = g.grid_w, .kh = g.kh, .kw = g.kw, .grid_h = g.h, .grid_w = g.w, .stride = 1, .pad = g.kh - 1 - g.pad};
+    const fs_tensor *kernel = !dx ? NULL : turned ? turn_kernel(&op, w) : fs_op_matrix(&op, w);
+    bool ok = kernel || !dx;
+    for (int64_t i = 0; ok && i < pictures(x); i++) {
+        const float *dy = node->grad + i * out * points, *picture = fs_f32(x) + i * in * pixels;
+        if (dw) ok = add_kernel_gradient(&op, &g, out, in, dy, picture, dw);
+        if (db) add_bias_gradient(&op, dy, out, points, db);
+        if (!dx || !ok) continue;
+        float *to = dx + i * in * pixels;
+        ok = turned ? conv_product(&op, &back, in, out, kernel, dy, true, &(fs_finish){.round = FS_DTYPE_F32}, to)
+                    : spread(&op, &g, out, in, kernel, dy, NULL, true, to);
+    }
+}
+
+static void conv_transpose2d_backward(fs_exec *c, const fs_tape_node *node) {
+    const fs_op op = {.c = c, .name = "conv_transpose2d's backward"};
+    const fs_tensor *x = node->in[0], *w = node->in[1];
+    const geometry g = conv_geometry(node->out, w, *(const int *)node->params, 0);
+    const int64_t in = w->shape[0], out = w->shape[1];
+    float *dx = fs_grad(c, x), *dw = fs_grad(c, w), *db = fs_grad(c, node->in[2]);
+    const fs_tensor *kernel = dx ? fs_op_matrix(&op, w) : NULL;
+    if (dx && (!kernel || !conv_product(&op, &g, in, out, kernel, node->grad, true, &(fs_finish){.round = FS_DTYPE_F32}, dx))) return;
+    if (dw && !add_kernel_gradient(&op, &g, in, out, fs_f32(x), node->grad, dw)) return;
+    if (db) add_bias_gradient(&op, node->grad, out, g.h * g.w, db);
+}
+
+/* ---- operators ---- */
+
 static bool check_conv(const fs_op *op, int stride, int pad) {
     const fs_tensor *x = op->in[0], *w = op->in[1], *b = op->in[2];
     if (!fs_op_ready(op, 2) || !fs_op_needs_f32(op, 0)) return false;
-    if (x->ndim != 3 || w->ndim != 4 || !fs_is_float(w->dtype) || x->shape[0] != w->shape[1] || x->shape[0] < 1 || stride < 1 || pad < 0) {
+    const int64_t *s = x->shape + (x->ndim == 4); /* [C,H,W] */
+    if ((x->ndim != 3 && x->ndim != 4) || w->ndim != 4 || !fs_is_float(w->dtype) || s[0] != w->shape[1] || s[0] < 1 || stride < 1 || pad < 0) {
         fs_op_misuse(op, "x %s, kernel %s, stride %d, padding %d do not fit", fs_op_describe(x).text, fs_op_describe(w).text, stride, pad);
         return false;
     }
     if (!fs_op_needs_vector(op, b, w->shape[0], "bias")) return false;
-    if (w->shape[2] >= 1 && w->shape[3] >= 1 && x->shape[1] + 2 * pad >= w->shape[2] && x->shape[2] + 2 * pad >= w->shape[3]) return true;
+    if (w->shape[2] >= 1 && w->shape[3] >= 1 && s[1] + 2 * pad >= w->shape[2] && s[2] + 2 * pad >= w->shape[3]) return true;
     fs_op_misuse(op, "kernel %s is larger than the padded x %s", fs_op_describe(w).text, fs_op_describe(x).text);
     return false;
 }
 
 fs_tensor *fs_conv2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride, int pad) {
-    const fs_op op = {.c = c, .name = "conv2d", .in = {x, w, b}};
+    const conv_params p = {stride, pad};
+    const fs_op op = {.c = c, .name = "conv2d", .in = {x, w, b}, .backward = conv2d_backward, .params = &p, .params_size = sizeof p};
     return check_conv(&op, stride, pad) ? convolve(&op, stride, pad, (fs_finish){0}, NULL) : NULL;
 }
 
@@ -122,58 +283,24 @@ fs_tensor *fs_conv2d_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, co
                     residual);
 }
 
-typedef struct spread { const float *parts; int64_t h, w, kh, kw, stride, out_h, out_w; } spread;
-
-/* One output row of one channel: each value is the sum of the contributions of the kernel places that meet it, in order. */
-static void gather_row(const spread *s, int64_t channel, int64_t oy, float bias, float *out) {
-    for (int64_t ox = 0; ox < s->out_w; ox++) out[ox] = 0.0f;
-    for (int64_t ky = 0; ky < s->kh; ky++) {
-        const int64_t at = oy - ky;
-        if (at < 0 || at % s->stride || at / s->stride >= s->h) continue;
-        for (int64_t kx = 0; kx < s->kw; kx++) {
-            const float *line = s->parts + (((channel * s->kh + ky) * s->kw + kx) * s->h + at / s->stride) * s->w;
-            for (int64_t x = 0; x < s->w; x++) out[x * s->stride + kx] += line[x];
-        }
-    }
-    for (int64_t ox = 0; ox < s->out_w; ox++) out[ox] += bias;
-}
-
 fs_tensor *fs_conv_transpose2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride) {
-    const fs_op op = {.c = c, .name = "conv_transpose2d", .in = {x, w, b}};
+    const fs_op op = {.c = c, .name = "conv_transpose2d", .in = {x, w, b}, .backward = conv_transpose2d_backward, .params = &stride,
+                      .params_size = sizeof stride};
     if (!fs_op_ready(&op, 2) || !fs_op_needs_f32(&op, 0)) return NULL;
     if (x->ndim != 3 || w->ndim != 4 || !fs_is_float(w->dtype) || x->shape[0] != w->shape[0] || stride < 1 || fs_tensor_count(x) < 1 ||
         fs_tensor_count(w) < 1)
         return fs_op_misuse(&op, "x %s, kernel %s, stride %d do not fit", fs_op_describe(x).text, fs_op_describe(w).text, stride);
-    const int64_t channels = w->shape[1], places = channels * w->shape[2] * w->shape[3], pixels = x->shape[1] * x->shape[2];
+    const int64_t channels = w->shape[1];
     if (!fs_op_needs_vector(&op, b, channels, "bias")) return NULL;
-    spread s = {.h = x->shape[1], .w = x->shape[2], .kh = w->shape[2], .kw = w->shape[3], .stride = stride};
-    s.out_h = (s.h - 1) * stride + s.kh;
-    s.out_w = (s.w - 1) * stride + s.kw;
-    fs_tensor *y = fs_op_result(&op, 3, (const int64_t[]){channels, s.out_h, s.out_w});
+    geometry g = {.kh = w->shape[2], .kw = w->shape[3], .grid_h = x->shape[1], .grid_w = x->shape[2], .stride = stride};
+    g.h = (g.grid_h - 1) * stride + g.kh;
+    g.w = (g.grid_w - 1) * stride + g.kw;
+    fs_tensor *y = fs_op_result(&op, 3, (const int64_t[]){channels, g.h, g.w});
     if (!y) return NULL;
-
     const fs_arena_mark mark = fs_arena_get_mark(c->arena);
     const fs_tensor *kernel = fs_op_matrix(&op, w);
     const float *bias = b ? fs_op_values(&op, b) : NULL;
-    float *parts = fs_op_scratch(&op, places * pixels, sizeof *parts);
-    bool ok = kernel && (bias || !b) && parts;
-    if (ok) {
-        const fs_gemm g = {.m = places, .n = pixels, .k = x->shape[0], .a = kernel->data, .a_type = kernel->dtype, .a_round = c->precision,
-                           .a_row = 1, .a_col = places, .pack = fs_gemm_pack_kn, .b = x->data, .b_type = FS_DTYPE_F32,
-                           .b_round = FS_DTYPE_F32, .b_ld = pixels, .c = parts, .ldc = pixels};
-        ok = run(&op, &g);
-    }
-    if (ok) {
-        s.parts = parts;
-        const int64_t rows = channels * s.out_h;
-        const int threads = fs_op_threads(&op, rows * s.out_w);
-#pragma omp parallel for schedule(static) num_threads(threads)
-        for (int64_t r = 0; r < rows; r++) {
-            float *out = fs_f32(y) + r * s.out_w;
-            gather_row(&s, r / s.out_h, r % s.out_h, bias ? bias[r / s.out_h] : 0.0f, out);
-            c->backend->round(out, s.out_w, c->precision);
-        }
-    }
+    const bool ok = kernel && (bias || !b) && spread(&op, &g, x->shape[0], channels, kernel, fs_f32(x), bias, false, fs_f32(y));
     fs_arena_release(c->arena, mark);
     return ok ? y : NULL;
 }

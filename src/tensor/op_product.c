@@ -64,14 +64,10 @@ enum { SLAB_VALUES = 8 << 20 }; /* of a weight that is widened at a time: 32 MB 
 
 /* out[m, n] += a[m, k] b[k, n]; a at the strides given, b F32 rows at stride n. */
 static void add_product(const fs_op *op, int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_col, const float *b, float *out) {
-    fs_exec *c = op->c;
-    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
-    float *product = fs_op_scratch(op, m * n, sizeof *product);
     const fs_gemm g = {.m = m, .n = n, .k = k, .a = a, .a_type = FS_DTYPE_F32, .a_round = FS_DTYPE_F32, .a_row = a_row, .a_col = a_col,
-                       .pack = fs_gemm_pack_kn, .b = b, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32, .b_ld = n, .c = product, .ldc = n,
+                       .pack = fs_gemm_pack_kn, .b = b, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32, .b_ld = n, .c = out, .ldc = n, .add = true,
                        .finish.round = FS_DTYPE_F32};
-    if (product && m && n && k && run(op, &g, false)) c->backend->add(out, product, out, m * n);
-    fs_arena_release(c->arena, mark);
+    if (m && n && k) run(op, &g, false);
 }
 
 /* Rows [begin, begin + count) of a weight of any type as f32, rounded as the forward pass sees them. */

@@ -56,7 +56,7 @@ fs_tensor *fs_linear_quick_gelu(fs_exec *c, const fs_tensor *x, const fs_tensor 
 fs_tensor *fs_linear_add(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, const fs_tensor *residual);
 /* a: [m, k], b: [k, n] (both F32) -> [m, n] */
 fs_tensor *fs_matmul(fs_exec *c, const fs_tensor *a, const fs_tensor *b);
-/* x: [C, H, W], w: [O, C, kh, kw], b: [O] or NULL, stride, zero padding -> [O, H', W'] */
+/* x: [C, H, W], w: [O, C, kh, kw], b: [O] or NULL, stride, zero padding -> [O, H', W']; or [N, C, H, W] -> [N, O, H', W'] */
 fs_tensor *fs_conv2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride, int pad);
 /* Convolution without bias, batch norm (eps included), + residual unless NULL, ReLU if asked for: the bits of these operators one after the
  * other, in one pass. */
@@ -76,9 +76,14 @@ fs_tensor *fs_rms_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, float
  * sum is rounded to the precision separately (it is written out elementwise upstream). */
 fs_tensor *fs_layer_norm_2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, float eps);
 fs_tensor *fs_group_norm(fs_exec *c, const fs_tensor *x, int groups, const fs_tensor *w, const fs_tensor *b, float eps); /* x: [C, H, W] */
-/* Inference: (x - mean) / sqrt(var + eps) * w + b per channel. x: [C, H, W]; all four [C]. */
+/* Inference: (x - mean) / sqrt(var + eps) * w + b per channel. x: [C, H, W] or [N, C, H, W]; all four [C]. Mean and variance get no gradient. */
 fs_tensor *fs_batch_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, const fs_tensor *mean,
                          const fs_tensor *var, float eps);
+/* Training, as PyTorch's BatchNorm2d: mean and variance (biased) of the batch itself, over N, H and W. x: [N, C, H, W]; w, b: [C]. running_mean,
+ * running_var: [C] of the caller's, NULL for none: what inference will use; each becomes (1 - momentum) of itself + momentum of the batch's (the
+ * variance unbiased). Not for segments (fs_checkpoint), which run twice and would count the batch twice. */
+fs_tensor *fs_batch_norm_train(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, float *running_mean, float *running_var,
+                               float momentum, float eps);
 fs_tensor *fs_softmax(fs_exec *c, const fs_tensor *x); /* over the last dimension */
 
 /* -- attention -- */
@@ -106,9 +111,9 @@ fs_tensor *fs_attention_grid(fs_exec *c, const fs_tensor *qkv, int64_t heads, co
 fs_tensor *fs_window_partition(fs_exec *c, const fs_tensor *x, int64_t win);
 fs_tensor *fs_window_unpartition(fs_exec *c, const fs_tensor *x, int64_t win, int64_t h, int64_t w);
 
-/* -- pooling and sampling (all [C, H, W]) -- */
+/* -- pooling and sampling (all [C, H, W]; the first two [N, C, H, W] too) -- */
 fs_tensor *fs_max_pool2d(fs_exec *c, const fs_tensor *x, int kernel, int stride, int pad);
-fs_tensor *fs_mean_hw(fs_exec *c, const fs_tensor *x); /* -> [C] */
+fs_tensor *fs_mean_hw(fs_exec *c, const fs_tensor *x); /* -> [C] or [N, C] */
 /* F.interpolate(mode="bilinear"), explicit sizes, no antialias; computed in f32, not rounded to the precision unless `round`. */
 fs_tensor *fs_resize_bilinear(fs_exec *c, const fs_tensor *x, int64_t h, int64_t w, bool align_corners, bool round);
 /* RoIAlign (He et al. 2017), average, aligned = true. boxes: [n][4] x0,y0,x1,y1 in input units -> [n, C, out, out]. */
