@@ -36,6 +36,10 @@ void fs_train_state_add_loss(fs_train_state *s, double loss);
  * that may differ (threads, logging, ...), NULL-terminated; or NULL. */
 fs_status fs_train_state_check(const fs_train_state *s, const char *settings, const char *const *ignore, fs_error *err);
 
+/* As state.json. Writing is atomic; reading checks every field. */
+fs_status fs_train_state_write(const char *path, const fs_train_state *s, fs_error *err);
+fs_status fs_train_state_read(const char *path, fs_train_state *out, fs_error *err);
+
 /* More numbers to keep, beside the trained tensors: running means of batch norm, ... */
 typedef struct fs_snapshot_buffer {
     const char *name;
