@@ -69,6 +69,21 @@ fs_status fs_read_file(const char *path, size_t max_bytes, uint8_t **data, size_
 /* Writes to a temporary file beside the target, fsyncs, renames: the target is either whole or untouched. */
 fs_status fs_write_file(const char *path, const void *data, size_t size, fs_error *err);
 fs_status fs_make_dirs(const char *path, fs_error *err);
+/* The same for what is written piece by piece: open, put, commit; drop ends one that was not committed (a zeroed or committed one too). */
+typedef struct fs_output { char *path, *temp; int fd; bool open; size_t size; } fs_output; /* size: bytes so far */
+fs_status fs_output_open(const char *path, fs_output *out, fs_error *err);
+fs_status fs_output_put(fs_output *o, const void *data, size_t size, fs_error *err);
+fs_status fs_output_commit(fs_output *o, fs_error *err);
+void fs_output_drop(fs_output *o);
+/* Does the disk of this folder (which may be still to be made) have room? */
+fs_status fs_check_room(const char *dir, size_t bytes, fs_error *err);
+/* A folder that is written as a whole: its files are made in `temp` beside it, which takes its place in one step. A folder that is there already is
+ * replaced if it holds nothing but files whose names match one of `ours` (shell patterns, NULL-terminated, to live as long), or is empty; else
+ * begin fails. What a killed run has left in `temp` is taken away by the next. */
+typedef struct fs_folder { char *path, *temp; const char *const *ours; } fs_folder;
+fs_status fs_folder_begin(const char *path, const char *const *ours, fs_folder *out, fs_error *err);
+fs_status fs_folder_commit(fs_folder *f, fs_error *err);
+void fs_folder_drop(fs_folder *f); /* likewise */
 
 /* Bytes of memory that can be taken now without swapping, a container's limit heeded; -1 if the system does not say. */
 int64_t fs_memory_available(void);

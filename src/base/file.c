@@ -110,41 +110,11 @@ done:
 }
 
 fs_status fs_write_file(const char *path, const void *data, size_t size, fs_error *err) {
-    fs_status status = FS_OK;
-    struct stat st;
-    mode_t mode = stat(path, &st) == 0 ? st.st_mode & 0777 : 0666;
-    int fd = -1;
-    char *temp = fs_format("%s.tmp-%ld", path, (long)getpid());
-    if (!temp) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", path);
-    if (fs_path_is_dir(path)) {
-        status = fs_fail(err, FS_E_USAGE, "%s: is a directory; name a file to write", path);
-        goto done;
-    }
-    fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
-    if (fd < 0) {
-        status = fail_errno(err, "write it", path);
-        goto done;
-    }
-    for (size_t at = 0; at < size;) {
-        ssize_t w = write(fd, (const char *)data + at, size - at);
-        if (w < 0 && errno == EINTR) continue;
-        if (w < 0) {
-            status = fail_errno(err, "write it", path);
-            goto done;
-        }
-        at += (size_t)w;
-    }
-    if (fsync(fd) != 0 && errno != EINVAL) {
-        status = fail_errno(err, "write it", path);
-        goto done;
-    }
-    int closed = close(fd);
-    fd = -1;
-    if (closed != 0 || rename(temp, path) != 0) status = fail_errno(err, "write it", path);
-done:
-    if (fd >= 0) close(fd);
-    if (status) unlink(temp);
-    free(temp);
+    fs_output o;
+    fs_status status = fs_output_open(path, &o, err);
+    if (!status) status = fs_output_put(&o, data, size, err);
+    if (!status) status = fs_output_commit(&o, err);
+    fs_output_drop(&o);
     return status;
 }
 

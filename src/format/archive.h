@@ -43,5 +43,13 @@ fs_status fs_torch_read(const char *name, const uint8_t *data, size_t size, fs_a
 /* Writes tensors as one safetensors file (atomically). Used by tests and, later, adapters and conversion. */
 fs_status fs_safetensors_write(const char *path, const fs_tensor *const *tensors, const char *const *names, size_t n,
                                const char *metadata_json, fs_error *err);
+/* The same when not all of them are in memory at a time: the tensors' data are not looked at, but asked for one by one, in the file's order. *data is
+ * to stay until the next call. */
+typedef fs_status (*fs_tensor_bytes_fn)(void *user, size_t index, const void **data, fs_error *err);
+fs_status fs_safetensors_write_from(const char *path, const fs_tensor *const *tensors, const char *const *names, size_t n, const char *metadata_json,
+                                    fs_tensor_bytes_fn bytes, void *user, fs_error *err);
+/* Writes them as torch.save writes a dict of tensors (a zip of storages and a pickle, torch_write.c): F32, F16 and BF16. bytes NULL: the tensors' data. */
+fs_status fs_torch_write(const char *path, const fs_tensor *const *tensors, const char *const *names, size_t n, fs_tensor_bytes_fn bytes, void *user,
+                         fs_error *err);
 
 #endif

@@ -1,17 +1,13 @@
 /* Writing safetensors, in the order of the reference implementation: tensors sorted by size of element, largest first, then by name, so
  * that every tensor is aligned; the header is padded with spaces to a multiple of 8. The same tensors give the same bytes as
  * Python's safetensors gives. Written beside the target, synced, then renamed: the target is whole or untouched. */
-#include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "format/archive.h"
 
-typedef struct item { const fs_tensor *tensor; const char *name; size_t bytes; } item;
+typedef struct item { const fs_tensor *tensor; const char *name; size_t bytes, index; } item;
 
 /* The reference implementation's order of dtypes, the last first. */
 static int rank(fs_dtype t) {
@@ -25,12 +21,6 @@ static int by_dtype_and_name(const void *x, const void *y) {
     const item *a = x, *b = y;
     int difference = rank(a->tensor->dtype) - rank(b->tensor->dtype);
     return difference ? difference : strcmp(a->name, b->name);
-}
-
-static fs_status fail_write(const char *path, const char *doing, fs_error *err) {
-    int e = errno;
-    return fs_fail(err, e == ENOENT || e == ENOTDIR ? FS_E_NOT_FOUND : FS_E_IO, "%s: cannot %s: %s%s", path, doing, strerror(e),
-                   e == ENOSPC || e == EDQUOT ? "; free some space and run again" : "");
 }
 
 /* {"name": {"dtype": ..., "shape": [...], "data_offsets": [begin, end]}, ...} */
@@ -53,46 +43,31 @@ static fs_status describe(const char *path, const item *items, size_t n, json_t 
     return FS_OK;
 }
 
-static fs_status write_all(int fd, const char *path, const void *data, size_t size, fs_error *err) {
-    for (size_t at = 0; at < size;) {
-        size_t some = size - at < ((size_t)1 << 30) ? size - at : (size_t)1 << 30;
-        ssize_t w = write(fd, (const char *)data + at, some);
-        if (w < 0 && errno == EINTR) continue;
-        if (w < 0) return fail_write(path, "write it", err);
-        at += (size_t)w;
-    }
-    return FS_OK;
-}
-
-static fs_status write_items(const char *path, const char *header, size_t header_size, const item *items, size_t n, fs_error *err) {
+static fs_status write_items(const char *path, const char *header, size_t header_size, const item *items, size_t n, fs_tensor_bytes_fn bytes, void *user,
+                             fs_error *err) {
     uint8_t length[8];
-    fs_status status;
-    struct stat st;
-    mode_t mode = stat(path, &st) == 0 ? st.st_mode & 0777 : 0666;
-    char *temp = fs_format("%s.tmp-%ld", path, (long)getpid());
-    int fd = -1;
-    if (!temp) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", path);
+    fs_output o;
     for (int i = 0; i < 8; i++) length[i] = (uint8_t)(header_size >> (8 * i));
-    fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
-    if (fd < 0) {
-        status = fail_write(path, "write it", err);
-        goto done;
+    fs_status status = fs_output_open(path, &o, err);
+    if (!status) status = fs_output_put(&o, length, sizeof length, err);
+    if (!status) status = fs_output_put(&o, header, header_size, err);
+    for (size_t i = 0; i < n && !status; i++) {
+        const void *data = items[i].tensor->data;
+        if (bytes) status = bytes(user, items[i].index, &data, err);
+        if (!status) status = fs_output_put(&o, data, items[i].bytes, err);
     }
-    status = write_all(fd, path, length, sizeof length, err);
-    if (!status) status = write_all(fd, path, header, header_size, err);
-    for (size_t i = 0; i < n && !status; i++) status = write_all(fd, path, items[i].tensor->data, items[i].bytes, err);
-    if (!status && fsync(fd) != 0 && errno != EINVAL) status = fail_write(path, "write it", err);
-    int closed = close(fd);
-    fd = -1;
-    if (!status && (closed != 0 || rename(temp, path) != 0)) status = fail_write(path, "write it", err);
-    if (status) unlink(temp);
-done:
-    free(temp);
+    if (!status) status = fs_output_commit(&o, err);
+    fs_output_drop(&o);
     return status;
 }
 
 fs_status fs_safetensors_write(const char *path, const fs_tensor *const *tensors, const char *const *names, size_t n, const char *metadata_json,
                                fs_error *err) {
+    return fs_safetensors_write_from(path, tensors, names, n, metadata_json, NULL, NULL, err);
+}
+
+fs_status fs_safetensors_write_from(const char *path, const fs_tensor *const *tensors, const char *const *names, size_t n, const char *metadata_json,
+                                    fs_tensor_bytes_fn bytes_of, void *user, fs_error *err) {
     json_t *header = json_object(), *metadata = NULL;
     item *items = fs_alloc(n + 1, sizeof *items);
     char *text = NULL, *padded = NULL;
@@ -110,7 +85,7 @@ fs_status fs_safetensors_write(const char *path, const fs_tensor *const *tensors
             status = fs_fail(err, FS_E_USAGE, "%s: tensor %s: its name, type or shape cannot be written", path, names[i]);
             goto done;
         }
-        items[i] = (item){tensors[i], names[i], bytes};
+        items[i] = (item){tensors[i], names[i], bytes, i};
     }
     if (metadata_json) {
         metadata = json_loads(metadata_json, JSON_REJECT_DUPLICATES, NULL);
@@ -130,7 +105,7 @@ fs_status fs_safetensors_write(const char *path, const fs_tensor *const *tensors
         status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", path);
         goto done;
     }
-    status = write_items(path, padded, size, items, n, err);
+    status = write_items(path, padded, size, items, n, bytes_of, user, err);
 done:
     free(padded);
     free(text);

@@ -103,6 +103,17 @@ fs_status fs_bundle_read_config(const char *lm_path, fs_lm_config *out, fs_error
     return status;
 }
 
+fs_status fs_bundle_config_text(const char *lm_path, fs_buffer *out, fs_error *err) {
+    fs_archive *a = NULL;
+    fs_bytes config = {0};
+    fs_status status = fs_archive_open(lm_path, &a, err);
+    if (!status) status = kept_file(a, "config.json", &config, err);
+    if (!status && config.data) fs_buffer_add(out, config.data, config.size);
+    if (!status && out->failed) status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", lm_path);
+    fs_archive_free(a);
+    return status;
+}
+
 fs_status fs_bundle_is_synthetic(const fs_layout *l, bool *out, fs_error *err) {
     fs_archive *a = NULL;
     *out = false;

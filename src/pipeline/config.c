@@ -110,6 +110,20 @@ fs_status fs_lm_config_parse(const char *where, fs_bytes config_json, fs_bytes g
     return s;
 }
 
+fs_status fs_lm_config_text(const char *dir, fs_buffer *out, fs_error *err) {
+    enum { MAX_TEXT = 1 << 26 };
+    uint8_t *data = NULL;
+    size_t size = 0;
+    if (!fs_path_is_dir(dir)) return fs_bundle_config_text(dir, out, err);
+    char *path = fs_path_join(dir, "config.json");
+    fs_status s = path ? fs_read_file(path, MAX_TEXT, &data, &size, err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    if (!s) fs_buffer_add(out, data, size);
+    if (!s && out->failed) s = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    free(data);
+    free(path);
+    return s;
+}
+
 void fs_lm_config_free(fs_lm_config *c) {
     free(c->vision_tower);
     *c = (fs_lm_config){0};

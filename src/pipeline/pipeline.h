@@ -26,6 +26,8 @@ typedef struct fs_lm_config {
 /* dir: DTE-FDM or MFLM, or a bundle's language model file. */
 fs_status fs_lm_config_read(const char *dir, fs_lm_config *out, fs_error *err);
 void fs_lm_config_free(fs_lm_config *c);
+/* The bytes of its config.json, from the folder or the bundle's file; nothing is added where there is none (a language model of llama.cpp's). */
+fs_status fs_lm_config_text(const char *dir, fs_buffer *out, fs_error *err);
 fs_status fs_clip_config_read(const char *dir, fs_clip_config *out, fs_error *err);
 /* The same from the files' bytes (a bundle holds them); `where` is for error lines. generation_json.data NULL: there is none. */
 fs_status fs_lm_config_parse(const char *where, fs_bytes config_json, fs_bytes generation_json, fs_lm_config *out, fs_error *err);
@@ -58,6 +60,7 @@ void fs_bundle_close(fs_bundle *b);
 const fs_tensor_source *fs_bundle_tensors(const fs_bundle *b); /* under upstream's names, the vision parts of this model included */
 fs_tensor_source fs_bundle_dtg(fs_bundle *b);
 fs_status fs_bundle_read_config(const char *lm_path, fs_lm_config *out, fs_error *err); /* without opening the rest */
+fs_status fs_bundle_config_text(const char *lm_path, fs_buffer *out, fs_error *err); /* config.json as it was */
 fs_status fs_bundle_lm_config(const fs_bundle *b, fs_lm_config *out, fs_error *err);
 fs_status fs_bundle_tokenizer(const fs_bundle *b, fs_tokenizer_rules rules, fs_tokenizer **out, fs_error *err);
 /* *out: are these random weights that synth made? False for a checkpoint. */
