@@ -419,6 +419,100 @@ FS_API fs_status fs_forge_make(fs_forger *f, fs_forge_split split, uint64_t inde
 FS_API fs_status fs_forge_make_traced(fs_forger *f, fs_forge_split split, uint64_t index, fs_forge_record *out, fs_error *err);
 FS_API void fs_forge_record_clear(fs_forge_record *r); /* frees what it holds */
 
+/* ---- data sets: check, questions, convert, describe (docs/datasets.md) ---------------------------------------------- */
+
+/* A folder with the original's tree: <type>/<set>/image/ and mask/, or one type, or one set. */
+typedef struct fs_dataset_check_options {
+    const char *against;   /* a second tree: a picture that is in both is leakage; NULL = none */
+    const char *test_sets; /* names of the sets that are for testing, "CASIA1+,Columbia"; NULL = told by names and JSON files */
+    bool names_only;       /* names and JSON files alone; no picture is opened */
+    int near_bits;         /* pictures whose 64-bit difference hashes differ in at most so many bits are near duplicates, 0..16; -1 = none are
+                              looked for. Default 3 */
+    bool all;              /* *text lists every finding, not only the first few of a kind */
+    int threads;           /* 0 = one per available core */
+    fs_callbacks callbacks; /* progress counts pictures */
+} fs_dataset_check_options;
+FS_API fs_dataset_check_options fs_dataset_check_options_defaults(void);
+/* Reads every picture and mask. *json, *text: the report for programs and for people; either pointer may be NULL, the strings are the caller's:
+ * fs_string_free. *errors: findings that make training or an evaluation wrong; the status is FS_OK all the same. */
+FS_API fs_status fs_dataset_check(const char *dir, const fs_dataset_check_options *options, char **json, char **text, size_t *errors, fs_error *err);
+
+typedef struct fs_dataset_questions_options {
+    int64_t limit;         /* at most so many pictures a folder; 0 = all */
+    bool absolute;         /* paths from the root, which the original's test script needs */
+    const char *question;  /* NULL = the original's detection question */
+    size_t *count;         /* out: questions written; may be NULL */
+    fs_callbacks callbacks; /* log tells of files that are no pictures */
+} fs_dataset_questions_options;
+FS_API fs_dataset_questions_options fs_dataset_questions_options_defaults(void);
+/* The original's question file (playground/eval_jsonl.py), JSON Lines of {"image", "text"}, for the pictures of `folders`: each a folder of pictures or a
+ * tree. Within a folder the order is that of the names' bytes (the original takes the file system's). */
+FS_API fs_status fs_dataset_questions(const char *const *folders, size_t n_folders, const char *out_path,
+                                      const fs_dataset_questions_options *options, fs_error *err);
+
+/* The public sets fs_dataset_convert knows. */
+typedef enum fs_dataset_form {
+    FS_FORM_CASIA = 0,
+    FS_FORM_COLUMBIA = 1,
+    FS_FORM_COVERAGE = 2,
+    FS_FORM_NIST16 = 3,
+    FS_FORM_IMD2020 = 4,
+    FS_FORM_DSO1 = 5,
+    FS_FORM_KORUS = 6
+} fs_dataset_form;
+enum { FS_FORMS = 7 };
+FS_API const char *fs_dataset_form_name(fs_dataset_form f); /* "casia", "columbia", "coverage", "nist16", "imd2020", "dso1", "korus" */
+FS_API bool fs_dataset_form_from_name(const char *name, fs_dataset_form *out);
+
+typedef struct fs_dataset_convert_options {
+    const char *name;      /* of the sets made: NAME_Tp and NAME_Au; NULL = the form's ("CASIAv2", "Columbia", ...) */
+    bool copy;             /* copy pictures even where a hard link would do */
+    bool resize_masks;     /* a mask of another size than its picture is resampled (nearest) and not left out */
+    bool dry_run;          /* only the report; nothing is written */
+    bool all;              /* *text lists everything left out, not only the first few of a kind */
+    int threads;           /* 0 = one per available core */
+    size_t *tampered, *authentic, *left_out; /* out; may be NULL */
+    fs_callbacks callbacks;
+} fs_dataset_convert_options;
+FS_API fs_dataset_convert_options fs_dataset_convert_options_defaults(void);
+/* Brings a public set, as it is unpacked, into the original's tree below out_dir: photoshop/NAME_Tp/{image,mask}/ and photoshop/NAME_Au/image/.
+ * Pictures stay as they are, byte for byte; masks become PNG of 0 and 255, the right way round. *text: what was paired and what was left out. */
+FS_API fs_status fs_dataset_convert(fs_dataset_form form, const char *src_dir, const char *out_dir, const fs_dataset_convert_options *options,
+                                    char **text, fs_error *err);
+
+/* How the mask is shown to the model: a second picture, or the picture with the region tinted and outlined. */
+typedef enum fs_describe_view { FS_VIEW_MASK = 0, FS_VIEW_OVERLAY = 1 } fs_describe_view;
+FS_API const char *fs_describe_view_name(fs_describe_view v); /* "mask", "overlay" */
+FS_API bool fs_describe_view_from_name(const char *name, fs_describe_view *out);
+
+typedef struct fs_dataset_describe_options {
+    const char *url;       /* of the service, up to what /chat/completions is put behind, as "https://host/v1" */
+    const char *key;       /* sent to that host alone; NULL = none. https is demanded except on this machine */
+    const char *model;
+    const char *out_dir;   /* answers.jsonl, MMTD-style JSON and lisa files go here; NULL = the data set's own folder */
+    const char *instructions_file; /* NULL = the built-in ones (share/describe_instructions.json) */
+    fs_describe_view view; /* default MASK */
+    bool val;              /* lisa_val_gt.json in place of lisa_train_gt.json */
+    int64_t limit;         /* at most so many new questions; 0 = all */
+    int max_side;          /* pictures are sent with their longer side at most this, 64..4096; default 1024 */
+    int max_tokens;        /* of an answer; default 600 */
+    double temperature;    /* default 0.2 */
+    double rpm;            /* requests a minute, at most; 0 = no limit. Default 60 */
+    int jobs;              /* requests at a time, 1..32; default 4 */
+    int retries;           /* new attempts after a failure that may pass; default 5 */
+    double retry_delay;    /* seconds before the first, doubled each time up to a minute; default 2 */
+    int timeout_seconds;   /* of one request; default 120 */
+    double price_in, price_out; /* per million tokens, for the estimate; negative = not known (the default) */
+    double price_limit;    /* refuse to begin where the estimate is higher; 0 = no limit */
+    bool dry_run;          /* *text is the estimate and the first request, without the key; nothing is sent */
+    size_t *asked, *kept, *failed; /* out: answers that came now, were there already, did not come; may be NULL */
+    fs_callbacks callbacks; /* progress counts pictures; log tells of each failure, and of the estimate before the first request */
+} fs_dataset_describe_options;
+FS_API fs_dataset_describe_options fs_dataset_describe_options_defaults(void);
+/* Asks a vision model for the text of each picture of a tree, as MMTD-Set was made: picture, mask and instructions go to an OpenAI-compatible service. Answers
+ * are kept in answers.jsonl as they come and not asked for again. FS_E_FAILED: some did not come or were no good, after all others were written. */
+FS_API fs_status fs_dataset_describe(const char *dir, const fs_dataset_describe_options *options, char **text, fs_error *err);
+
 /* ---- measuring (docs/speed.md) ------------------------------------------------------------------------------------- */
 
 /* A bundle of random weights at the true size, for measuring speed and memory; detect warns that what it says means nothing. */

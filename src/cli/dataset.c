@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static const cli_command *const commands[] = {&cli_dataset_forge};
+static const cli_command *const commands[] = {&cli_dataset_forge, &cli_dataset_check, &cli_dataset_questions};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static const char head[] = "Usage: fakeshield dataset COMMAND [options] ...\n"

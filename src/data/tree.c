@@ -26,7 +26,7 @@ const char *fs_data_texts_file(fs_data_texts t) {
 }
 
 static const char *const problem_names[] = {"picture without mask", "mask without picture", "ambiguous name", "text without picture", "text given twice",
-                                            "missing picture"};
+                                            "missing picture", "broken file of texts"};
 enum { PROBLEMS = sizeof problem_names / sizeof *problem_names };
 const char *fs_data_problem_kind_name(fs_data_problem_kind k) { return (unsigned)k < PROBLEMS ? problem_names[k] : "unknown"; }
 bool fs_data_problem_kind_from_name(const char *name, fs_data_problem_kind *out) {
@@ -94,7 +94,7 @@ fs_status fs_dataset_add_set(fs_dataset *d, fs_data_set s, fs_error *err) {
 }
 
 fs_status fs_dataset_add_problem(fs_dataset *d, fs_data_problem_kind kind, const char *path, char *message, fs_error *err) {
-    fs_data_problem p = {kind, fs_strdup(path), message};
+    fs_data_problem p = {kind, d->n_sets ? d->n_sets - 1 : 0, fs_strdup(path), message};
     void *items = d->problems;
     if (!p.path || !p.message || !grow(&items, d->n_problems, &d->problem_room, sizeof p)) {
         free(p.path), free(p.message);
@@ -249,20 +249,27 @@ static fs_status pair(fs_dataset *d, size_t set, const char *image_dir, const ch
 /* ---- texts --------------------------------------------------------------------------------------------------------- */
 
 /* Gives the set's records, from `first` on, the texts of one file; notes texts that belong to no picture there is (also one without mask). */
-static fs_status take_texts(fs_dataset *d, size_t set, size_t first, const fs_names *images, fs_data_texts which, bool required, fs_error *err) {
+static fs_status take_texts(fs_dataset *d, size_t set, size_t first, const fs_names *images, fs_data_texts which, const fs_data_options *opt,
+                            fs_error *err) {
     fs_data_text_list list = {0};
+    fs_error why = {0};
     size_t twice = 0;
     fs_status status = FS_OK;
     char *path = fs_path_join(d->sets[set].dir, fs_data_texts_file(which));
     if (!path) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", d->sets[set].dir);
     if (!fs_path_exists(path)) {
-        if (required)
+        if (opt->texts == which)
             status = fs_fail(err, FS_E_NOT_FOUND, "%s: not there; it is a list of {\"image\", \"query\", \"outputs\"} (stage 1 over the pictures makes "
                                                   "the outputs; fakeshield dataset describe makes the gt)", path);
         goto done;
     }
-    status = fs_data_texts_open(path, &list, &twice, err);
-    if (status) goto done;
+    status = fs_data_texts_open(path, &list, &twice, &why);
+    if (status) {
+        if (err) *err = why;
+        if (opt->keep_problems && status != FS_E_NO_MEMORY)
+            status = fs_dataset_add_problem(d, FS_DATA_TEXTS_BROKEN, path, fs_strdup(why.message), err);
+        goto done;
+    }
     d->sets[set].texts[which] = true;
     for (size_t i = first; i < d->count && !status; i++) {
         fs_data_record *r = &d->records[i];
@@ -290,12 +297,12 @@ static bool has_folder(const char *dir, const char *name) {
     return there;
 }
 
-static fs_status add_texts(fs_dataset *d, size_t set, size_t first, const fs_names *images, fs_data_texts texts, fs_error *err) {
+static fs_status add_texts(fs_dataset *d, size_t set, size_t first, const fs_names *images, const fs_data_options *opt, fs_error *err) {
     static const fs_data_texts order[] = {FS_TEXTS_TRAIN_GT, FS_TEXTS_VAL_GT, FS_TEXTS_TRAIN_OUTPUT, FS_TEXTS_VAL_OUTPUT};
-    if (texts == FS_TEXTS_NONE) return FS_OK;
-    if (texts != FS_TEXTS_ANY) return take_texts(d, set, first, images, texts, true, err);
+    if (opt->texts == FS_TEXTS_NONE) return FS_OK;
+    if (opt->texts != FS_TEXTS_ANY) return take_texts(d, set, first, images, opt->texts, opt, err);
     fs_status status = FS_OK;
-    for (size_t i = 0; i < sizeof order / sizeof *order && !status; i++) status = take_texts(d, set, first, images, order[i], false, err);
+    for (size_t i = 0; i < sizeof order / sizeof *order && !status; i++) status = take_texts(d, set, first, images, order[i], opt, err);
     return status;
 }
 
@@ -315,7 +322,7 @@ static fs_status read_set(fs_dataset *d, const char *dir, const char *type, cons
     if (!status && s.has_masks) d->sets[set].other_files += others;
     if (!status) status = pair(d, set, image_dir, mask_dir, &images, s.has_masks ? &masks : NULL, err);
     if (!status && !opt->keep_problems) status = fs_dataset_first_error(d, first_problem, err);
-    if (!status) status = add_texts(d, set, first, &images, opt->texts, err);
+    if (!status) status = add_texts(d, set, first, &images, opt, err);
     fs_names_free(&images), fs_names_free(&masks);
     free(image_dir), free(mask_dir);
     return status;

@@ -60,14 +60,16 @@ typedef enum fs_data_problem_kind {
     FS_DATA_AMBIGUOUS = 2,     /* two pictures or two masks of one name */
     FS_DATA_TEXT_ALONE = 3,    /* a text for a picture that is not there */
     FS_DATA_TEXT_TWICE = 4,    /* two texts for one picture in one file; the later one counts, as upstream */
-    FS_DATA_IMAGE_MISSING = 5  /* a conversation names a file that is not there */
+    FS_DATA_IMAGE_MISSING = 5, /* a conversation names a file that is not there */
+    FS_DATA_TEXTS_BROKEN = 6   /* one of the four files cannot be read */
 } fs_data_problem_kind;
 const char *fs_data_problem_kind_name(fs_data_problem_kind k); /* "picture without mask", ... */
 bool fs_data_problem_kind_from_name(const char *name, fs_data_problem_kind *out);
 
 typedef struct fs_data_problem {
     fs_data_problem_kind kind;
-    char *path, *message; /* message: one line, without the path */
+    size_t set;
+    char *path, *message; /* message: one line; without the path, but for TEXTS_BROKEN */
 } fs_data_problem;
 
 typedef struct fs_dataset {

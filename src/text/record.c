@@ -30,13 +30,17 @@ static void put_string(fs_buffer *b, const char *p) {
     fs_buffer_puts(b, "\"");
 }
 
-char *fs_record_json(const char *image, const char *outputs) {
+static char *two_fields(const char *key, const char *image, const char *value) {
     fs_buffer b = {0};
     fs_buffer_puts(&b, "{\"image\": ");
     put_string(&b, image);
-    fs_buffer_puts(&b, ", \"outputs\": ");
-    put_string(&b, outputs);
+    fs_buffer_printf(&b, ", \"%s\": ", key);
+    put_string(&b, value);
     fs_buffer_puts(&b, "}");
     if (b.failed) fs_buffer_free(&b);
     return b.data;
 }
+
+char *fs_record_json(const char *image, const char *outputs) { return two_fields("outputs", image, outputs); }
+
+char *fs_question_json(const char *image, const char *text) { return two_fields("text", image, text); }

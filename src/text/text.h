@@ -77,6 +77,8 @@ fs_status fs_answer_parse(const char *text, fs_answer *out, fs_error *err);
 void fs_answer_free(fs_answer *a);
 /* Python json.dumps with default settings of {"image":..., "outputs":...}: one line, ASCII, broken UTF-8 as \ufffd. malloc'ed. */
 char *fs_record_json(const char *image, const char *outputs);
+/* The same of {"image":..., "text":...}: a line of the original's question file. */
+char *fs_question_json(const char *image, const char *text);
 
 /* ---- drawing a token (spec 5.6) ------------------------------------------------------------------------------------ */
 

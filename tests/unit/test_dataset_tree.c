@@ -230,6 +230,12 @@ static void test_texts(void **state) {
         assert_int_not_equal(fs_dataset_open(dir, &opt, &d, &e), FS_OK);
         assert_message(&e, wrong[i].part);
         assert_message(&e, "lisa_train_gt.json");
+        opt.keep_problems = true;
+        assert_ok(fs_dataset_open(dir, &opt, &d, err));
+        assert_int_equal(d.problems[0].kind, FS_DATA_TEXTS_BROKEN);
+        assert_string_equal(d.records[0].text, "A out"); /* of the next file */
+        fs_dataset_free(&d);
+        opt.keep_problems = false;
     }
 }
 
@@ -319,7 +325,7 @@ static void test_names(void **state) {
     fs_data_problem_kind k;
     fs_domain domain;
     for (int i = 0; i < 6; i++) assert_true(fs_data_texts_from_name(fs_data_texts_name((fs_data_texts)i), &t) && (int)t == i);
-    for (int i = 0; i < 6; i++) assert_true(fs_data_problem_kind_from_name(fs_data_problem_kind_name((fs_data_problem_kind)i), &k) && (int)k == i);
+    for (int i = 0; i < 7; i++) assert_true(fs_data_problem_kind_from_name(fs_data_problem_kind_name((fs_data_problem_kind)i), &k) && (int)k == i);
     assert_false(fs_data_texts_from_name("gt", &t));
     assert_int_equal(fs_data_stem("a_gt.png", false), 4);
     assert_int_equal(fs_data_stem("a_gt.png", true), 1);

@@ -1,0 +1,105 @@
+# shellcheck shell=sh disable=SC1091,SC2154,SC2034
+# dataset check, questions: trees made of small pictures; the question file against the original's own generator
+# (tools/reference/make_questions_golden.py).
+. "$ROOT/tests/cli/lib.sh"
+
+# white FILE WIDTH HEIGHT: a mask whose upper half is marked
+mask() { bmp "$1" "$2" "$3" 0 255; }
+set_of() { mkdir -p "$1/image" "$1/mask"; }
+
+begin "help"
+for command in check questions; do
+    run dataset $command --help
+    expect_code 0; expect_no_error; expect_golden "help_dataset_$command"
+    pass; [ "$(wc -L <out)" -le 100 ] || fail "$(wc -L <out) columns"
+done
+
+begin "words"
+run dataset check
+expect_code 2; expect_one_error 'the folder of one data set'
+run dataset check a b
+expect_code 2; expect_one_error 'the folder of one data set'
+run dataset check none
+expect_code 3; expect_one_error 'none: no such folder'
+run dataset check --near 17 x
+expect_code 2; expect_one_error 'from -1 to 16'
+mkdir empty
+run dataset check empty
+expect_code 3; expect_one_error 'expected <type>/<set>/image/'
+run dataset questions empty
+expect_code 2; expect_one_error 'give -o FILE'
+run dataset questions -o q.jsonl
+expect_code 2; expect_one_error 'give -o FILE'
+run dataset questions -o q.jsonl none
+expect_code 3; expect_one_error 'none: '
+run dataset questions -o q.jsonl empty
+expect_code 3; expect_no_file q.jsonl
+run dataset chek
+expect_code 2; expect_one_error 'did you mean dataset check'
+
+begin "a sound data set"
+set_of data/ps/A_Tp
+bmp data/ps/A_Tp/image/a.bmp 64 48 20 60
+bmp data/ps/A_Tp/image/b.bmp 40 40 90 30
+mask data/ps/A_Tp/mask/a_gt.bmp 64 48
+mask data/ps/A_Tp/mask/b_gt.bmp 40 40
+mkdir -p data/ps/A_Au/image
+bmp data/ps/A_Au/image/c.bmp 30 30 200 10
+run dataset check data
+expect_code 0; expect_no_error; expect_golden dataset_check_good
+run dataset check --quiet data
+expect_code 0; expect_no_error; expect_no_output
+run dataset check --json data
+expect_code 0; expect_no_error; expect_out '"errors": 0'
+
+begin "findings"
+cp data/ps/A_Tp/image/a.bmp data/ps/A_Au/image/again.bmp
+bmp data/ps/A_Tp/image/lonely.bmp 20 20 7 8
+bmp data/ps/A_Tp/mask/b_gt.bmp 41 40 0 1
+echo nothing >data/ps/A_Au/image/broken.jpg
+echo '[{"image": "a.bmp", "outputs": "The picture has not been tampered with."}]' >data/ps/A_Tp/lisa_train_gt.json
+run dataset check data
+expect_code 1; expect_no_error; expect_golden dataset_check_bad
+run dataset check --test A_Au --all data
+expect_code 1; expect_out 'pictures that are in training and in testing: 1'
+run dataset check --test A_Au,B data
+expect_code 3; expect_one_error 'no set "B" here'
+run dataset check --names-only data
+expect_code 1; expect_out 'no picture was read'; expect_not_out 'broken.jpg'
+run dataset check --quiet data
+expect_code 1; expect_no_error; expect_no_output
+
+begin "upstream's question file"
+mkdir pics more
+for name in b.jpg a.PNG 'with space.jpeg' 'quo"te.bmp' 'back\slash.png' ünïcode.webp 😀.tif "$(printf 'tab\there.jpg')"; do
+    : >"pics/$name"
+done
+: >more/1.jpg; : >more/2.jpg; : >more/3.jpg
+run dataset questions -o all.jsonl pics more/
+expect_code 0; expect_no_error; expect_out 'all.jsonl: 11 questions'
+expect_same all.jsonl "$ROOT/tests/golden/data/questions.jsonl"
+run dataset questions --limit 2 -o two.jsonl pics more/
+expect_code 0; expect_same two.jsonl "$ROOT/tests/golden/data/questions_limit2.jsonl"
+run dataset questions --absolute -o absolute.jsonl more
+expect_code 0
+pass; [ "$(grep -c "\"image\": \"$(pwd -P)/more/" absolute.jsonl)" -eq 3 ] || fail "no full paths"
+: >more/notes.txt
+run dataset questions -o all.jsonl more
+expect_code 0; expect_err '1 files that are no pictures'
+run dataset questions --question 'Real?' -o tree.jsonl data
+expect_code 0; expect_out ' 6 questions'
+pass; grep -q '^{"image": "data/ps/A_Au/image/again.bmp", "text": "Real?"}$' tree.jsonl || fail "a tree's picture"
+bad=$(printf 'caf\351.jpg')
+if : >"more/$bad" 2>/dev/null; then
+    run dataset questions -o bad.jsonl more
+    expect_code 6; expect_one_error 'not UTF-8'; expect_no_file bad.jsonl
+fi
+
+begin "explain reads it"
+mkdir shots
+dark shots/dark.bmp; bright shots/bright.bmp
+run dataset questions -o shots.jsonl shots
+run explain -m "$TINY" --questions shots.jsonl -o explained.jsonl
+expect_code 0
+pass; [ "$(wc -l <explained.jsonl)" -eq 2 ] || fail "$(wc -l <explained.jsonl) answers"
+finish
