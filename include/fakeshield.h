@@ -610,6 +610,82 @@ FS_API fs_train_options fs_train_options_defaults(fs_recipe recipe);
  * same output_dir goes on where a run ended, however it ended. *summary (may be NULL): one JSON object; the caller's: fs_string_free. */
 FS_API fs_status fs_train(const fs_train_options *options, char **summary, fs_error *err);
 
+/* ---- evaluation (docs/evaluation.md) -------------------------------------------------------------------------------- */
+
+/* Whose answers are looked at. MODEL: a checkpoint is run on the data. RESULTS: what `detect` wrote, a folder or JSON Lines. UPSTREAM: the original's JSON
+ * Lines of stage 1 and its folder of masks. MAPS: any program's folder of masks or score maps (PNG of 8 or 16 bits, .npy), by name. */
+typedef enum fs_eval_source { FS_EVAL_MODEL = 0, FS_EVAL_RESULTS = 1, FS_EVAL_UPSTREAM = 2, FS_EVAL_MAPS = 3 } fs_eval_source;
+/* How marked pixels become a figure. */
+typedef enum fs_eval_protocol {
+    FS_EVAL_FIXED = 0,         /* score > 0.5, mean over pictures */
+    FS_EVAL_POOLED = 1,        /* score > 0.5, pixels of all pictures in one heap */
+    FS_EVAL_UPSTREAM_IOU = 2,  /* gIoU and cIoU as the original's validation computes them */
+    FS_EVAL_BEST_SET = 3,      /* the threshold that is best for the whole set: an oracle's */
+    FS_EVAL_BEST_IMAGE = 4,    /* each picture's own best threshold: an oracle's */
+    FS_EVAL_PERMUTED = 5,      /* TruFor's: map or its inverse, edges left out, score > 0.5 */
+    FS_EVAL_PERMUTED_BEST = 6  /* the same at each picture's best threshold */
+} fs_eval_protocol;
+/* How an answer becomes tampered or authentic. LITERAL: the original's, authentic if the text has "has not been tampered with". TOLERANT: by what the first
+ * statement on the matter means. SCORE: score > 0.5. */
+typedef enum fs_eval_reading { FS_READING_LITERAL = 0, FS_READING_TOLERANT = 1, FS_READING_SCORE = 2 } fs_eval_reading;
+/* What is done about a picture whose score is NaN, or that has no answer at all: an error naming it, or left out and counted. */
+typedef enum fs_eval_policy { FS_EVAL_ERROR = 0, FS_EVAL_EXCLUDE = 1 } fs_eval_policy;
+/* MAPS: where a picture's own score comes from. */
+typedef enum fs_eval_image_score { FS_IMAGE_SCORE_NONE = 0, FS_IMAGE_SCORE_MAX = 1, FS_IMAGE_SCORE_MEAN = 2 } fs_eval_image_score;
+
+FS_API const char *fs_eval_source_name(fs_eval_source s);         /* "model", "results", "upstream", "maps" */
+FS_API bool fs_eval_source_from_name(const char *name, fs_eval_source *out);
+FS_API const char *fs_eval_protocol_name(fs_eval_protocol p);     /* "fixed", "pooled", "upstream", "best-set", "best-image", "permuted", "permuted-best" */
+FS_API bool fs_eval_protocol_from_name(const char *name, fs_eval_protocol *out);
+FS_API const char *fs_eval_reading_name(fs_eval_reading r);       /* "literal", "tolerant", "score" */
+FS_API bool fs_eval_reading_from_name(const char *name, fs_eval_reading *out);
+FS_API const char *fs_eval_policy_name(fs_eval_policy p);         /* "error", "exclude" */
+FS_API bool fs_eval_policy_from_name(const char *name, fs_eval_policy *out);
+FS_API const char *fs_eval_image_score_name(fs_eval_image_score s); /* "none", "max", "mean" */
+FS_API bool fs_eval_image_score_from_name(const char *name, fs_eval_image_score *out);
+
+typedef struct fs_eval_options {
+    const char *data;          /* root, type or set of upstream's tree: <type>/<set>/{image,mask}; sets without mask/ are authentic */
+    const char *sets;          /* "ps|CASIA1_Tp,CASIA1_Au;aigc|X", or NULL = all there are */
+    const char *join;          /* "CASIA1+=CASIA1_Tp,CASIA1_Au;...": sets that are one in the tables. NULL: NAME_Tp and NAME_Au become NAME */
+    const char *out;           /* folder for images.jsonl, images.csv, summary.json, report.html; made if need be */
+    const char *name;          /* of the run, in tables; NULL = "this run" */
+    fs_eval_source source;
+    const char *model_dir;     /* MODEL */
+    fs_options detector;       /* MODEL: as fs_detector_create's */
+    bool resume;               /* MODEL: keep what an earlier run into `out` has finished */
+    const char *results;       /* RESULTS: folder or JSON Lines; UPSTREAM: JSON Lines */
+    const char *masks;         /* RESULTS: NULL = beside the results; UPSTREAM, MAPS: folder */
+    const char *scores;        /* MAPS: "name,score" lines, a score per picture; or NULL */
+    fs_eval_image_score image_score; /* MAPS without scores; default NONE: no detection figures */
+    bool logits;               /* MAPS: .npy holds logits */
+    bool resize_mask;          /* a map of another size than the mask is resized to it; default: an error with both sizes */
+    bool invert_truth;         /* black is tampered in the data's masks (DSO-1 as published) */
+    fs_eval_policy nan, missing; /* both default ERROR */
+    const char *references;    /* texts to compare explanations with: JSON Lines {"image", "outputs"}; NULL = those of the data's tree, if any */
+    const char *encoder;       /* folder of a sentence encoder of the BERT kind, for CSS; or NULL */
+    const char *embeddings, *reference_embeddings; /* .npy [pictures][width], in the order of images.csv, or JSON Lines {"image", "embedding"}; or NULL */
+    int encoder_tokens;        /* 0 = what the encoder's folder says, or 128 */
+    int resamples;             /* for confidence intervals; default 1000, 0 = none */
+    double level;              /* default 0.95 */
+    bool stratified;           /* tampered and authentic pictures are drawn apart; default true */
+    uint64_t seed;             /* default 0 */
+    const char *sweep;         /* MODEL: "jpeg=90,70,50 resize=0.5 blur=1 noise=5", or NULL */
+    int shard, shards;         /* this machine's part, 1..shards; default 1 of 1. Joined by fs_eval_merge */
+    bool html;                 /* default true */
+    int gallery;               /* best and worst cases in the report, each; default 6 */
+    fs_callbacks callbacks;
+} fs_eval_options;
+FS_API fs_eval_options fs_eval_options_defaults(void);
+
+/* Evaluates and writes the files into options.out. *text (may be NULL): the tables for a terminal; the caller's. */
+FS_API fs_status fs_eval_run(const fs_eval_options *options, char **text, fs_error *err);
+/* Joins the output folders of all shards of a run: the files are those that one run over everything writes. Of the options out, name, resamples, level,
+ * stratified, seed, html, gallery and callbacks are used. n 1: makes the tables of a run anew. */
+FS_API fs_status fs_eval_merge(const char *const *dirs, size_t n, const fs_eval_options *options, char **text, fs_error *err);
+/* Two runs over the same pictures: differences with paired tests. Of the options those of fs_eval_merge; out NULL: no files are written. */
+FS_API fs_status fs_eval_compare(const char *dir_a, const char *dir_b, const fs_eval_options *options, char **text, fs_error *err);
+
 #ifdef __cplusplus
 }
 #endif

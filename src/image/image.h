@@ -56,6 +56,11 @@ fs_status fs_preprocess_sam(const fs_image *im, int64_t size, float **out, int64
 fs_status fs_png_encode(const uint8_t *pixels, int64_t w, int64_t h, int channels, uint8_t **out, size_t *size, fs_error *err);
 fs_status fs_png_write(const char *path, const uint8_t *pixels, int64_t w, int64_t h, int channels, fs_error *err);
 
+/* 16-bit grey PNG as numbers 0..65535, [h][w], malloc'ed; other PNGs are FS_E_UNSUPPORTED. `name` is for error lines. */
+bool fs_png_is_grey16(const uint8_t *data, size_t size);
+fs_status fs_png_read_grey16(const char *name, const uint8_t *data, size_t size, int64_t max_pixels, uint16_t **out, int64_t *width, int64_t *height,
+                             fs_error *err);
+
 /* JPEG with Pillow's defaults (quality 75, 4:2:0), for masks in the original's naming. channels 1 or 3. */
 fs_status fs_jpeg_encode(const uint8_t *pixels, int64_t w, int64_t h, int channels, uint8_t **out, size_t *size, fs_error *err);
 

@@ -1,0 +1,139 @@
+/* An evaluation in the making. A row is what is known about one picture under one condition; everything in the tables, the intervals and the report
+ * follows from the rows alone. They are written down (images.jsonl) with all digits, so that runs can be resumed, split over machines and joined, and
+ * compared, with the same outcome to the last digit. Private to src/eval. */
+#ifndef FS_EVAL_H
+#define FS_EVAL_H
+
+#include <jansson.h>
+
+#include "data/tree.h"
+#include "eval/map.h"
+#include "eval/metrics.h"
+
+/* ---- rows ----------------------------------------------------------------------------------------------------------- */
+
+typedef struct fs_eval_row {
+    int64_t index;                   /* of the record in the whole data: the order of all files */
+    char *condition;                 /* "" or "jpeg=70" */
+    int64_t step;                    /* number of the condition: 0 is "" */
+    char *set, *group;               /* "photoshop/CASIA1_Tp"; its name in the tables: "CASIA1" */
+    char *name, *image, *mask, *map; /* base name; paths, or NULL */
+    char sha256[65], mask_sha256[65];
+    bool tampered;
+    bool answered;                   /* the next two are known */
+    fs_verdict literal, tolerant;    /* tolerant may be UNDETERMINED */
+    bool has_score;
+    double score;                    /* may be NaN */
+    bool located;                    /* pixels is filled: the truth is known, and there is a map or the answer "authentic" */
+    bool silent;                     /* no map: called authentic */
+    int64_t width, height;           /* of truth */
+    fs_pixel_scores pixels;
+    char *text, *reference;          /* explanation and what it is compared with, or NULL */
+    double css;                      /* NaN: none */
+} fs_eval_row;
+
+typedef struct fs_eval_rows {
+    fs_eval_row *items;
+    size_t count, room;
+} fs_eval_rows;
+fs_eval_row *fs_eval_rows_add(fs_eval_rows *rows); /* zeroed, css and score NaN; NULL when out of memory */
+void fs_eval_row_free(fs_eval_row *r);
+void fs_eval_rows_free(fs_eval_rows *rows);
+void fs_eval_rows_sort(fs_eval_rows *rows); /* by step, then index */
+json_t *fs_eval_row_to_json(const fs_eval_row *r); /* NULL when out of memory */
+fs_status fs_eval_row_from_json(const char *where, const json_t *j, fs_eval_row *out, fs_error *err);
+
+/* ---- a run ---------------------------------------------------------------------------------------------------------- */
+
+/* What a reader must know about how the rows came about; run.json. */
+typedef struct fs_eval_info {
+    char *name;         /* of the run */
+    char *source;       /* fs_eval_source_name, */
+    char *model;        /* ... and the checkpoint's name, or the folder or file that was given; "" if none */
+    char fingerprint[65];
+    json_t *settings;   /* all options that decide on a row */
+    char *encoder;      /* of CSS, or NULL */
+    int64_t records;    /* of the whole data, all shards */
+    int shard, shards;
+    size_t missing, nan_scores, resized, texts_without_reference; /* counted in this run */
+    json_t *warnings;   /* list of lines */
+} fs_eval_info;
+void fs_eval_info_free(fs_eval_info *i);
+
+typedef struct fs_eval_book { fs_eval_info info; fs_eval_rows rows; } fs_eval_book; /* a run's output folder, read */
+fs_status fs_eval_book_write(const fs_eval_book *b, const char *dir, fs_error *err);
+fs_status fs_eval_book_read(const char *dir, fs_eval_book *out, fs_error *err);
+void fs_eval_book_free(fs_eval_book *b);
+void fs_eval_warn(fs_eval_info *i, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- tables ---------------------------------------------------------------------------------------------------------- */
+
+typedef enum fs_figure {
+    /* detection, for each of the three readings: literal, tolerant, score */
+    FS_FIG_DETECTION = 0, /* + 6 * reading + accuracy, f1, precision, recall, specificity, balanced */
+    FS_FIG_AUC = 18, FS_FIG_AP,
+    /* localization: IoU and F1 for each protocol, in its order */
+    FS_FIG_LOCAL, /* + 2 * protocol + 0 IoU, 1 F1; for UPSTREAM_IOU gIoU, cIoU; permuted-best has no IoU */
+    FS_FIG_PIXEL_AUC = FS_FIG_LOCAL + 14, FS_FIG_POOLED_AUC, FS_FIG_PIXEL_PRECISION, FS_FIG_PIXEL_RECALL,
+    FS_FIG_FALSE_AREA, /* of authentic pictures: mean share of pixels marked */
+    FS_FIG_CSS,
+    FS_FIGURES
+} fs_figure;
+enum { FS_RATES = 6, FS_PROTOCOLS = 7, FS_READINGS = 3 };
+const char *fs_figure_key(fs_figure f);  /* "detection.literal.accuracy", "localization.fixed.iou", ... */
+bool fs_figure_in_percent(fs_figure f);
+
+typedef struct fs_eval_table { /* one set under one condition */
+    char *group, *condition;
+    size_t pictures, tampered, authentic, answered[FS_READINGS], ranked, located, located_authentic, silent, explained, undetermined, empty_masks;
+    fs_confusion counts[FS_READINGS];
+    double value[FS_FIGURES];
+    fs_interval range[FS_FIGURES];
+    double threshold_iou, threshold_f1; /* of BEST_SET */
+    bool binary; /* no map has values between 0 and 1 */
+    fs_curve_point *curve;
+    size_t n_curve;
+    size_t histogram[20]; /* of the IoU at 0.5 of tampered pictures */
+} fs_eval_table;
+typedef struct fs_eval_summary {
+    fs_eval_table *tables; /* conditions in order, within each the sets in order; with several sets one more, "all" */
+    size_t count;
+    char data_hash[65]; /* of the names, labels and bytes of all pictures and masks */
+} fs_eval_summary;
+fs_status fs_eval_summarize(const fs_eval_book *b, const fs_eval_options *opt, fs_eval_summary *out, fs_error *err);
+void fs_eval_summary_free(fs_eval_summary *s);
+
+/* ---- where rows come from -------------------------------------------------------------------------------------------- */
+
+/* The data of a run: records of this shard, the groups' names of their sets. */
+typedef struct fs_eval_data {
+    fs_dataset set;
+    char **set_names, **groups; /* [set.n_sets] "photoshop/CASIA1_Tp", "CASIA1" */
+    size_t begin, end;          /* not used by index: a shard has every n-th record, see fs_eval_in_shard */
+} fs_eval_data;
+fs_status fs_eval_data_open(const fs_eval_options *opt, fs_eval_data *out, fs_error *err);
+void fs_eval_data_free(fs_eval_data *d);
+bool fs_eval_in_shard(const fs_eval_options *opt, size_t index);
+/* Index, names, label and picture hash of a record. */
+fs_status fs_eval_row_begin(const fs_eval_data *d, size_t index, const char *condition, fs_eval_row *out, fs_error *err);
+/* Truth (all black for authentic pictures) against a map; map NULL: nothing is marked. Takes the map's buffers for its own use. */
+fs_status fs_eval_row_locate(const fs_eval_options *opt, fs_eval_info *info, fs_eval_row *row, fs_map *map, fs_error *err);
+void fs_eval_row_read_text(fs_eval_row *row, const char *text); /* verdicts of a text */
+char *fs_eval_copy_text(const char *s); /* valid UTF-8 */
+
+fs_status fs_eval_from_model(const fs_eval_options *opt, const fs_eval_data *d, fs_eval_book *book, fs_error *err);
+fs_status fs_eval_from_files(const fs_eval_options *opt, const fs_eval_data *d, fs_eval_book *book, fs_error *err);
+
+/* Explanations: css of each row that has a text and a reference. */
+fs_status fs_eval_css(const fs_eval_options *opt, fs_eval_book *book, fs_error *err);
+
+/* ---- what is written ------------------------------------------------------------------------------------------------- */
+
+fs_status fs_eval_write_csv(const fs_eval_book *b, const char *path, fs_error *err);
+json_t *fs_eval_summary_json(const fs_eval_book *b, const fs_eval_summary *s, const fs_eval_options *opt);
+char *fs_eval_summary_text(const fs_eval_book *b, const fs_eval_summary *s, const fs_eval_options *opt);
+fs_status fs_eval_write_html(const fs_eval_book *b, const fs_eval_summary *s, const fs_eval_options *opt, const char *path, fs_error *err);
+/* All of it into opt->out. */
+fs_status fs_eval_finish(const fs_eval_book *b, const fs_eval_options *opt, char **text, fs_error *err);
+
+#endif
