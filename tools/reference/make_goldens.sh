@@ -27,6 +27,7 @@ export PYTHONDONTWRITEBYTECODE=1
 "$env_dir/tf437/bin/python" "$here/weightgen.py" "$out/weightgen.safetensors"
 "$env_dir/tf437/bin/python" "$here/make_op_goldens.py" "$out/ops.safetensors"
 "$env_dir/tf437/bin/python" "$here/make_grad_goldens.py" "$out"
+"$env_dir/tf437/bin/python" "$here/make_net_grad_goldens.py" "$out/grads_net.safetensors"
 "$env_dir/tf437/bin/python" "$here/make_goldens.py" dte "$out"
 "$env_dir/tf428/bin/python" "$here/make_goldens.py" mflm "$out"
 "$env_dir/tf437/bin/python" "$here/make_train_goldens.py" dte "$out"

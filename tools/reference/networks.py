@@ -45,8 +45,8 @@ def part(tensors, prefix):
 
 # ---- DTG -------------------------------------------------------------------------------------------------
 
-def resnet50(width=64, classes=3):
-    """torchvision's ResNet-50, with its stem width changed from 64 when asked."""
+def resnet50(width=64, classes=3, blocks=(3, 4, 6, 3)):
+    """torchvision's ResNet-50, with its stem width changed from 64 and other numbers of blocks when asked."""
     from torchvision.models import resnet
 
     class Narrow(resnet.ResNet):
@@ -55,7 +55,7 @@ def resnet50(width=64, classes=3):
                 self.inplanes = width
             return super()._make_layer(block, planes * width // 64, *args, **kwargs)
 
-    model = Narrow(resnet.Bottleneck, [3, 4, 6, 3], num_classes=classes)
+    model = Narrow(resnet.Bottleneck, list(blocks), num_classes=classes)
     if width != 64:
         model.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         model.bn1 = nn.BatchNorm2d(width)
