@@ -63,6 +63,9 @@ fs_status fs_png_read_grey16(const char *name, const uint8_t *data, size_t size,
 
 /* JPEG with Pillow's defaults (quality 75, 4:2:0), for masks in the original's naming. channels 1 or 3. */
 fs_status fs_jpeg_encode(const uint8_t *pixels, int64_t w, int64_t h, int channels, uint8_t **out, size_t *size, fs_error *err);
+/* quality 1..100 as libjpeg means it; full_chroma: 4:4:4 in place of 4:2:0. *out: free(). */
+fs_status fs_jpeg_encode_quality(const uint8_t *pixels, int64_t w, int64_t h, int channels, int quality, bool full_chroma, uint8_t **out,
+                                 size_t *size, fs_error *err);
 
 /* The picture with mask (255/0, same size) tinted and its outline drawn, for people. */
 fs_status fs_draw_overlay(const fs_image *im, const uint8_t *mask, fs_image **out, fs_error *err);
