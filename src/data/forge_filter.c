@@ -1,0 +1,113 @@
+/* Filters over whole pictures: Gaussian, unsharp mask, noise, tone curve, median. */
+#include "data/forge_filter.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_RADIUS = 64 };
+
+fs_status fs_filter_gauss(fs_image *im, double sigma, fs_error *err) {
+    float k[2 * MAX_RADIUS + 1];
+    int64_t w = im->width, h = im->height, line = w * 3;
+    int64_t radius = fs_min_i64((int64_t)ceil(2.5 * sigma), MAX_RADIUS);
+    if (sigma < 0.15) return FS_OK;
+    double sum = 0;
+    for (int64_t i = -radius; i <= radius; i++) sum += exp(-0.5 * (double)(i * i) / (sigma * sigma));
+    for (int64_t i = -radius; i <= radius; i++) k[i + radius] = (float)(exp(-0.5 * (double)(i * i) / (sigma * sigma)) / sum);
+    float *half = fs_alloc((size_t)(line * h), sizeof *half), *row = fs_alloc((size_t)((w + 2 * radius) * 3), sizeof *row);
+    if (!half || !row) {
+        free(half);
+        free(row);
+        return fs_fail(err, FS_E_NO_MEMORY, "no memory to blur a picture of %lld x %lld pixels", (long long)w, (long long)h);
+    }
+    for (int64_t y = 0; y < h; y++) {
+        for (int64_t x = -radius; x < w + radius; x++)
+            for (int c = 0; c < 3; c++) row[(x + radius) * 3 + c] = im->data[(y * w + fs_min_i64(fs_max_i64(x, 0), w - 1)) * 3 + c];
+        float *to = half + y * line;
+        memset(to, 0, (size_t)line * sizeof *to);
+        for (int64_t i = 0; i <= 2 * radius; i++)
+            for (int64_t x = 0; x < line; x++) to[x] += k[i] * row[x + i * 3];
+    }
+    free(row);
+    float *out = fs_alloc((size_t)line, sizeof *out);
+    for (int64_t y = 0; out && y < h; y++) {
+        for (int64_t x = 0; x < line; x++) out[x] = 0.5f;
+        for (int64_t i = -radius; i <= radius; i++) {
+            const float *from = half + fs_min_i64(fs_max_i64(y + i, 0), h - 1) * line;
+            float weight = k[i + radius];
+            for (int64_t x = 0; x < line; x++) out[x] += weight * from[x];
+        }
+        for (int64_t x = 0; x < line; x++) im->data[y * line + x] = (uint8_t)(out[x] < 255 ? out[x] : 255);
+    }
+    fs_status status = out ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "no memory to blur a picture");
+    free(out);
+    free(half);
+    return status;
+}
+
+fs_status fs_filter_sharpen(fs_image *im, double amount, double sigma, fs_error *err) {
+    fs_image *soft = NULL;
+    size_t n = (size_t)(im->width * im->height) * 3;
+    fs_status status = fs_image_crop(im, 0, 0, im->width, im->height, &soft, err);
+    if (!status) status = fs_filter_gauss(soft, sigma, err);
+    for (size_t i = 0; !status && i < n; i++) im->data[i] = fs_clip8(im->data[i] + amount * (im->data[i] - soft->data[i]));
+    fs_image_free(soft);
+    return status;
+}
+
+void fs_filter_noise(fs_image *im, double deviation, bool grey, fs_rng *rng) {
+    for (int64_t i = 0; i < im->width * im->height; i++) {
+        double same = grey ? deviation * fs_dice_normal(rng) : 0;
+        for (int c = 0; c < 3; c++) {
+            double d = grey ? same : deviation * fs_dice_normal(rng);
+            im->data[i * 3 + c] = fs_clip8(im->data[i * 3 + c] + d);
+        }
+    }
+}
+
+void fs_filter_tone(fs_image *im, double gamma, double contrast) {
+    uint8_t curve[256];
+    for (int v = 0; v < 256; v++) {
+        double t = pow(v / 255.0, gamma);
+        curve[v] = fs_clip8(255 * (0.5 + contrast * (t - 0.5)));
+    }
+    for (size_t i = 0; i < (size_t)(im->width * im->height) * 3; i++) im->data[i] = curve[im->data[i]];
+}
+
+/* The value in the middle of n, by counting; windows are small. */
+static uint8_t middle(uint8_t *v, int n) {
+    int lo = 0, hi = n - 1, k = n / 2;
+    while (lo < hi) { /* quickselect, Hoare */
+        uint8_t pivot = v[k];
+        int i = lo, j = hi;
+        while (i <= j) {
+            while (v[i] < pivot) i++;
+            while (v[j] > pivot) j--;
+            if (i > j) break;
+            uint8_t t = v[i];
+            v[i++] = v[j];
+            v[j--] = t;
+        }
+        if (j < k) lo = i;
+        if (k < i) hi = j;
+    }
+    return v[k];
+}
+
+fs_status fs_filter_median(fs_image *im, int radius, fs_error *err) {
+    uint8_t window[17 * 17];
+    fs_image *from = NULL;
+    int64_t w = im->width, h = im->height;
+    if (radius > 8) radius = 8;
+    fs_status status = fs_image_crop(im, 0, 0, w, h, &from, err);
+    for (int64_t y = 0; !status && y < h; y++)
+        for (int64_t x = 0; x < w; x++)
+            for (int c = 0; c < 3; c++) {
+                int n = 0;
+                for (int64_t j = fs_max_i64(y - radius, 0); j <= fs_min_i64(y + radius, h - 1); j++)
+                    for (int64_t i = fs_max_i64(x - radius, 0); i <= fs_min_i64(x + radius, w - 1); i++) window[n++] = from->data[(j * w + i) * 3 + c];
+                im->data[(y * w + x) * 3 + c] = middle(window, n);
+            }
+    fs_image_free(from);
+    return status;
+}
