@@ -41,5 +41,9 @@ uint32_t fs_crc32c(const void *data, size_t n);        /* Castagnoli, as in RFC 
 uint32_t fs_crc32c_masked(const void *data, size_t n); /* as TFRecord stores it */
 /* Adds one TFRecord: length, its checksum, the bytes, their checksum. */
 void fs_tfrecord_add(fs_buffer *b, const void *data, size_t n);
+/* Each adds a record that holds one of TensorBoard's events. time: seconds since 1970. */
+void fs_event_add_version(fs_buffer *b, double time);               /* what a file begins with */
+void fs_event_add_restart(fs_buffer *b, double time, int64_t step); /* what was logged from this step on is void */
+void fs_event_add_scalars(fs_buffer *b, double time, int64_t step, const char *const *names, const double *values, size_t n);
 
 #endif
