@@ -97,8 +97,8 @@ static fs_status find_mask(fs_data_record *r, fs_error *err) {
     return FS_OK;
 }
 
-static fs_status read_record(const fs_json *item, const char *image_folder, const fs_data_options *opt, fs_dataset *out, fs_error *err) {
-    fs_data_record r = {0};
+static fs_status read_record(const fs_json *item, size_t index, const char *image_folder, const fs_data_options *opt, fs_dataset *out, fs_error *err) {
+    fs_data_record r = {.index = index};
     const char *image = NULL;
     bool missing = false;
     fs_status status = fs_json_string(item, "image", FS_JSON_OPTIONAL, &image, err);
@@ -124,6 +124,12 @@ static fs_status read_record(const fs_json *item, const char *image_folder, cons
     return fs_dataset_add_record(out, r, err);
 }
 
+/* The line without the "path: " in front, which a problem has apart. malloc'ed. */
+static char *without_path(const char *line, const char *path) {
+    const size_t n = strlen(path);
+    return fs_strdup(strncmp(line, path, n) == 0 && strncmp(line + n, ": ", 2) == 0 ? line + n + 2 : line);
+}
+
 static fs_status read_list(const fs_json *list, const char *image_folder, const fs_data_options *opt, fs_dataset *out, fs_error *err) {
     const char *base = fs_path_base(list->path);
     fs_data_set set = {.type = fs_strdup(""), .name = fs_format("%.*s", (int)fs_data_stem(base, false), base),
@@ -131,9 +137,15 @@ static fs_status read_list(const fs_json *list, const char *image_folder, const 
     fs_status status = fs_dataset_add_set(out, set, err);
     for (size_t i = 0; i < fs_json_length(list) && !status; i++) {
         fs_json item;
-        status = fs_json_item(list, i, &item, err);
-        if (!status) status = read_record(&item, image_folder, opt, out, err);
+        fs_error why = {0};
+        status = fs_json_item(list, i, &item, &why);
+        if (!status) status = read_record(&item, i, image_folder, opt, out, &why);
         fs_json_close(&item);
+        const bool broken = status == FS_E_FORMAT || status == FS_E_MISMATCH || status == FS_E_NOT_FOUND;
+        if (broken && opt->keep_problems)
+            status = fs_dataset_add_problem(out, FS_DATA_RECORD_BROKEN, list->path, without_path(why.message, list->path), err);
+        else if (status && err)
+            *err = why;
     }
     if (!status && !opt->keep_problems) status = fs_dataset_first_error(out, 0, err);
     if (!status && out->count == 0 && out->n_problems == 0) status = fs_fail(err, FS_E_FORMAT, "%s: a list without any record", list->path);

@@ -26,7 +26,7 @@ const char *fs_data_texts_file(fs_data_texts t) {
 }
 
 static const char *const problem_names[] = {"picture without mask", "mask without picture", "ambiguous name", "text without picture", "text given twice",
-                                            "missing picture", "broken file of texts"};
+                                            "missing picture", "broken file of texts", "broken record"};
 enum { PROBLEMS = sizeof problem_names / sizeof *problem_names };
 const char *fs_data_problem_kind_name(fs_data_problem_kind k) { return (unsigned)k < PROBLEMS ? problem_names[k] : "unknown"; }
 bool fs_data_problem_kind_from_name(const char *name, fs_data_problem_kind *out) {
@@ -116,7 +116,9 @@ fs_status fs_dataset_first_error(const fs_dataset *d, size_t from, fs_error *err
             first = &d->problems[i];
     }
     if (!first) return FS_OK;
-    const fs_status status = first->kind == FS_DATA_IMAGE_MISSING ? FS_E_NOT_FOUND : FS_E_MISMATCH;
+    const fs_status status = first->kind == FS_DATA_IMAGE_MISSING   ? FS_E_NOT_FOUND
+                             : first->kind == FS_DATA_RECORD_BROKEN ? FS_E_FORMAT
+                                                                    : FS_E_MISMATCH;
     if (more) return fs_fail(err, status, "%s: %s (and %zu more like this; fakeshield dataset check lists all)", first->path, first->message, more);
     return fs_fail(err, status, "%s: %s", first->path, first->message);
 }

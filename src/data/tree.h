@@ -48,6 +48,7 @@ typedef struct fs_data_record {
     char *mask;        /* or NULL */
     char *text;        /* or NULL: description and judgment basis */
     size_t set;        /* index into sets */
+    size_t index;      /* of a conversation: its number in the file, from 0 */
     fs_verdict label;  /* AUTHENTIC or TAMPERED; UNDETERMINED if a conversation does not say */
     fs_domain domain;
     fs_data_turn *turns; /* conversations only: from human, from the assistant, and so on in turn */
@@ -61,7 +62,8 @@ typedef enum fs_data_problem_kind {
     FS_DATA_TEXT_ALONE = 3,    /* a text for a picture that is not there */
     FS_DATA_TEXT_TWICE = 4,    /* two texts for one picture in one file; the later one counts, as upstream */
     FS_DATA_IMAGE_MISSING = 5, /* a conversation names a file that is not there */
-    FS_DATA_TEXTS_BROKEN = 6   /* one of the four files cannot be read */
+    FS_DATA_TEXTS_BROKEN = 6,  /* one of the four files cannot be read */
+    FS_DATA_RECORD_BROKEN = 7  /* a conversation that is not of the form: path is the file's, the message says which record */
 } fs_data_problem_kind;
 const char *fs_data_problem_kind_name(fs_data_problem_kind k); /* "picture without mask", ... */
 bool fs_data_problem_kind_from_name(const char *name, fs_data_problem_kind *out);

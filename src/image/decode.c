@@ -137,6 +137,33 @@ fs_status fs_image_load(const char *path, const fs_decode_options *opt, fs_image
     return status;
 }
 
+fs_status fs_image_probe(const char *path, const fs_decode_options *opt, fs_image_info *info, fs_error *err) {
+    fs_decode_options limits = opt ? *opt : fs_decode_options_defaults(FS_DECODE_PIL), header = limits;
+    fs_mapping file = {0};
+    fs_image *im = NULL;
+    fs_error why = {0};
+    fs_status status = fs_map_file(path, &file, err);
+    if (status) return status;
+    header.max_pixels = -1; /* every codec asks whether the size is allowed once it has read the header: with this, it stops there */
+    status = fs_image_decode(path, file.data, file.size, &header, &im, info, &why);
+    fs_image_free(im);
+    if (status == FS_E_LIMIT && info->width > 0) {
+        const fs_codec_job job = {path, file.data, file.size, &limits, info, err};
+        const fs_image_info found = *info; /* the check writes its arguments into the same struct */
+        status = fs_codec_check_size(&job, found.format, found.mode, found.width, found.height);
+    } else if (err) {
+        *err = why;
+    }
+    fs_unmap(&file);
+    const bool turned = strcmp(info->format, "TIFF") == 0 || (limits.apply_exif && (strcmp(info->format, "JPEG") == 0 || strcmp(info->format, "PNG") == 0));
+    if (!status && turned && info->orientation >= 5) {
+        const int64_t width = info->width;
+        info->width = info->height;
+        info->height = width;
+    }
+    return status;
+}
+
 bool fs_image_name_is_picture(const char *name) {
     static const char *const endings[] = {
         "jpg",  "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "bmp", "dib",

@@ -34,6 +34,9 @@ typedef struct fs_image_info {
 fs_status fs_image_decode(const char *name, const uint8_t *data, size_t size, const fs_decode_options *opt, fs_image **out,
                           fs_image_info *info, fs_error *err);
 fs_status fs_image_load(const char *path, const fs_decode_options *opt, fs_image **out, fs_image_info *info, fs_error *err);
+/* What the header says, without decoding; width and height as the decoded picture has them, orientation applied where the style's decoder
+ * does. A file whose pixels are broken passes. */
+fs_status fs_image_probe(const char *path, const fs_decode_options *opt, fs_image_info *info, fs_error *err);
 /* Is this a file name we try when walking a folder? By extension, case-insensitive. */
 bool fs_image_name_is_picture(const char *name);
 

@@ -111,11 +111,11 @@ static fs_status decode_guarded(session *s, const fs_codec_job *job, struct jpeg
     jpeg_read_header(dec, TRUE);
     int parts = dec->num_components;
     const char *mode = parts == 1 ? "L" : parts == 3 ? "RGB" : "CMYK";
+    job->info->orientation = orientation_of(dec);
     fs_status status = fs_codec_check_size(job, "JPEG", mode, dec->image_width, dec->image_height);
     if (status) return status;
     if (parts != 1 && parts != 3 && parts != 4)
         return fs_fail(job->err, FS_E_UNSUPPORTED, "%s: a JPEG with %d components; grey, colour or CMYK is expected", job->name, parts);
-    job->info->orientation = orientation_of(dec);
     dec->out_color_space = parts == 4 ? JCS_CMYK : JCS_RGB;
     jpeg_start_decompress(dec);
     status = fs_image_create(dec->output_width, dec->output_height, &s->im, job->err);

@@ -124,6 +124,7 @@ static fs_status decode_guarded(session *s, const fs_codec_job *job) {
     png_read_info(s->png, s->info);
     int64_t w = png_get_image_width(s->png, s->info), h = png_get_image_height(s->png, s->info);
     int depth = png_get_bit_depth(s->png, s->info), color = png_get_color_type(s->png, s->info);
+    job->info->orientation = orientation_of(job);
     fs_status status = fs_codec_check_size(job, "PNG", mode_name(color, depth), w, h);
     if (!status) status = check_plausible(job, w, h, depth, color);
     if (status) return status;
@@ -143,7 +144,6 @@ static fs_status decode_guarded(session *s, const fs_codec_job *job) {
     png_read_image(s->png, s->rows);
     png_read_end(s->png, NULL);
     if (s->raw) to_rgb(s, job->opt->style, color == PNG_COLOR_TYPE_PALETTE);
-    job->info->orientation = orientation_of(job);
     return FS_OK;
 }
 

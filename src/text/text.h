@@ -21,6 +21,7 @@ int32_t fs_tokenizer_size(const fs_tokenizer *t);                    /* ids 0 ..
 int32_t fs_tokenizer_id(const fs_tokenizer *t, const char *token);   /* piece or added token -> id, -1 if none */
 int32_t fs_tokenizer_bos(const fs_tokenizer *t);                     /* -1 if none */
 int32_t fs_tokenizer_eos(const fs_tokenizer *t);
+bool fs_tokenizer_legacy(const fs_tokenizer *t); /* of 4.37's two modes; always true under 4.28 */
 
 typedef struct fs_ids { int32_t *data; size_t count, capacity; } fs_ids; /* zero-initialise */
 fs_status fs_ids_push(fs_ids *ids, int32_t id, fs_error *err);
@@ -63,6 +64,18 @@ char *fs_prompt_stage1(fs_domain domain, const char *question, bool im_start_end
  * *defused (may be NULL) is the number of places. question_index: 0..2, used by FS_PROMPT_TEST. malloc'ed; NULL when out of memory or for
  * an index that is none. */
 char *fs_prompt_stage2(const char *text, fs_prompt_style style, int question_index, bool allow_bbox, int *defused);
+
+/* Who the system text says is asking: the models are asked as "human" (template llava_v1), and DTE-FDM was trained as "user" (v1, vicuna). */
+typedef enum fs_prompt_system { FS_SYSTEM_HUMAN = 0, FS_SYSTEM_USER = 1 } fs_prompt_system;
+const char *fs_prompt_system_name(fs_prompt_system s); /* "llava_v1", "v1" */
+bool fs_prompt_system_from_name(const char *name, fs_prompt_system *out);
+/* A conversation as it is trained on: turns alternate and begin with the user's; "{system} USER: {turn} ASSISTANT: {turn}</s>USER: ...". An empty
+ * turn leaves only its role and a colon. malloc'ed. */
+char *fs_prompt_conversation(fs_prompt_system system, const char *const *turns, size_t n);
+/* Stage 2's question and answer as it is trained on. text: what stage 1 wrote (defused), or NULL: then one of two questions that do without.
+ * answer: 0..4. malloc'ed; NULL when out of memory or for an index that is none. */
+enum { FS_LOCALIZE_QUESTIONS = 3, FS_LOCALIZE_BARE_QUESTIONS = 2, FS_LOCALIZE_ANSWERS = 5 };
+char *fs_prompt_stage2_training(const char *text, int question, int answer, int *defused);
 
 /* ---- reading stage 1's answer (spec 4.6, 4.7) ---------------------------------------------------------------------- */
 

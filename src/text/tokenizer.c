@@ -126,6 +126,9 @@ int32_t fs_tokenizer_bos(const fs_tokenizer *t) {
 int32_t fs_tokenizer_eos(const fs_tokenizer *t) {
     return t->eos;
 }
+bool fs_tokenizer_legacy(const fs_tokenizer *t) {
+    return t->legacy;
+}
 
 fs_added_token *fs_tokenizer_added(const fs_tokenizer *t, const char *text, size_t n) {
     for (size_t i = 0; i < t->n_added; i++)

@@ -325,7 +325,7 @@ static void test_names(void **state) {
     fs_data_problem_kind k;
     fs_domain domain;
     for (int i = 0; i < 6; i++) assert_true(fs_data_texts_from_name(fs_data_texts_name((fs_data_texts)i), &t) && (int)t == i);
-    for (int i = 0; i < 7; i++) assert_true(fs_data_problem_kind_from_name(fs_data_problem_kind_name((fs_data_problem_kind)i), &k) && (int)k == i);
+    for (int i = 0; i < 8; i++) assert_true(fs_data_problem_kind_from_name(fs_data_problem_kind_name((fs_data_problem_kind)i), &k) && (int)k == i);
     assert_false(fs_data_texts_from_name("gt", &t));
     assert_int_equal(fs_data_stem("a_gt.png", false), 4);
     assert_int_equal(fs_data_stem("a_gt.png", true), 1);

@@ -1,0 +1,20 @@
+/* What the three kinds of samples share. Private to src/train/data_*.c. */
+#ifndef FS_TRAIN_DATA_INTERNAL_H
+#define FS_TRAIN_DATA_INTERNAL_H
+
+#include "image/image.h"
+#include "train/data.h"
+
+/* The picture at `path` as CLIP is fed, malloc'ed [3, size, size]. */
+fs_status fs_data_clip(const fs_image *im, bool pad, int64_t size, float **out, fs_error *err);
+/* Appends a formatted part to a warning that may grow to several, "; " between. */
+void fs_data_warn(fs_buffer *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The warning with the record's name in front, for the sample; NULL where there is none. Frees b. */
+char *fs_data_take_warning(fs_buffer *b, const char *where);
+/* Problems that reading the data set noted, through the log. */
+void fs_data_log_problems(const fs_dataset *d, const fs_callbacks *cb);
+/* Leaves out the records marked; those kept move down. */
+void fs_data_drop_records(fs_dataset *d, const uint8_t *bad);
+bool fs_data_no_labels(const int32_t *labels, size_t n);
+
+#endif
