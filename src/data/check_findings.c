@@ -64,7 +64,7 @@ static void judge_names(check_state *s) {
     static const check_kind of[] = {[FS_DATA_IMAGE_ALONE] = CHECK_IMAGE_ALONE, [FS_DATA_MASK_ALONE] = CHECK_MASK_ALONE,
                                     [FS_DATA_AMBIGUOUS] = CHECK_AMBIGUOUS,     [FS_DATA_TEXT_ALONE] = CHECK_TEXT_ALONE,
                                     [FS_DATA_TEXT_TWICE] = CHECK_TEXT_TWICE,   [FS_DATA_IMAGE_MISSING] = CHECK_IMAGE_UNREADABLE,
-                                    [FS_DATA_TEXTS_BROKEN] = CHECK_TEXTS_BROKEN};
+                                    [FS_DATA_TEXTS_BROKEN] = CHECK_TEXTS_BROKEN, [FS_DATA_RECORD_BROKEN] = CHECK_TEXTS_BROKEN};
     for (size_t i = 0; i < s->tree.n_problems; i++) {
         const fs_data_problem *p = &s->tree.problems[i];
         check_add(s, of[p->kind], p->set, p->path, fs_strdup(p->message));

@@ -103,7 +103,11 @@ char *fs_data_take_warning(fs_buffer *b, const char *where) {
 }
 
 void fs_data_log_problems(const fs_dataset *d, const fs_callbacks *cb) {
-    for (size_t i = 0; i < d->n_problems; i++) fs_log(cb, FS_LOG_WARNING, "%s: %s", d->problems[i].path, d->problems[i].message);
+    for (size_t i = 0; i < d->n_problems; i++) {
+        const fs_data_problem *p = &d->problems[i];
+        const bool named = p->kind == FS_DATA_TEXTS_BROKEN; /* that message names the file itself */
+        fs_log(cb, FS_LOG_WARNING, "%s%s%s", named ? "" : p->path, named ? "" : ": ", p->message);
+    }
 }
 
 void fs_data_drop_records(fs_dataset *d, const uint8_t *bad) {
