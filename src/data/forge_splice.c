@@ -12,9 +12,10 @@ typedef struct choice {
 
 /* A segment that can be cut out whole: a thing, neither tiny nor most of its photo, not cut off but at the lower edge. */
 static bool usable(const fs_source *s, const fs_segment *g) {
+    int64_t w = g->box.x1 - g->box.x0, h = g->box.y1 - g->box.y0;
     double share = (double)g->pixels / ((double)s->width * (double)s->height);
-    return g->thing && share > 0.006 && share < 0.5 && g->box.x0 > 1 && g->box.y0 > 1 && g->box.x1 < s->width - 1 && g->box.x1 - g->box.x0 > 20 &&
-           g->box.y1 - g->box.y0 > 20;
+    if (g->pixels * 10 < w * h * 4 || w > 3 * h || h > 4 * w) return false; /* frames, rods and scattered bits are not what one cuts out */
+    return g->thing && share > 0.006 && share < 0.5 && g->box.x0 > 1 && g->box.y0 > 1 && g->box.x1 < s->width - 1 && w > 20 && h > 20;
 }
 
 /* A random photo other than the scene's (the scene's own if there is no other: still another part of it). */
@@ -61,7 +62,7 @@ static fs_status cut_region(fs_workshop *w, const fs_image *im, fs_edit *e, fs_p
     const fs_image *host = w->after;
     fs_image *window = NULL;
     fs_pick pick = {0};
-    double scale = fs_dice_log(w->rng, 0.7, 1.8), share = fs_dice_log(w->rng, 0.015, 0.22);
+    double scale = fs_dice_log(w->rng, 0.7, 1.8), share = fs_dice_log(w->rng, 0.015, 0.16);
     int64_t ww = fs_min_i64(lrint((double)host->width * scale), im->width), wh = fs_min_i64(lrint((double)host->height * scale), im->height);
     int64_t x = fs_dice_below(w->rng, im->width - ww + 1), y = fs_dice_below(w->rng, im->height - wh + 1);
     bool superpixels = fs_dice_chance(w->rng, 0.7);
@@ -90,15 +91,14 @@ static void draw_turn(fs_workshop *w, fs_edit *e, const fs_piece *piece, bool ob
     if (room < 1 && turned) e->turn.scale *= 0.85;
 }
 
-static bool find_place(fs_workshop *w, const fs_piece *p, bool object, bool on_ground, int64_t *x, int64_t *y) {
+static bool find_place(fs_workshop *w, const fs_piece *p, bool object, bool on_ground, int64_t *x, int64_t *y, double *misfit) {
     const fs_image *host = w->after;
     int64_t free_x = host->width - p->im->width, free_y = host->height - p->im->height;
     if (free_x < 0 || free_y < 0) return false;
     fs_place_rule rule = {.x_low = 0, .x_high = free_x, .y_low = 0, .y_high = free_y, .tries = object ? 10 : 60};
     if (on_ground) rule.y_low = rule.y_high = free_y;
     else if (object) rule.y_low = free_y * 2 / 5;
-    double misfit;
-    return fs_place_find(host, p, &rule, w->rng, x, y, &misfit);
+    return fs_place_find(host, p, &rule, w->rng, x, y, misfit) && (object || *misfit < 50); /* a region must be able to pass for what is there */
 }
 
 static fs_blend draw_blend(fs_workshop *w, bool object, double *feather) {
@@ -137,10 +137,15 @@ fs_status fs_edit_splice(fs_workshop *w, fs_edit *e, fs_error *err) {
     draw_turn(w, e, &cut, object, on_ground);
     if (!status) status = fs_piece_turn(&cut, e->turn, &piece, err);
     int64_t x, y;
+    double misfit;
     e->blend = draw_blend(w, object, &e->feather);
     double match = fs_dice(w->rng, 0, object ? 0.5 : 0.8);
     bool light_only = fs_dice_chance(w->rng, 0.5);
-    if (status || !find_place(w, &piece, object, on_ground, &x, &y)) goto done;
+    if (status || !find_place(w, &piece, object, on_ground, &x, &y, &misfit)) goto done;
+    if (e->blend == FS_BLEND_POISSON && misfit > 30) { /* between unlike grounds gradients make ghosts */
+        e->blend = FS_BLEND_FEATHER;
+        e->feather = 1.5;
+    }
     fs_blend_match(&piece, w->after, x, y, match, light_only);
     if (e->feather > 0) {
         fs_plane_threshold(&piece.alpha, 128);
