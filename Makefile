@@ -64,6 +64,7 @@ parity: deps ## recompute the goldens in Python and compare; networks at full si
 	@$(call CONFIGURE,release,-DFS_BUILD_FULL_PARITY=ON)
 	@cmake --build --preset release -j $(JOBS)
 	@cd build && $(CTEST) -j 1 --timeout 3000 -L 'parity'
+	tools/reference/check_trained.sh build
 
 arm: ## cross-compile for 64-bit Arm and run the suite under qemu (tens of minutes)
 	@scripts/arm.sh build/arm $(JOBS)

@@ -2,6 +2,7 @@
  * gradient of every trained tensor, optimizer steps and where they lead, on the tiny checkpoint with adapters that peft wrote. */
 #include "parity.h"
 
+#include "train/artefacts.h"
 #include "train/optim.h"
 #include "train/trainee.h"
 
@@ -263,6 +264,40 @@ static void run_steps(lesson *l, const char *name, int accumulation, const fs_ad
         print_message("%s %s: %zu tensors after %d steps, largest error %.1e of the way\n", l->stage, name, found, (int)steps, worst);
 }
 
+/* Logits of every position of a sample with what is trained now. */
+static fs_tensor *logits_of(fs_exec *c, lesson *l, int i) {
+    const fs_stage_parts *m = &l->trainee.parts;
+    const fs_ids *ids = &l->samples[i].ids;
+    fs_tensor *features = fs_wrap(c, FS_DTYPE_F32, 2, (const int64_t[]){64, 64}, slice(l, "features", one(l, i, "picture")));
+    fs_tensor *x = fs_prompt_embed(c, m->llama, ids->data, ids->count, fs_projector_forward(c, m->projector, features), -1, NULL);
+    assert_ok(c);
+    fs_tensor *h = fs_llama_forward_batch(c, m->llama, &(fs_llama_batch){.lengths = x->shape, .n = 1}, x);
+    fs_tensor *logits = fs_llama_logits(c, m->llama, h);
+    assert_ok(c);
+    return logits;
+}
+
+/* For tools/reference/check_adapter.py: the adapter, and logits.safetensors with what we make of it. */
+static void leave_adapter(lesson *l) {
+    const char *out = getenv("FS_TEST_ADAPTER_OUT");
+    if (!out) return;
+    char dir[512], path[600];
+    fs_error err = {0};
+    fs_adapter_info info = fs_adapter_info_defaults();
+    info.stage = strcmp(l->stage, "dte") ? 2 : 1;
+    info.dropout = 0;
+    snprintf(dir, sizeof dir, "%s/%s", out, l->stage);
+    snprintf(path, sizeof path, "%s/logits.safetensors", dir);
+    if (fs_adapter_write(dir, &l->trainee.params, &info, &err)) fail_msg("%s", err.message);
+    fs_exec c = start(FS_DTYPE_F32, 2);
+    const fs_tensor *ids = numbered(l, 0, "ids"), *logits = logits_of(&c, l, 0);
+    fs_tensor features = {.dtype = FS_DTYPE_F32, .ndim = 2, .shape = {64, 64}, .data = slice(l, "features", one(l, 0, "picture"))};
+    const fs_tensor *const tensors[] = {ids, &features, logits};
+    const char *const names[] = {"ids", "features", "logits"};
+    if (fs_safetensors_write(path, tensors, names, 3, NULL, &err)) fail_msg("%s", err.message);
+    fs_exec_end(&c);
+}
+
 /* ---- stage 1 ---- */
 
 static void dte_gradients(void **state) {
@@ -283,15 +318,11 @@ static void dte_logits(void **state) {
     lesson l = open_lesson("dte", false);
     open_trainee(&l);
     fs_exec c = start(FS_DTYPE_F32, 2);
-    const fs_stage_parts *m = &l.trainee.parts;
     for (int i = 0; i < 2; i++) {
-        fs_tensor *features = fs_wrap(&c, FS_DTYPE_F32, 2, (const int64_t[]){64, 64}, slice(&l, "features", one(&l, i, "picture")));
-        const fs_ids *ids = &l.samples[i].ids;
-        fs_tensor *x = fs_prompt_embed(&c, m->llama, ids->data, ids->count, fs_projector_forward(&c, m->projector, features), -1, NULL);
+        fs_tensor *logits = logits_of(&c, &l, i);
+        fs_tensor *rows = fs_gather_rows(&c, logits, (const int64_t *)numbered(&l, i, "positions")->data, 16);
         assert_ok(&c);
-        fs_tensor *h = fs_llama_forward_batch(&c, m->llama, &(fs_llama_batch){.lengths = x->shape, .n = 1}, x);
-        fs_tensor *rows = fs_gather_rows(&c, h, (const int64_t *)numbered(&l, i, "positions")->data, 16);
-        assert_close(fs_llama_logits(&c, m->llama, rows), numbered(&l, i, "logits"), 1e-5, "logits with peft's adapter");
+        assert_close(rows, numbered(&l, i, "logits"), 1e-5, "logits with peft's adapter");
     }
     fs_exec_end(&c);
     close_lesson(&l);
@@ -303,6 +334,7 @@ static void dte_steps(void **state) {
     open_trainee(&l);
     const fs_adamw adamw = fs_adamw_defaults();
     run_steps(&l, "steps", 1, &adamw, &(fs_schedule){FS_SCHEDULE_COSINE, 10, 1}, 0);
+    leave_adapter(&l);
     close_lesson(&l);
 }
 
@@ -375,6 +407,7 @@ static void mflm_steps(lesson *l, const char *name, const fs_schedule *schedule)
     fs_adamw adamw = fs_adamw_defaults();
     adamw.beta2 = 0.95;
     run_steps(l, name, 2, &adamw, schedule, 1.0);
+    if (schedule->kind == FS_SCHEDULE_WARMUP_DECAY) leave_adapter(l);
     close_lesson(l);
 }
 
