@@ -94,7 +94,7 @@ static uint8_t middle(uint8_t *v, int n) {
     return v[k];
 }
 
-fs_status fs_filter_median(fs_image *im, int radius, fs_error *err) {
+fs_status fs_filter_median(fs_image *im, int radius, const uint8_t *where, fs_error *err) {
     uint8_t window[17 * 17];
     fs_image *from = NULL;
     int64_t w = im->width, h = im->height;
@@ -102,7 +102,7 @@ fs_status fs_filter_median(fs_image *im, int radius, fs_error *err) {
     fs_status status = fs_image_crop(im, 0, 0, w, h, &from, err);
     for (int64_t y = 0; !status && y < h; y++)
         for (int64_t x = 0; x < w; x++)
-            for (int c = 0; c < 3; c++) {
+            for (int c = 0; c < 3 && where[y * w + x]; c++) {
                 int n = 0;
                 for (int64_t j = fs_max_i64(y - radius, 0); j <= fs_min_i64(y + radius, h - 1); j++)
                     for (int64_t i = fs_max_i64(x - radius, 0); i <= fs_min_i64(x + radius, w - 1); i++) window[n++] = from->data[(j * w + i) * 3 + c];

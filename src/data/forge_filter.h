@@ -9,7 +9,7 @@ fs_status fs_filter_gauss(fs_image *im, double sigma, fs_error *err);
 fs_status fs_filter_sharpen(fs_image *im, double amount, double sigma, fs_error *err);
 void fs_filter_noise(fs_image *im, double deviation, bool grey, fs_rng *rng);
 void fs_filter_tone(fs_image *im, double gamma, double contrast);
-/* Each channel's median in a window of (2 radius + 1)^2. */
-fs_status fs_filter_median(fs_image *im, int radius, fs_error *err);
+/* Each channel's median in a window of (2 radius + 1)^2, where `where` ([height][width]) is not 0. */
+fs_status fs_filter_median(fs_image *im, int radius, const uint8_t *where, fs_error *err);
 
 #endif
