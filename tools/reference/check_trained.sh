@@ -6,7 +6,7 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 env_dir=${FAKESHIELD_REF_ENV:-$HOME/.cache/fakeshield-reference}
-[ $# -eq 1 ] && [ -x "$1/tests/parity_train" ] || { sed -n '4s/^# *//p' "$0" >&2; exit 2; }
+[ -x "${1:-}/tests/parity_train" ] || { sed -n '4s/^# *//p' "$0" >&2; exit 2; }
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 case $(uname -m) in x86_64) export OPENBLAS_CORETYPE="${OPENBLAS_CORETYPE:-SkylakeX}" ;; esac
