@@ -1,10 +1,10 @@
 /* Data-parallel training: the processes that mpirun has started, and what they say to each other. Started without mpirun, or built without
  * MPI, a run is one process: rank 0 of 1, for which everything here is nothing to do (and MPI is not even initialised).
  *
- * Every function that talks must be called by all processes in the same order. A process that is lost, or late by more than the time limit,
- * ends the call in all others with one line; after an error the comm is of no more use, and the process should end with a non-zero code
- * (which is how mpirun learns of it). Sums are made in the order of ranks, in f64 and rounded once, whoever is first: a run repeats to the
- * bit. */
+ * Every function that talks must be called by all processes in the same order, on the thread that created the comm. A process that is lost,
+ * or late by more than the time limit, ends the call in all others with one line; after an error the comm is of no more use, and the
+ * process should end with a non-zero code (which is how mpirun learns of it). Sums are made in the order of ranks, in f64 and rounded once,
+ * whoever is first: a run repeats to the bit. */
 #ifndef FS_TRAIN_COMM_H
 #define FS_TRAIN_COMM_H
 
@@ -12,10 +12,11 @@
 
 typedef struct fs_comm fs_comm;
 
+/* timeout: seconds to wait for the slowest process; default 600. callbacks: cancel; may be NULL, else must outlive the comm. A cancel ends
+ * a wait in a third of a second: mpirun tells the others to end when a process is lost, and kills them soon after. */
 typedef struct fs_comm_options {
-    double timeout;                /* seconds to wait for the slowest process; default 600 */
-    const fs_callbacks *callbacks; /* log, cancel; may be NULL, else must outlive the comm. A cancel while waiting ends the wait in a
-                                      second: mpirun says so when a process is lost. */
+    double timeout;
+    const fs_callbacks *callbacks;
 } fs_comm_options;
 fs_comm_options fs_comm_options_defaults(void);
 

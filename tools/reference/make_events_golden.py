@@ -35,7 +35,7 @@ def read(folder):
             continue
         want = [(int(r["step"]), float(r[name])) for r in rows if r[name]]
         last = {e.step: e.value for e in events.Scalars(name)} if name in events.Tags()["scalars"] else {}
-        wrong = [(s, v, last.get(s)) for s, v in want if abs(last.get(s, float("inf")) - f32(v)) > 1e-7 * abs(v) and v == v]
+        wrong = [(s, v, last.get(s)) for s, v in want if abs(last.get(s, float("inf")) - f32(v)) > 2e-7 * abs(v) and v == v]
         print(f"{name}: {len(want)} values, {len(last)} events, {len(wrong)} wrong", *wrong[:3])
         assert not wrong and len(last) == len(want)
 
