@@ -50,6 +50,8 @@ fs_status fs_image_crop(const fs_image *in, int64_t x, int64_t y, int64_t w, int
 
 /* The four consumers. Each returns malloc'ed float32 [3][size][size], channel-major. Before any cast to bf16/f16. */
 fs_status fs_preprocess_dtg(const fs_image *im, float **out, fs_error *err);                                  /* spec 3.3: 224 */
+/* The values alone, of a picture that is 224 x 224 already (one that was augmented). */
+fs_status fs_preprocess_dtg_values(const fs_image *im, float **out, fs_error *err);
 fs_status fs_preprocess_clip_padded(const fs_image *im, int64_t size, float **out, fs_error *err);            /* spec 3.4 */
 fs_status fs_preprocess_clip_cropped(const fs_image *im, int64_t size, float **out, fs_error *err);           /* spec 3.5 */
 /* spec 3.6: longest side to `size`, padded with zeros; in_h, in_w: the resized height and width. */

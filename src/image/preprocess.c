@@ -108,6 +108,19 @@ fs_status fs_preprocess_dtg(const fs_image *im, float **out, fs_error *err) {
     return to_planes(small, &t, CROP, out, err);
 }
 
+fs_status fs_preprocess_dtg_values(const fs_image *im, float **out, fs_error *err) {
+    enum { SIDE = 224 };
+    fs_image *copy;
+    *out = NULL;
+    if (im->width != SIDE || im->height != SIDE)
+        return fs_fail(err, FS_E_USAGE, "a picture of %lld x %lld pixels, %d x %d expected", (long long)im->width, (long long)im->height, (int)SIDE, (int)SIDE);
+    fs_status status = fs_image_crop(im, 0, 0, SIDE, SIDE, &copy, err);
+    if (status) return status;
+    value_table t;
+    table_imagenet(&t);
+    return to_planes(copy, &t, SIDE, out, err);
+}
+
 fs_status fs_preprocess_clip_padded(const fs_image *im, int64_t size, float **out, fs_error *err) {
     *out = NULL;
     fs_status status = check(im, size, err);

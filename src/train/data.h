@@ -8,6 +8,7 @@
 #define FS_TRAIN_DATA_H
 
 #include "data/tree.h"
+#include "image/image.h"
 #include "text/text.h"
 
 /* What happens to a record that cannot be used. SKIP: it is left out (or, in a pass that has begun, replaced by the next one in the order), with a
@@ -70,6 +71,49 @@ typedef struct fs_conversation_options {
 fs_conversation_options fs_conversation_options_defaults(void);
 /* json: LLaVA's form, as MMTD-Set-34k.json. image_folder is put in front of its paths ("/" or NULL: they are absolute or below the root). */
 fs_status fs_samples_open_conversations(const char *json, const char *image_folder, const fs_conversation_options *opt, fs_samples **out, fs_error *err);
+
+/* ---- MFLM: pictures with masks (spec 7.2, 7.3) ----------------------------------------------------------------------- */
+
+typedef struct fs_segm_options {
+    const fs_tokenizer *tokenizer;  /* of rules 4.28, with [SEG]; used, not owned: must live as long as the samples */
+    fs_data_texts texts;            /* which of the four files; NONE: questions that do without. Default TRAIN_OUTPUT, upstream's */
+    bool train;                     /* long ones are cut, as in upstream's training; default true */
+    int64_t max_length;             /* default 1536; ids are cut to max_length - (image_tokens - 1) */
+    int64_t image_tokens;           /* rows the picture becomes; default 576 */
+    int64_t clip_size, sam_size;    /* default 336, 1024 */
+    int question, answer;           /* which of upstream's; default -1: drawn from (seed, record, draw) */
+    uint64_t seed;
+    fs_bad_record bad;              /* pictures without mask, masks without picture, sets without masks */
+    const fs_callbacks *callbacks;  /* for what is doubtful while opening; may be NULL */
+} fs_segm_options;
+fs_segm_options fs_segm_options_defaults(void);
+/* sets: "ps|CASIA2,FR" below root, as upstream names them, several types joined by ';'. */
+fs_status fs_samples_open_segm(const char *root, const char *sets, const fs_segm_options *opt, fs_samples **out, fs_error *err);
+
+/* ---- DTG: pictures by folder (spec 8) ---------------------------------------------------------------------------------- */
+
+/* What is done to a picture before it is trained on; probabilities 0..1. */
+typedef struct fs_augment {
+    double crop_min, crop_max;     /* share of the picture's area that is kept; default 0.25 to 1, sides 3:4 to 4:3 */
+    double flip;                   /* default 0.5 */
+    double resize, resize_min;     /* default 0.3: made smaller, by a factor of resize_min (0.5) to 1 */
+    double jpeg;                   /* default 0.5: written as JPEG and read again */
+    int jpeg_min, jpeg_max;        /* quality; default 50 to 95 */
+} fs_augment;
+fs_augment fs_augment_defaults(void);
+typedef struct fs_domain_options {
+    bool train;                    /* augmented; else prepared as in inference (spec 3.3). Default true */
+    fs_augment augment;
+    uint64_t seed;
+    fs_bad_record bad;             /* pictures whose folders name no domain */
+    const fs_callbacks *callbacks;
+} fs_domain_options;
+fs_domain_options fs_domain_options_defaults(void);
+/* Every picture below root, however deep; its domain is that of the nearest folder whose name says one (aigc, deepfake, photoshop, ps...). Folders
+ * of masks (mask, masks, gt) are passed over. */
+fs_status fs_samples_open_domains(const char *root, const fs_domain_options *opt, fs_samples **out, fs_error *err);
+/* One augmented picture, [3, 224, 224]: random part, made smaller, JPEG, resized, mirrored; a function of the rng alone. */
+fs_status fs_augment_picture(const fs_image *im, const fs_augment *a, fs_rng *rng, float **out, fs_error *err);
 
 /* ---- tokens and labels, by themselves (spec 6.4, 7.3) --------------------------------------------------------------- */
 

@@ -2,10 +2,9 @@
 #ifndef FS_TRAIN_DATA_INTERNAL_H
 #define FS_TRAIN_DATA_INTERNAL_H
 
-#include "image/image.h"
 #include "train/data.h"
 
-/* The picture at `path` as CLIP is fed, malloc'ed [3, size, size]. */
+/* The picture as CLIP is fed, malloc'ed [3, size, size]. */
 fs_status fs_data_clip(const fs_image *im, bool pad, int64_t size, float **out, fs_error *err);
 /* Appends a formatted part to a warning that may grow to several, "; " between. */
 void fs_data_warn(fs_buffer *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
