@@ -116,6 +116,7 @@ static void silu_mul_chunk(const job *j, int64_t at, int64_t n) {
 /* ---- backward: y's gradient times the derivative, which is taken at the input ---- */
 
 typedef struct back {
+    const fs_backend *be;
     const float *dy, *x, *other; /* x: the operator's first input; other: the second */
     float *dx;
     float factor;
@@ -126,32 +127,41 @@ static void back_chunks(fs_exec *c, const back *b, int64_t count, void (*fn)(con
     const fs_op op = {.c = c, .name = "backward"};
     const int64_t chunks = (count + CHUNK - 1) / CHUNK;
     const int threads = fs_op_threads(&op, 4 * count);
+    back with = *b;
+    with.be = c->backend;
+    if (!b->dx) return;
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < chunks; i++) fn(b, i * CHUNK, fs_min_i64(CHUNK, count - i * CHUNK));
+    for (int64_t i = 0; i < chunks; i++) fn(&with, i * CHUNK, fs_min_i64(CHUNK, count - i * CHUNK));
 }
 
-static void pass_back(const back *b, int64_t at, int64_t n) {
-    for (int64_t i = at; i < at + n; i++) b->dx[i] += b->dy[i];
-}
+static void pass_back(const back *b, int64_t at, int64_t n) { b->be->add(b->dx + at, b->dy + at, b->dx + at, n); }
 static void scale_back(const back *b, int64_t at, int64_t n) {
     for (int64_t i = at; i < at + n; i++) b->dx[i] += b->dy[i] * b->factor;
+}
+static void times_back(const back *b, int64_t at, int64_t n) {
+    for (int64_t i = at; i < at + n; i++) b->dx[i] += b->dy[i] * b->other[i];
 }
 static void relu_back(const back *b, int64_t at, int64_t n) {
     for (int64_t i = at; i < at + n; i++) b->dx[i] += b->x[i] > 0.0f ? b->dy[i] : 0.0f;
 }
-/* x Phi(x): Phi(x) + x phi(x) */
+/* x Phi(x): Phi(x) + x phi(x), where Phi(x) is the forward kernel's x Phi(x) over x */
 static void gelu_back(const back *b, int64_t at, int64_t n) {
-    for (int64_t i = at; i < at + n; i++) {
-        const double x = (double)b->x[i], cdf = 0.5 * erfc(-x * 0.70710678118654752), density = exp(-0.5 * x * x) * 0.39894228040143268;
-        b->dx[i] += b->dy[i] * (float)(cdf + x * density);
+    const float *x = b->x + at;
+    float forward[CHUNK], density[CHUNK];
+    b->be->gelu(x, forward, n);
+    for (int64_t i = 0; i < n; i++) density[i] = -0.5f * x[i] * x[i];
+    b->be->exp_sum(density, 0.0f, density, n);
+    for (int64_t i = 0; i < n; i++) {
+        const float cdf = fabsf(x[i]) > 1e-30f ? forward[i] / x[i] : 0.5f;
+        b->dx[at + i] += b->dy[at + i] * (cdf + x[i] * density[i] * 0.39894228f);
     }
 }
 /* x s(a x), s the logistic function: s + a x s (1 - s). a = 1: SiLU; 1.702: quick GELU */
 static void logistic_back(const back *b, int64_t at, int64_t n) {
-    for (int64_t i = at; i < at + n; i++) {
-        const float ax = b->factor * b->x[i], s = 1.0f / (1.0f + expf(-ax));
-        b->dx[i] += b->dy[i] * (s + ax * s * (1.0f - s));
-    }
+    float ax[CHUNK], s[CHUNK];
+    b->be->scale(b->x + at, b->factor, ax, n);
+    b->be->sigmoid(ax, s, n);
+    for (int64_t i = 0; i < n; i++) b->dx[at + i] += b->dy[at + i] * (s[i] + ax[i] * s[i] * (1.0f - s[i]));
 }
 
 /* Into `to`, whose values repeat along dy: sums over the repeats, weighted with `by` [count] if that is there. Threads divide the columns. */
@@ -175,8 +185,7 @@ static void mul_backward(fs_exec *c, const fs_tape_node *n) {
     float *da = fs_grad(c, n->in[0]), *db = fs_grad(c, n->in[1]);
     const int64_t repeat = fs_tensor_count(n->in[1]);
     const float *b = da ? fs_op_values(&op, n->in[1]) : NULL;
-    for (int64_t row = 0; b && row < n->count; row += repeat)
-        for (int64_t j = 0; j < repeat; j++) da[row + j] += n->grad[row + j] * b[j];
+    for (int64_t row = 0; b && row < n->count; row += repeat) back_chunks(c, &(back){.dy = n->grad + row, .other = b, .dx = da + row}, repeat, times_back);
     if (db) sum_repeats(c, n->grad, fs_f32(n->in[0]), n->count, db, repeat);
 }
 static void scale_backward(fs_exec *c, const fs_tape_node *n) {
@@ -209,13 +218,15 @@ fs_tensor *fs_scale(fs_exec *c, const fs_tensor *x, float factor) {
 
 /* silu(gate) up */
 static void gate_back(const back *b, int64_t at, int64_t n) {
-    for (int64_t i = at; i < at + n; i++) {
-        const float s = 1.0f / (1.0f + expf(-b->x[i]));
-        b->dx[i] += b->dy[i] * b->other[i] * (s + b->x[i] * s * (1.0f - s));
-    }
+    const float *x = b->x + at;
+    float s[CHUNK];
+    b->be->sigmoid(x, s, n);
+    for (int64_t i = 0; i < n; i++) b->dx[at + i] += b->dy[at + i] * b->other[at + i] * (s[i] + x[i] * s[i] * (1.0f - s[i]));
 }
 static void up_back(const back *b, int64_t at, int64_t n) {
-    for (int64_t i = at; i < at + n; i++) b->dx[i] += b->dy[i] * b->x[i] / (1.0f + expf(-b->x[i]));
+    float s[CHUNK];
+    b->be->silu(b->x + at, s, n);
+    for (int64_t i = 0; i < n; i++) b->dx[at + i] += b->dy[at + i] * s[i];
 }
 static void silu_mul_backward(fs_exec *c, const fs_tape_node *n) {
     back b = {.dy = n->grad, .x = fs_f32(n->in[0]), .other = fs_f32(n->in[1])};

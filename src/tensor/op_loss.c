@@ -4,16 +4,20 @@
 
 #include "tensor/op.h"
 
-static double log_sum_exp(const float *row, int64_t n) {
-    double most = -INFINITY, sum = 0;
-    for (int64_t j = 0; j < n; j++) most = fmax(most, (double)row[j]);
-    for (int64_t j = 0; j < n; j++) sum += exp((double)row[j] - most);
-    return most + log(sum);
+enum { CHUNK = 2048 };
+
+/* sum of exp(row - most), a chunk at a time; the exponentials are not kept. */
+static double exp_sum(const fs_backend *be, const float *row, float most, int64_t n) {
+    float part[CHUNK];
+    double sum = 0;
+    for (int64_t j = 0; j < n; j += CHUNK) sum += be->exp_sum(row + j, most, part, fs_min_i64(CHUNK, n - j));
+    return sum;
 }
 
 /* Per row: softmax minus the target's one, over the number of targets. params: the targets */
 static void cross_entropy_backward(fs_exec *c, const fs_tape_node *node) {
     const fs_op op = {.c = c, .name = "cross_entropy"};
+    const fs_backend *be = c->backend;
     const fs_tensor *logits = node->in[0];
     const int64_t rows = logits->shape[0], n = logits->shape[1];
     const int32_t *target = node->params;
@@ -25,9 +29,14 @@ static void cross_entropy_backward(fs_exec *c, const fs_tape_node *node) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int64_t i = 0; i < (dx ? rows : 0); i++) {
         if (target[i] == FS_IGNORE) continue;
-        const float *row = fs_f32(logits) + i * n;
-        const double norm = log_sum_exp(row, n);
-        for (int64_t j = 0; j < n; j++) dx[i * n + j] += (float)(factor * (exp((double)row[j] - norm) - (j == target[i])));
+        const float *row = fs_f32(logits) + i * n, most = be->max(row, n), share = (float)(factor / exp_sum(be, row, most, n));
+        for (int64_t j = 0; j < n; j += CHUNK) {
+            float part[CHUNK], *to = dx + i * n + j;
+            const int64_t some = fs_min_i64(CHUNK, n - j);
+            be->exp_sum(row + j, most, part, some);
+            for (int64_t k = 0; k < some; k++) to[k] += share * part[k];
+        }
+        dx[i * n + target[i]] -= (float)factor;
     }
 }
 
@@ -51,8 +60,8 @@ fs_tensor *fs_cross_entropy(fs_exec *c, const fs_tensor *logits, const int32_t *
     const int threads = fs_op_threads(&op, rows * n * 8);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int64_t i = 0; i < rows; i++) {
-        const float *row = fs_f32(logits) + i * n;
-        each[i] = target[i] == FS_IGNORE ? 0.0 : log_sum_exp(row, n) - (double)row[target[i]];
+        const float *row = fs_f32(logits) + i * n, most = target[i] == FS_IGNORE ? 0.0f : c->backend->max(row, n);
+        each[i] = target[i] == FS_IGNORE ? 0.0 : (double)most - (double)row[target[i]] + log(exp_sum(c->backend, row, most, n));
     }
     for (int64_t i = 0; i < rows; i++) sum += each[i]; /* in order, whatever the threads */
     fs_f32(y)[0] = (float)(sum / (double)count);
@@ -60,15 +69,27 @@ fs_tensor *fs_cross_entropy(fs_exec *c, const fs_tensor *logits, const int32_t *
     return y;
 }
 
-/* ---- masks: x [n] logits, target [n] 0 or 1 ---- */
+/* ---- masks: x [n] logits, target [n] 0 or 1. Sums are over chunks, each by one thread, which are then added in order. ---- */
 
 static double logistic(double x) { return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x)); }
 
 static void bce_backward(fs_exec *c, const fs_tape_node *node) {
+    const fs_op op = {.c = c, .name = "bce_with_logits"};
     const float *x = fs_f32(node->in[0]), *t = fs_f32(node->in[1]);
     const int64_t n = fs_tensor_count(node->in[0]);
     float *dx = fs_grad(c, node->in[0]);
-    for (int64_t i = 0; dx && i < n; i++) dx[i] += (float)((double)node->grad[0] / (double)n * (logistic((double)x[i]) - (double)t[i]));
+    const int threads = fs_op_threads(&op, 16 * n);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < (dx ? n : 0); i++) dx[i] += (float)((double)node->grad[0] / (double)n * (logistic((double)x[i]) - (double)t[i]));
+}
+
+static double bce_chunk(const float *x, const float *t, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) { /* log(1 + exp(x)) - x t without overflow */
+        const double v = (double)x[i];
+        sum += fmax(v, 0) - v * (double)t[i] + log1p(exp(-fabs(v)));
+    }
+    return sum;
 }
 
 fs_tensor *fs_bce_with_logits(fs_exec *c, const fs_tensor *x, const fs_tensor *target) {
@@ -79,11 +100,15 @@ fs_tensor *fs_bce_with_logits(fs_exec *c, const fs_tensor *x, const fs_tensor *t
         return fs_op_misuse(&op, "%s and target %s differ", fs_op_describe(x).text, fs_op_describe(target).text);
     fs_tensor *y = fs_op_result(&op, 1, (const int64_t[]){1});
     if (!y) return NULL;
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) { /* log(1 + exp(x)) - x t without overflow */
-        const double v = (double)fs_f32(x)[i];
-        sum += fmax(v, 0) - v * (double)fs_f32(target)[i] + log1p(exp(-fabs(v)));
-    }
+    const int64_t chunks = (n + CHUNK - 1) / CHUNK;
+    const int threads = fs_op_threads(&op, 32 * n);
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+    double *each = fs_op_scratch(&op, chunks, sizeof *each), sum = 0;
+    if (!each) return NULL;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < chunks; i++) each[i] = bce_chunk(fs_f32(x) + i * CHUNK, fs_f32(target) + i * CHUNK, fs_min_i64(CHUNK, n - i * CHUNK));
+    for (int64_t i = 0; i < chunks; i++) sum += each[i];
+    fs_arena_release(c->arena, mark);
     fs_f32(y)[0] = (float)(sum / (double)n);
     return y;
 }
@@ -93,21 +118,38 @@ enum { DICE_SCALE = 1000 };
 static const double dice_eps = 1e-6;
 
 typedef struct dice_sums { double both, s, t; } dice_sums;
-static dice_sums add_up(const fs_tensor *x, const fs_tensor *target) {
+static dice_sums dice_chunk(const float *x, const float *target, int64_t n) {
     dice_sums d = {0, 0, 0};
-    for (int64_t i = 0; i < fs_tensor_count(x); i++) {
-        const double s = logistic((double)fs_f32(x)[i]), t = (double)fs_f32(target)[i];
+    for (int64_t i = 0; i < n; i++) {
+        const double s = logistic((double)x[i]), t = (double)target[i];
         d.both += s / DICE_SCALE * t, d.s += s / DICE_SCALE, d.t += t / DICE_SCALE;
     }
     return d;
 }
 
+static dice_sums add_up(const fs_op *op, const fs_tensor *x, const fs_tensor *target) {
+    const int64_t n = fs_tensor_count(x), chunks = (n + CHUNK - 1) / CHUNK;
+    const int threads = fs_op_threads(op, 32 * n);
+    const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
+    dice_sums *each = fs_op_scratch(op, chunks, sizeof *each), d = {0, 0, 0};
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < (each ? chunks : 0); i++)
+        each[i] = dice_chunk(fs_f32(x) + i * CHUNK, fs_f32(target) + i * CHUNK, fs_min_i64(CHUNK, n - i * CHUNK));
+    for (int64_t i = 0; each && i < chunks; i++) d.both += each[i].both, d.s += each[i].s, d.t += each[i].t;
+    fs_arena_release(op->c->arena, mark);
+    return d;
+}
+
 static void dice_backward(fs_exec *c, const fs_tape_node *node) {
+    const fs_op op = {.c = c, .name = "dice_loss"};
     const fs_tensor *x = node->in[0], *target = node->in[1];
-    const dice_sums d = add_up(x, target);
-    const double above = 2 * d.both + dice_eps, below = d.s + d.t + dice_eps;
     float *dx = fs_grad(c, x);
-    for (int64_t i = 0; dx && i < fs_tensor_count(x); i++) {
+    const dice_sums d = add_up(&op, x, target);
+    const double above = 2 * d.both + dice_eps, below = d.s + d.t + dice_eps;
+    const int64_t n = fs_tensor_count(x);
+    const int threads = fs_op_threads(&op, 16 * n);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < (dx ? n : 0); i++) {
         const double s = logistic((double)fs_f32(x)[i]), slope = s * (1 - s) / DICE_SCALE;
         dx[i] -= (float)((double)node->grad[0] * slope * (2 * (double)fs_f32(target)[i] * below - above) / (below * below));
     }
@@ -120,7 +162,7 @@ fs_tensor *fs_dice_loss(fs_exec *c, const fs_tensor *x, const fs_tensor *target)
         return fs_op_misuse(&op, "%s and target %s differ", fs_op_describe(x).text, fs_op_describe(target).text);
     fs_tensor *y = fs_op_result(&op, 1, (const int64_t[]){1});
     if (!y) return NULL;
-    const dice_sums d = add_up(x, target);
+    const dice_sums d = add_up(&op, x, target);
     fs_f32(y)[0] = (float)(1 - (2 * d.both + dice_eps) / (d.s + d.t + dice_eps));
     return y;
 }

@@ -24,18 +24,38 @@ static bool check_rows(const fs_op *op, const fs_tensor *w, const fs_tensor *b) 
  *     dx = r (g - mean(g) - h mean(g h)),   dw = sum of dy h over rows,   db = sum of dy over rows
  * where RMSNorm has no mean(g). Threads divide rows for dx and columns for dw and db. */
 typedef struct norm_params { float eps; bool centred; } norm_params;
+enum { PIECE = 1024 }; /* of a row, or columns, at a time */
 
-static void norm_row_back(const float *x, const float *dy, const float *w, int64_t n, float mean, double r, bool centred, float *dx) {
+/* One row. mean: 0 for RMSNorm */
+static void norm_row_back(const fs_backend *be, const float *x, const float *dy, const float *w, int64_t n, float mean, double r, bool centred, float *dx) {
+    float g[PIECE], off[PIECE];
     double sum = 0, with_h = 0;
-    for (int64_t j = 0; j < n; j++) {
-        const double g = (double)dy[j] * (double)w[j];
-        sum += centred ? g : 0.0;
-        with_h += g * ((double)x[j] - (double)mean) * r;
+    for (int64_t j = 0; j < n; j += PIECE) {
+        const int64_t some = fs_min_i64(PIECE, n - j);
+        be->mul(dy + j, w + j, g, some);
+        if (centred) sum += be->sum(g, some);
+        be->affine(x + j, 1.0f, -mean, off, some);
+        be->mul(g, off, g, some);
+        with_h += be->sum(g, some);
     }
-    sum /= (double)n, with_h /= (double)n;
-    for (int64_t j = 0; j < n; j++) {
-        const double h = ((double)x[j] - (double)mean) * r;
-        dx[j] += (float)(r * ((double)dy[j] * (double)w[j] - sum - h * with_h));
+    const float root = (float)r, average = (float)(sum / (double)n), slope = (float)(with_h * r * r / (double)n);
+    for (int64_t j = 0; j < n; j++) dx[j] += root * (dy[j] * w[j] - average - (x[j] - mean) * slope);
+}
+
+/* dw and db (NULL: not wanted) of columns [j0, j0 + some), over all rows of width n. */
+static void norm_columns_back(const float *x, const float *dy, int64_t rows, int64_t n, int64_t j0, int64_t some, const float *mean, const double *r, float *dw,
+                              float *db) {
+    double sum[PIECE] = {0}, plain[PIECE] = {0};
+    for (int64_t i = 0; i < rows; i++) {
+        const float *row = x + i * n + j0, *grad = dy + i * n + j0, root = (float)r[i];
+        for (int64_t j = 0; j < some; j++) {
+            sum[j] += (double)(grad[j] * ((row[j] - mean[i]) * root));
+            plain[j] += (double)grad[j];
+        }
+    }
+    for (int64_t j = 0; j < some; j++) {
+        if (dw) dw[j0 + j] += (float)sum[j];
+        if (db) db[j0 + j] += (float)plain[j];
     }
 }
 
@@ -56,19 +76,12 @@ static void norm_backward(fs_exec *c, const fs_tape_node *node) {
         const float *in = fs_f32(x) + i * n;
         mean[i] = p->centred ? (float)(be->sum(in, n) / (double)n) : 0.0f;
         r[i] = 1.0 / sqrt(be->sum_squares(in, mean[i], n) / (double)n + (double)p->eps);
-        if (dx) norm_row_back(in, node->grad + i * n, w, n, mean[i], r[i], p->centred, dx + i * n);
+        if (dx) norm_row_back(be, in, node->grad + i * n, w, n, mean[i], r[i], p->centred, dx + i * n);
     }
+    const int64_t piece = fs_min_i64(PIECE, fs_max_i64(16, n / threads / 16 * 16)), pieces = dw || db ? (n + piece - 1) / piece : 0;
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t j = 0; j < n; j++) {
-        double sum = 0, plain = 0;
-        for (int64_t i = 0; i < rows && (dw || db); i++) {
-            const double dy = (double)node->grad[i * n + j];
-            sum += dy * ((double)fs_f32(x)[i * n + j] - (double)mean[i]) * r[i];
-            plain += dy;
-        }
-        if (dw) dw[j] += (float)sum;
-        if (db) db[j] += (float)plain;
-    }
+    for (int64_t k = 0; k < pieces; k++)
+        norm_columns_back(fs_f32(x), node->grad, rows, n, k * piece, fs_min_i64(piece, n - k * piece), mean, r, dw, db);
 }
 
 fs_tensor *fs_layer_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, float eps) {

@@ -157,10 +157,15 @@ static void transpose_rows(const float *x, int64_t rows, int64_t cols, int64_t i
 }
 
 static void transpose_backward(fs_exec *c, const fs_tape_node *n) {
-    const int64_t rows = n->in[0]->shape[0], cols = row_count(n->in[0]);
+    const fs_op op = {.c = c, .name = "transpose"};
+    const int64_t rows = n->in[0]->shape[0], cols = row_count(n->in[0]), strips = (rows + TILE - 1) / TILE;
     float *dx = fs_grad(c, n->in[0]);
-    for (int64_t i = 0; dx && i < rows; i++)
-        for (int64_t j = 0; j < cols; j++) dx[i * cols + j] += n->grad[j * rows + i];
+    const int threads = fs_op_threads(&op, rows * cols);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t s = 0; s < (dx ? strips : 0); s++)
+        for (int64_t j0 = 0; j0 < cols; j0 += TILE)
+            for (int64_t i = s * TILE; i < fs_min_i64(rows, s * TILE + TILE); i++)
+                for (int64_t j = j0; j < fs_min_i64(cols, j0 + TILE); j++) dx[i * cols + j] += n->grad[j * rows + i];
 }
 
 fs_tensor *fs_transpose(fs_exec *c, const fs_tensor *x) {
