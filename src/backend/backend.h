@@ -11,6 +11,7 @@
 enum {
     FS_GEMM_KC = 256,      /* terms summed before the sum is added to the result; also the row stride of a tile's left operand */
     FS_GEMM_MAX_COLS = 32, /* no table's tile is wider */
+    FS_DROP_RUN = 64,      /* values that 16 blocks of Philox are for */
     FS_DOT_MAX_ROWS = 4,   /* left rows that dot_rows takes at once */
     FS_GEMM_FEW_ROWS = 12  /* up to here fs_gemm_few_rows is faster than packing */
 };
@@ -54,6 +55,10 @@ typedef struct fs_backend {
     void (*gelu)(const float *x, float *y, int64_t n);                                      /* x * normal cdf of x */
     void (*silu)(const float *x, float *y, int64_t n);                                      /* x / (1 + exp -x) */
     void (*sigmoid)(const float *x, float *y, int64_t n);
+
+    /* Dropout of values at .. at + n of a tensor (at: a multiple of FS_DROP_RUN), y = or += x factor, or 0 where the value's number is under `below`.
+     * Number i is word i/16 % 4 of Philox under `key` at counter i/64*16 + i%16. The same in every table. */
+    void (*drop)(const float *x, int64_t at, int64_t n, uint64_t key, uint32_t below, float factor, bool add, float *y);
 
     /* Reductions of one row. */
     double (*sum)(const float *x, int64_t n);

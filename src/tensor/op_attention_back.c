@@ -12,7 +12,11 @@
 #include <omp.h>
 #include <string.h>
 
-enum { BLOCK_SCORES = 1 << 19 }; /* of a block of queries: 2 MB, and as much for their gradient */
+enum {
+    BLOCK_SCORES = 1 << 19, /* of a block of queries: 2 MB, and as much for their gradient */
+    PIECE = 512,            /* of a row of scores that is summed at once */
+    CAUSAL_QUERIES = 128    /* of a block whose queries do not see all keys: later keys are left out */
+};
 
 /* One head of one window. Rows of q and dq lie q_ld apart, and so on. Gradients that are not wanted are NULL. */
 typedef struct head {
@@ -57,46 +61,52 @@ static void sum_terms(const job *j, const float *ds, int64_t y, int64_t x, float
         for (int64_t kx = 0; kx < j->w; kx++) across[x - kx + j->w - 1] += ds[ky * j->w + kx];
 }
 
-/* Row i of a block: s: its scores q k^T, to probabilities; g: dP, to dS. */
-static void softmax_back(const job *j, int64_t query, const float *up, const float *across, float *s, float *g) {
+/* A query of a block that sees no more than `keys`. s: its scores q k^T, to probabilities; g: dP, to dS. */
+static void softmax_back(const job *j, int64_t query, int64_t keys, const float *up, const float *across, float *s, float *g) {
     const int64_t seen = j->causal ? j->nk - j->nq + query + 1 : j->nk;
     j->be->scale(s, j->scale, s, seen);
     if (up) add_terms(j, up, across, query / j->w, query % j->w, s);
     j->be->scale(s, (float)(1.0 / j->be->exp_sum(s, j->be->max(s, seen), s, seen)), s, seen);
     double sum = 0;
-    for (int64_t k = 0; k < seen; k++) sum += (double)g[k] * (double)s[k];
+    for (int64_t k = 0; k < seen; k += PIECE) {
+        float part[PIECE];
+        const int64_t n = fs_min_i64(PIECE, seen - k);
+        j->be->mul(g + k, s + k, part, n);
+        sum += j->be->sum(part, n);
+    }
     j->be->affine(g, 1.0f, (float)-sum, g, seen);
     j->be->mul(g, s, g, seen);
-    if (seen < j->nk) {
-        memset(s + seen, 0, (size_t)(j->nk - seen) * sizeof *s);
-        memset(g + seen, 0, (size_t)(j->nk - seen) * sizeof *g);
+    if (seen < keys) {
+        memset(s + seen, 0, (size_t)(keys - seen) * sizeof *s);
+        memset(g + seen, 0, (size_t)(keys - seen) * sizeof *g);
     }
 }
 
-typedef struct block { float *p, *ds, *up, *across; } block; /* [rows, nk] twice, [rows, 2h-1], [rows, 2w-1] */
+typedef struct block { float *p, *ds, *up, *across; } block; /* [rows, keys] twice, [rows, 2h-1], [rows, 2w-1] */
 
 /* Queries [i0, i0 + rows) */
 static bool head_block(const job *j, const head *t, worker at, int64_t i0, int64_t rows, const block *m) {
     const float *q = t->q + i0 * j->q_ld, *dy = t->dy + i0 * j->y_ld;
     const int64_t ups = 2 * j->h - 1, acrosses = 2 * j->w - 1;
+    const int64_t keys = j->causal ? j->nk - j->nq + i0 + rows : j->nk;
     const operand queries = {q, j->q_ld, 1};
-    if (!product(j, at, rows, j->nk, j->d, queries, t->k, j->k_ld, true, false, m->p, j->nk) ||
-        !product(j, at, rows, j->nk, j->dv, (operand){dy, j->y_ld, 1}, t->v, j->v_ld, true, false, m->ds, j->nk))
+    if (!product(j, at, rows, keys, j->d, queries, t->k, j->k_ld, true, false, m->p, keys) ||
+        !product(j, at, rows, keys, j->dv, (operand){dy, j->y_ld, 1}, t->v, j->v_ld, true, false, m->ds, keys))
         return false;
     if (t->rel_h && (!product(j, at, rows, ups, j->d, queries, t->rel_h, j->d, true, false, m->up, ups) ||
                      !product(j, at, rows, acrosses, j->d, queries, t->rel_w, j->d, true, false, m->across, acrosses)))
         return false;
 #pragma omp parallel for schedule(static) num_threads(at.threads)
     for (int64_t i = 0; i < rows; i++) {
-        float *ds = m->ds + i * j->nk, *up = t->rel_h ? m->up + i * ups : NULL, *across = t->rel_h ? m->across + i * acrosses : NULL;
-        softmax_back(j, i0 + i, up, across, m->p + i * j->nk, ds);
+        float *ds = m->ds + i * keys, *up = t->rel_h ? m->up + i * ups : NULL, *across = t->rel_h ? m->across + i * acrosses : NULL;
+        softmax_back(j, i0 + i, keys, up, across, m->p + i * keys, ds);
         if (up) sum_terms(j, ds, (i0 + i) / j->w, (i0 + i) % j->w, up, across);
-        j->be->scale(ds, j->scale, ds, j->nk);
+        j->be->scale(ds, j->scale, ds, keys);
     }
-    bool ok = !t->dv || product(j, at, j->nk, j->dv, rows, (operand){m->p, 1, j->nk}, dy, j->y_ld, false, true, t->dv, j->v_ld);
+    bool ok = !t->dv || product(j, at, keys, j->dv, rows, (operand){m->p, 1, keys}, dy, j->y_ld, false, true, t->dv, j->v_ld);
     float *dq = t->dq ? t->dq + i0 * j->q_ld : NULL;
-    if (dq) ok = ok && product(j, at, rows, j->d, j->nk, (operand){m->ds, j->nk, 1}, t->k, j->k_ld, false, true, dq, j->q_ld);
-    if (t->dk) ok = ok && product(j, at, j->nk, j->d, rows, (operand){m->ds, 1, j->nk}, q, j->q_ld, false, true, t->dk, j->k_ld);
+    if (dq) ok = ok && product(j, at, rows, j->d, keys, (operand){m->ds, keys, 1}, t->k, j->k_ld, false, true, dq, j->q_ld);
+    if (t->dk) ok = ok && product(j, at, keys, j->d, rows, (operand){m->ds, 1, keys}, q, j->q_ld, false, true, t->dk, j->k_ld);
     if (dq && t->rel_h)
         ok = ok && product(j, at, rows, j->d, ups, (operand){m->up, ups, 1}, t->rel_h, j->d, false, true, dq, j->q_ld) &&
              product(j, at, rows, j->d, acrosses, (operand){m->across, acrosses, 1}, t->rel_w, j->d, false, true, dq, j->q_ld);
@@ -106,7 +116,7 @@ static bool head_block(const job *j, const head *t, worker at, int64_t i0, int64
 }
 
 static bool head_back(const job *j, const head *t, worker at) {
-    const int64_t most = fs_max_i64(1, fs_min_i64(j->nq, BLOCK_SCORES / j->nk)), terms = t->rel_h ? most * 2 * (j->h + j->w) : 0;
+    const int64_t fit = BLOCK_SCORES / j->nk, most = fs_max_i64(1, fs_min_i64(j->nq, j->causal ? fs_min_i64(CAUSAL_QUERIES, fit) : fit)), terms = t->rel_h ? most * 2 * (j->h + j->w) : 0;
     const fs_arena_mark mark = fs_arena_get_mark(at.arena);
     float *scratch = fs_arena_alloc(at.arena, (size_t)(2 * most * j->nk + terms) * sizeof *scratch);
     bool ok = scratch != NULL;

@@ -1,24 +1,11 @@
 /* Dropout (Srivastava et al. 2014), inverted: what stays is made larger, so inference does nothing. The mask is never stored: value i of a
- * call is kept or not by number i of Philox under the call's key, in the forward pass, in the backward pass and in a segment that is computed again. */
+ * call is kept or not by a number that Philox gives for i under the call's key, in the forward pass, in the backward pass and in a segment that is computed again. */
 #include "tensor/op.h"
 
 enum { CHUNK = 2048 };
+_Static_assert(CHUNK % FS_DROP_RUN == 0, "a chunk begins with a run of random numbers");
 
 typedef struct dropout_params { uint64_t key; uint32_t below; float factor; } dropout_params; /* dropped are numbers under `below` */
-
-/* y[i] = x[i] factor or 0 for values [at, at + n) of the tensor; at is a multiple of 4. add: to what is in y. */
-static void drop(const dropout_params *p, const float *x, int64_t at, int64_t n, bool add, float *y) {
-    const uint32_t key[2] = {(uint32_t)p->key, (uint32_t)(p->key >> 32)};
-    for (int64_t i = at; i < at + n; i += 4) {
-        const uint32_t counter[4] = {(uint32_t)(i / 4), (uint32_t)((uint64_t)(i / 4) >> 32), 0, 0};
-        uint32_t r[4];
-        fs_philox(counter, key, r);
-        for (int64_t j = 0; j < fs_min_i64(4, at + n - i); j++) {
-            const float kept = r[j] < p->below ? 0.0f : x[i + j] * p->factor;
-            y[i + j] = add ? y[i + j] + kept : kept;
-        }
-    }
-}
 
 static void drop_all(const fs_op *op, const dropout_params *p, const float *x, int64_t count, bool add, float *y) {
     const int64_t chunks = (count + CHUNK - 1) / CHUNK;
@@ -26,7 +13,7 @@ static void drop_all(const fs_op *op, const dropout_params *p, const float *x, i
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t i = 0; i < chunks; i++) {
         const int64_t n = fs_min_i64(CHUNK, count - i * CHUNK);
-        drop(p, x, i * CHUNK, n, add, y);
+        op->c->backend->drop(x + i * CHUNK, i * CHUNK, n, p->key, p->below, p->factor, add, y + i * CHUNK);
         if (!add) op->c->backend->round(y + i * CHUNK, n, op->c->precision);
     }
 }

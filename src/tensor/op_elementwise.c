@@ -135,14 +135,24 @@ static void back_chunks(fs_exec *c, const back *b, int64_t count, void (*fn)(con
 }
 
 static void pass_back(const back *b, int64_t at, int64_t n) { b->be->add(b->dx + at, b->dy + at, b->dx + at, n); }
+/* Pointers of their own tell the compiler that they do not overlap, so it makes vectors of these loops. */
 static void scale_back(const back *b, int64_t at, int64_t n) {
-    for (int64_t i = at; i < at + n; i++) b->dx[i] += b->dy[i] * b->factor;
+    const float *restrict dy = b->dy + at, factor = b->factor;
+    float *restrict dx = b->dx + at;
+    for (int64_t i = 0; i < n; i++) dx[i] += dy[i] * factor;
 }
 static void times_back(const back *b, int64_t at, int64_t n) {
-    for (int64_t i = at; i < at + n; i++) b->dx[i] += b->dy[i] * b->other[i];
+    const float *restrict dy = b->dy + at, *restrict other = b->other + at;
+    float *restrict dx = b->dx + at;
+    for (int64_t i = 0; i < n; i++) dx[i] += dy[i] * other[i];
 }
 static void relu_back(const back *b, int64_t at, int64_t n) {
-    for (int64_t i = at; i < at + n; i++) b->dx[i] += b->x[i] > 0.0f ? b->dy[i] : 0.0f;
+    const float *restrict dy = b->dy + at, *restrict x = b->x + at;
+    float *restrict dx = b->dx + at;
+    for (int64_t i = 0; i < n; i++) {
+        const float d = dy[i];
+        dx[i] += x[i] > 0.0f ? d : 0.0f;
+    }
 }
 /* x Phi(x): Phi(x) + x phi(x), where Phi(x) is the forward kernel's x Phi(x) over x */
 static void gelu_back(const back *b, int64_t at, int64_t n) {

@@ -147,8 +147,13 @@ static void softmax_backward(fs_exec *c, const fs_tape_node *node) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t i = 0; i < (dx ? rows : 0); i++) {
         const float *y = fs_f32(node->out) + i * n, *dy = node->grad + i * n;
+        float part[PIECE];
         double sum = 0;
-        for (int64_t j = 0; j < n; j++) sum += (double)dy[j] * (double)y[j];
+        for (int64_t j = 0; j < n; j += PIECE) {
+            const int64_t some = fs_min_i64(PIECE, n - j);
+            c->backend->mul(dy + j, y + j, part, some);
+            sum += c->backend->sum(part, some);
+        }
         for (int64_t j = 0; j < n; j++) dx[i * n + j] += y[j] * (dy[j] - (float)sum);
     }
 }

@@ -292,6 +292,31 @@ static void check_arithmetic(const fs_backend *be) {
     }
 }
 
+/* Every table drops what Philox says by its definition, wherever a piece begins and ends. */
+static void check_drop(const fs_backend *be) {
+    fs_rng r = fs_rng_seed(8);
+    const uint64_t key = 0xFEDCBA9876543210u;
+    const uint32_t below = 1u << 30;
+    for (int n = 0; n < 150; n++) {
+        const int64_t at = (int64_t)FS_DROP_RUN * (n % 2 ? 3 : (1ll << 33) / FS_DROP_RUN * 3); /* counters beyond 32 bits, too */
+        float *x = random_floats(&r, n), *y = random_floats(&r, n + 1), *sum = random_floats(&r, n), *before = random_floats(&r, n);
+        const float guard = y[n];
+        if (n) memcpy(before, sum, (size_t)n * sizeof *sum);
+        be->drop(x, at, n, key, below, 1.5f, false, y);
+        be->drop(x, at, n, key, below, 1.5f, true, sum);
+        for (int i = 0; i < n; i++) {
+            const uint64_t value = (uint64_t)at + (uint64_t)i, counter = value / 64 * 16 + value % 16;
+            uint32_t out[4];
+            fs_philox((const uint32_t[]){(uint32_t)counter, (uint32_t)(counter >> 32), 0, 0}, (const uint32_t[]){0x76543210u, 0xFEDCBA98u}, out);
+            const float want = out[value / 16 % 4] < below ? 0.0f : x[i] * 1.5f;
+            assert_true(y[i] == want && sum[i] == before[i] + want);
+        }
+        assert_true(y[n] == guard);
+        free(x), free(y), free(sum), free(before);
+    }
+}
+
+static void test_drop(void **state) { (void)state, for_tables(check_drop); }
 static void test_curves(void **state) { (void)state, for_tables(check_curves); }
 static void test_exp(void **state) { (void)state, for_tables(check_exp); }
 static void test_arithmetic(void **state) { (void)state, for_tables(check_arithmetic); }
@@ -477,7 +502,7 @@ static void test_product(void **state) { (void)state, for_tables(check_product);
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choice), cmocka_unit_test(test_cache),     cmocka_unit_test(test_conversions), cmocka_unit_test(test_rounding),
-        cmocka_unit_test(test_curves),     cmocka_unit_test(test_exp),         cmocka_unit_test(test_arithmetic),
+        cmocka_unit_test(test_curves),     cmocka_unit_test(test_exp),         cmocka_unit_test(test_arithmetic), cmocka_unit_test(test_drop),
         cmocka_unit_test(test_reductions), cmocka_unit_test(test_tile),        cmocka_unit_test(test_pack),
         cmocka_unit_test(test_dots),       cmocka_unit_test(test_weighted),    cmocka_unit_test(test_product),
     };

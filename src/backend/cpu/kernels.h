@@ -33,6 +33,7 @@
     void fs_gelu_##isa(const float *x, float *y, int64_t n);                                                                               \
     void fs_silu_##isa(const float *x, float *y, int64_t n);                                                                               \
     void fs_sigmoid_##isa(const float *x, float *y, int64_t n);                                                                            \
+    void fs_drop_##isa(const float *x, int64_t at, int64_t n, uint64_t key, uint32_t below, float factor, bool add, float *y);             \
     double fs_sum_##isa(const float *x, int64_t n);                                                                                        \
     double fs_sum_squares_##isa(const float *x, float mean, int64_t n);                                                                    \
     float fs_max_##isa(const float *x, int64_t n);                                                                                         \

@@ -152,6 +152,45 @@ void FS_KERNEL(fs_outer_sum)(const float *up, int64_t h, const float *across, in
     }
 }
 
+/* Sixteen blocks of Philox (fs_philox says what it is), counters first .. first + 15: word w of block l in r[16 w + l]. Left to the compiler, which
+ * makes vectors of such loops. */
+static inline void philox_run(uint64_t first, uint64_t key, uint32_t r[FS_DROP_RUN]) {
+    uint32_t *a = r, *b = r + 16, *c = r + 32, *d = r + 48, k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    for (uint32_t l = 0; l < 16; l++) {
+        a[l] = (uint32_t)(first + l);
+        b[l] = (uint32_t)((first + l) >> 32);
+        c[l] = d[l] = 0;
+    }
+    for (int round = 0; round < 10; round++) {
+        for (int l = 0; l < 16; l++) {
+            const uint64_t p = (uint64_t)a[l] * 0xD2511F53u, q = (uint64_t)c[l] * 0xCD9E8D57u;
+            a[l] = (uint32_t)(q >> 32) ^ b[l] ^ k0;
+            b[l] = (uint32_t)q;
+            c[l] = (uint32_t)(p >> 32) ^ d[l] ^ k1;
+            d[l] = (uint32_t)p;
+        }
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+}
+
+void FS_KERNEL(fs_drop)(const float *x, int64_t at, int64_t n, uint64_t key, uint32_t below, float factor, bool add, float *y) {
+    for (int64_t i = 0; i < n; i += FS_DROP_RUN) {
+        uint32_t r[FS_DROP_RUN];
+        float kept[FS_DROP_RUN] = {0};
+        const int64_t some = fs_min_i64(FS_DROP_RUN, n - i);
+        philox_run((uint64_t)((at + i) / 4), key, r);
+        if (some == FS_DROP_RUN) {
+            for (int j = 0; j < FS_DROP_RUN; j++) kept[j] = x[i + j] * factor;
+        } else {
+            for (int64_t j = 0; j < some; j++) kept[j] = x[i + j] * factor;
+        }
+        for (int j = 0; j < FS_DROP_RUN; j++) kept[j] = r[j] < below ? 0.0f : kept[j];
+        for (int64_t j = 0; j < some && add; j++) y[i + j] += kept[j];
+        if (!add) memcpy(y + i, kept, (size_t)some * sizeof *kept);
+    }
+}
+
 static inline vf normal(vf x, vf mean, vf rstd, vf w, vf b) { return v_fma(v_mul(v_sub(x, mean), rstd), w, b); }
 
 void FS_KERNEL(fs_normalize)(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n) {

@@ -70,6 +70,16 @@ void fs_silu_ref(const float *x, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = x[i] / (1.0f + expf(-x[i]));
 }
 
+void fs_drop_ref(const float *x, int64_t at, int64_t n, uint64_t key, uint32_t below, float factor, bool add, float *y) {
+    for (int64_t i = 0; i < n; i++) {
+        const uint64_t counter = (uint64_t)((at + i) / 64 * 16 + (at + i) % 16);
+        uint32_t r[4];
+        fs_philox((const uint32_t[]){(uint32_t)counter, (uint32_t)(counter >> 32), 0, 0}, (const uint32_t[]){(uint32_t)key, (uint32_t)(key >> 32)}, r);
+        const float kept = r[(at + i) / 16 % 4] < below ? 0.0f : x[i] * factor;
+        y[i] = add ? y[i] + kept : kept;
+    }
+}
+
 void fs_sigmoid_ref(const float *x, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = 1.0f / (1.0f + expf(-x[i]));
 }
