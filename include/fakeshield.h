@@ -468,6 +468,7 @@ typedef struct fs_dataset_convert_options {
     const char *name;      /* of the sets made: NAME_Tp and NAME_Au; NULL = the form's ("CASIAv2", "Columbia", ...) */
     bool copy;             /* copy pictures even where a hard link would do */
     bool resize_masks;     /* a mask of another size than its picture is resampled (nearest) and not left out */
+    bool no_invert;        /* this copy of DSO-1 or NIST16 has its masks the right way round already */
     bool dry_run;          /* only the report; nothing is written */
     bool all;              /* *text lists everything left out, not only the first few of a kind */
     int threads;           /* 0 = one per available core */

@@ -185,8 +185,8 @@ typedef struct cli_stage1 {
     bool report;               /* print heading and explanation of each picture */
     /* In order, before anything runs: needs this picture no stage 1? May be NULL. */
     bool (*skip)(void *user, size_t i);
-    /* As soon as a result is there, in any order. It is the callee's from then on; without this function it is freed after `shown`. An error ends
-     * the run (and is the callee's to report). */
+    /* As soon as a result is there, in any order. It is the callee's from then on; without this function it is freed after `shown`. An
+     * error ends the run (and is the callee's to report). */
     fs_status (*arrived)(void *user, size_t i, fs_result *r);
     /* In the order of the pictures, behind heading and explanation. Likewise. */
     fs_status (*shown)(void *user, size_t i, fs_result *r);
@@ -206,7 +206,7 @@ typedef struct cli_command {
 extern const cli_command cli_detect, cli_explain, cli_localize, cli_info, cli_convert, cli_requantize, cli_verify, cli_pull;
 extern const cli_command cli_synth, cli_bench, cli_dataset;
 /* Sub-commands of dataset (dataset_*.c); the table is in dataset.c. argv[0] is "forge", and messages name "dataset forge". */
-extern const cli_command cli_dataset_forge, cli_dataset_check, cli_dataset_questions;
+extern const cli_command cli_dataset_forge, cli_dataset_check, cli_dataset_questions, cli_dataset_convert;
 /* Exit code of a batch: one picture's own status; FS_E_FAILED when some of several failed; 128 + signal when interrupted. */
 int cli_exit_code(size_t pictures, size_t failed, fs_status first);
 

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static const cli_command *const commands[] = {&cli_dataset_forge, &cli_dataset_check, &cli_dataset_questions};
+static const cli_command *const commands[] = {&cli_dataset_forge, &cli_dataset_check, &cli_dataset_questions, &cli_dataset_convert};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static const char head[] = "Usage: fakeshield dataset COMMAND [options] ...\n"
@@ -37,8 +37,10 @@ static int dataset_main(int argc, char **argv) {
         names[i] = commands[i]->name;
     }
     const char *near = cli_nearest(word, names, COMMANDS);
-    if (near) cli_error(NULL, "unknown command \"dataset %s\"; did you mean dataset %s?", word, near);
-    else cli_error(NULL, "unknown command \"dataset %s\" (see: fakeshield dataset --help)", word);
+    if (near)
+        cli_error(NULL, "unknown command \"dataset %s\"; did you mean dataset %s?", word, near);
+    else
+        cli_error(NULL, "unknown command \"dataset %s\" (see: fakeshield dataset --help)", word);
     return FS_E_USAGE;
 }
 

@@ -3,25 +3,24 @@
 
 #include <stdlib.h>
 
-static const char help[] =
-    "Usage: fakeshield dataset check [options] DIR\n"
-    "Reads every picture, mask and text of a data set (<type>/<set>/image/ and mask/, or one set) and tells\n"
-    "what would make training or an evaluation wrong: pictures and masks without each other, unreadable\n"
-    "files, sizes and values of masks, inverted and empty masks, missing texts, pictures that are there\n"
-    "twice or in training and in testing. Exit code 1 if there is any error (docs/datasets.md).\n"
-    "\n"
-    "      --test SETS       names of the sets for testing, separated by commas; all others are for training\n"
-    "                        (default: told by train, val and test in names, and by the lisa_*.json files)\n"
-    "      --against DIR     a second data set, for testing: what is in both is an error\n"
-    "      --near N          pictures are alike if their difference hashes differ in at most N of 64 bits,\n"
-    "                        0 to 16 (default 3); -1: not looked for\n"
-    "      --names-only      only names and JSON files; no picture is read\n"
-    "      --json            the report as JSON, with every finding\n"
-    "      --all             every finding, not the first five of a kind\n"
-    "  -t, --threads N       0 = one per core (default)\n"
-    "  -q, --quiet  -v, --verbose  --no-color  -h, --help\n"
-    "\n"
-    "Example: fakeshield dataset check --test CASIA1+,Columbia data\n";
+static const char help[] = "Usage: fakeshield dataset check [options] DIR\n"
+                           "Reads every picture, mask and text of a data set (<type>/<set>/image/ and mask/, or one set) and\n"
+                           "tells what would make training or an evaluation wrong: pictures and masks without each other,\n"
+                           "unreadable files, sizes and values of masks, inverted and empty masks, missing texts, pictures that\n"
+                           "are there twice or in training and in testing. Exit code 1 for any error (docs/datasets.md).\n"
+                           "\n"
+                           "      --test SETS       sets for testing, with commas between; all others are for training\n"
+                           "                        (default: told by train, val, test in names, and by the lisa_*.json files)\n"
+                           "      --against DIR     a second data set, for testing: what is in both is an error\n"
+                           "      --near N          pictures are alike if their 64-bit difference hashes differ in N bits or less,\n"
+                           "                        0 to 16 (default 3); -1: not looked for\n"
+                           "      --names-only      only names and JSON files; no picture is read\n"
+                           "      --json            the report as JSON, with every finding\n"
+                           "      --all             every finding, not the first five of a kind\n"
+                           "  -t, --threads N       0 = one per core (default)\n"
+                           "  -q, --quiet  -v, --verbose  --no-color  -h, --help\n"
+                           "\n"
+                           "Example: fakeshield dataset check --test CASIA1+,Columbia data\n";
 
 static int check_main(int argc, char **argv) {
     cli_settings s;

@@ -7,7 +7,9 @@
 #include <string.h>
 #include <strings.h>
 
-fs_dataset_check_options fs_dataset_check_options_defaults(void) { return (fs_dataset_check_options){.near_bits = 3}; }
+fs_dataset_check_options fs_dataset_check_options_defaults(void) {
+    return (fs_dataset_check_options){.near_bits = 3};
+}
 
 /* ---- what each set is for ------------------------------------------------------------------------------------------ */
 
@@ -26,7 +28,8 @@ static fs_status check_test_sets(const check_state *s, fs_error *err) {
     for (const char *p = s->opt->test_sets; p && *p; p += *p == ',') {
         const size_t n = strcspn(p, ",");
         bool found = false;
-        for (size_t i = 0; i < s->tree.n_sets && !found; i++) found = strlen(s->tree.sets[i].name) == n && strncmp(s->tree.sets[i].name, p, n) == 0;
+        for (size_t i = 0; i < s->tree.n_sets && !found; i++)
+            found = strlen(s->tree.sets[i].name) == n && strncmp(s->tree.sets[i].name, p, n) == 0;
         if (!found) return fs_fail(err, FS_E_NOT_FOUND, "%s: no set \"%.*s\" here, which is named as a test set", s->dir, (int)n, p);
         p += n;
     }
@@ -61,7 +64,8 @@ static fs_status list_files(check_state *s, fs_error *err) {
     for (size_t i = 0; i < s->tree.n_problems; i++) { /* without a partner, but a file to read */
         const fs_data_problem *p = &s->tree.problems[i];
         if (p->kind != FS_DATA_IMAGE_ALONE && p->kind != FS_DATA_MASK_ALONE) continue;
-        s->files[s->n_files++] = (check_file){.path = p->path, .set = p->set, .mask = p->kind == FS_DATA_MASK_ALONE, .role = s->roles[p->set]};
+        s->files[s->n_files++] =
+            (check_file){.path = p->path, .set = p->set, .mask = p->kind == FS_DATA_MASK_ALONE, .role = s->roles[p->set]};
     }
     for (size_t i = 0; i < s->against.count; i++) list_record(s, &s->against.records[i], true);
     return FS_OK;
@@ -120,7 +124,8 @@ static fs_status scan(check_state *s, fs_error *err) {
     }
     if (atomic_load(&stop) || fs_cancelled(cb)) return fs_fail(err, FS_E_CANCELLED, "stopped");
     for (size_t i = 0; i < s->n_files; i++)
-        if (s->files[i].status == FS_E_NO_MEMORY) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory; fewer threads need less", s->files[i].path);
+        if (s->files[i].status == FS_E_NO_MEMORY)
+            return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory; fewer threads need less", s->files[i].path);
     return FS_OK;
 }
 
@@ -133,7 +138,8 @@ static void clear(check_state *s) {
     fs_dataset_free(&s->tree), fs_dataset_free(&s->against);
 }
 
-fs_status fs_dataset_check(const char *dir, const fs_dataset_check_options *options, char **json, char **text, size_t *errors, fs_error *err) {
+fs_status fs_dataset_check(const char *dir, const fs_dataset_check_options *options, char **json, char **text, size_t *errors,
+                           fs_error *err) {
     const fs_dataset_check_options defaults = fs_dataset_check_options_defaults();
     fs_data_options read = fs_data_options_defaults();
     check_state s = {.opt = options ? options : &defaults, .dir = dir};
@@ -141,7 +147,8 @@ fs_status fs_dataset_check(const char *dir, const fs_dataset_check_options *opti
     if (text) *text = NULL;
     if (errors) *errors = 0;
     read.keep_problems = true;
-    if (s.opt->near_bits > 16) return fs_fail(err, FS_E_USAGE, "%d bits may differ of near duplicates; expected 0 to 16, or -1", s.opt->near_bits);
+    if (s.opt->near_bits > 16)
+        return fs_fail(err, FS_E_USAGE, "%d bits may differ of near duplicates; expected 0 to 16, or -1", s.opt->near_bits);
     fs_status status = fs_dataset_open(dir, &read, &s.tree, err);
     if (!status) status = check_test_sets(&s, err);
     if (!status && s.opt->against) {

@@ -42,7 +42,7 @@ const char *check_kind_heading(check_kind k); /* for people: "pictures without a
 
 typedef struct check_finding {
     check_kind kind;
-    size_t set;    /* of `tree`; n_sets = of none */
+    size_t set; /* of `tree`; n_sets = of none */
     char *path, *message;
 } check_finding;
 

@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *check_role_name(check_role r) { return r == CHECK_TRAIN ? "train" : r == CHECK_TEST ? "test" : ""; }
+const char *check_role_name(check_role r) {
+    return r == CHECK_TRAIN ? "train" : r == CHECK_TEST ? "test" : "";
+}
 
 static const struct {
     const char *name, *heading;
@@ -34,8 +36,12 @@ static const struct {
     [CHECK_TEXT_VERDICT] = {"text-verdict", "texts that say the opposite of the set"},
     [CHECK_DOMAIN] = {"domain-unknown", "types whose name says no domain (taken for Photoshop)"},
 };
-const char *check_kind_name(check_kind k) { return kinds[k].name; }
-const char *check_kind_heading(check_kind k) { return kinds[k].heading; }
+const char *check_kind_name(check_kind k) {
+    return kinds[k].name;
+}
+const char *check_kind_heading(check_kind k) {
+    return kinds[k].heading;
+}
 
 void check_add(check_state *s, check_kind kind, size_t set, const char *path, char *message) {
     check_finding f = {kind, set, fs_strdup(path), message};
@@ -61,9 +67,9 @@ size_t check_errors(const check_state *s) {
 /* ---- names and texts ----------------------------------------------------------------------------------------------- */
 
 static void judge_names(check_state *s) {
-    static const check_kind of[] = {[FS_DATA_IMAGE_ALONE] = CHECK_IMAGE_ALONE, [FS_DATA_MASK_ALONE] = CHECK_MASK_ALONE,
-                                    [FS_DATA_AMBIGUOUS] = CHECK_AMBIGUOUS,     [FS_DATA_TEXT_ALONE] = CHECK_TEXT_ALONE,
-                                    [FS_DATA_TEXT_TWICE] = CHECK_TEXT_TWICE,   [FS_DATA_IMAGE_MISSING] = CHECK_IMAGE_UNREADABLE,
+    static const check_kind of[] = {[FS_DATA_IMAGE_ALONE] = CHECK_IMAGE_ALONE,   [FS_DATA_MASK_ALONE] = CHECK_MASK_ALONE,
+                                    [FS_DATA_AMBIGUOUS] = CHECK_AMBIGUOUS,       [FS_DATA_TEXT_ALONE] = CHECK_TEXT_ALONE,
+                                    [FS_DATA_TEXT_TWICE] = CHECK_TEXT_TWICE,     [FS_DATA_IMAGE_MISSING] = CHECK_IMAGE_UNREADABLE,
                                     [FS_DATA_TEXTS_BROKEN] = CHECK_TEXTS_BROKEN, [FS_DATA_RECORD_BROKEN] = CHECK_TEXTS_BROKEN};
     for (size_t i = 0; i < s->tree.n_problems; i++) {
         const fs_data_problem *p = &s->tree.problems[i];
@@ -79,16 +85,20 @@ static void judge_texts(check_state *s) {
         for (size_t i = 0; i < s->tree.count; i++) {
             const fs_data_record *r = &s->tree.records[i];
             if (r->set != set) continue;
-            if (r->text) with++;
-            else if (!without++) first = r->image;
+            if (r->text)
+                with++;
+            else if (!without++)
+                first = r->image;
             if (r->text && fs_answer_says_authentic(r->text) != (r->label == FS_VERDICT_AUTHENTIC))
                 check_add(s, CHECK_TEXT_VERDICT, set, r->image,
                           fs_format("is %s by its set, but its text says the picture %s", fs_verdict_name(r->label),
                                     r->label == FS_VERDICT_AUTHENTIC ? "has been tampered with" : "has not been tampered with"));
         }
         if (with && without)
-            check_add(s, CHECK_TEXT_MISSING, set, info->dir, fs_format("%zu of %zu pictures have no text, first %s", without, with + without, fs_path_base(first)));
-        if (!info->domain_known) check_add(s, CHECK_DOMAIN, set, info->dir, fs_format("the type \"%s\" is none of ps, photoshop, deepfake, aigc", info->type));
+            check_add(s, CHECK_TEXT_MISSING, set, info->dir,
+                      fs_format("%zu of %zu pictures have no text, first %s", without, with + without, fs_path_base(first)));
+        if (!info->domain_known)
+            check_add(s, CHECK_DOMAIN, set, info->dir, fs_format("the type \"%s\" is none of ps, photoshop, deepfake, aigc", info->type));
     }
 }
 
@@ -98,15 +108,17 @@ static void judge_mask(check_state *s, const check_file *picture, const check_fi
     const fs_mask_values *v = &mask->values;
     if (picture && !picture->status && (picture->width != mask->width || picture->height != mask->height))
         check_add(s, CHECK_SIZES, mask->set, mask->path,
-                  fs_format("%lld x %lld, but its picture %s is %lld x %lld", (long long)mask->width, (long long)mask->height, fs_path_base(picture->path),
-                            (long long)picture->width, (long long)picture->height));
+                  fs_format("%lld x %lld, but its picture %s is %lld x %lld", (long long)mask->width, (long long)mask->height,
+                            fs_path_base(picture->path), (long long)picture->width, (long long)picture->height));
     if (v->nonzero == 0)
         check_add(s, CHECK_EMPTY_MASK, mask->set, mask->path, fs_strdup("is black all over"));
     else if (v->white == 0)
         check_add(s, CHECK_EMPTY_MASK, mask->set, mask->path,
-                  fs_format("its largest value is %d, and only 255 counts: training sees nothing%s", v->max, v->max == 1 ? " (0 and 1 should be 0 and 255)" : ""));
+                  fs_format("its largest value is %d, and only 255 counts: training sees nothing%s", v->max,
+                            v->max == 1 ? " (0 and 1 should be 0 and 255)" : ""));
     else if (v->nonzero != v->white)
-        check_add(s, CHECK_VALUES, mask->set, mask->path, fs_format("%.2f %% of the marked pixels are not 255 and would be lost", 100 * fs_mask_lost(v)));
+        check_add(s, CHECK_VALUES, mask->set, mask->path,
+                  fs_format("%.2f %% of the marked pixels are not 255 and would be lost", 100 * fs_mask_lost(v)));
     if (fs_mask_looks_inverted(v))
         check_add(s, CHECK_INVERTED, mask->set, mask->path,
                   fs_format("%.0f %% of it is marked, and %.0f %% of its border", 100.0 * (double)v->upper / (double)v->pixels,
@@ -171,7 +183,9 @@ static char *name_others(const twin *t, size_t n, const char *lead) {
     return b.data;
 }
 
-typedef struct mixture { bool train, test, unknown, tampered, authentic, files_differ, pixels_differ; } mixture;
+typedef struct mixture {
+    bool train, test, unknown, tampered, authentic, files_differ, pixels_differ;
+} mixture;
 
 static mixture mix(const check_state *s, const twin *t, size_t n) {
     mixture m = {0};
@@ -200,10 +214,14 @@ static void judge_same(check_state *s, const twin *t, size_t n) {
     const size_t set = t[0].file->set;
     const char *path = t[0].file->path;
     if (n < 2 || !concerns_first(t, n)) return;
-    if (m.tampered && m.authentic) check_add(s, CHECK_LABELS, set, path, name_others(t, n, "has the same pixels, but not the same label, as"));
-    if (m.train && m.test) check_add(s, CHECK_LEAK, set, path, name_others(t, n, "is in training and in testing, also as"));
-    else if (m.files_differ) check_add(s, CHECK_DUPLICATE_PIXELS, set, path, name_others(t, n, "has the same pixels as"));
-    else check_add(s, CHECK_DUPLICATE_FILE, set, path, name_others(t, n, "is the same file as"));
+    if (m.tampered && m.authentic)
+        check_add(s, CHECK_LABELS, set, path, name_others(t, n, "has the same pixels, but not the same label, as"));
+    if (m.train && m.test)
+        check_add(s, CHECK_LEAK, set, path, name_others(t, n, "is in training and in testing, also as"));
+    else if (m.files_differ)
+        check_add(s, CHECK_DUPLICATE_PIXELS, set, path, name_others(t, n, "has the same pixels as"));
+    else
+        check_add(s, CHECK_DUPLICATE_FILE, set, path, name_others(t, n, "is the same file as"));
 }
 
 static void judge_alike(check_state *s, const twin *t, size_t n) {

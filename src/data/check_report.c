@@ -8,8 +8,8 @@
 
 typedef struct set_summary {
     size_t pictures, tampered, authentic, texts, masks, read_masks, errors, warnings;
-    double marked; /* mean share of marked pixels (above 127) */
-    double lost;   /* mean share of the marked ones that training loses */
+    double marked;             /* mean share of marked pixels (above 127) */
+    double lost;               /* mean share of the marked ones that training loses */
     int64_t least[2], most[2]; /* sizes by pixels */
 } set_summary;
 
@@ -28,8 +28,10 @@ static set_summary summarize(const check_state *s, size_t set) {
         if (f->second || f->set != set) continue;
         if (!f->mask) {
             add_picture(&m, f);
-            if (s->tree.sets[set].has_masks) m.tampered++;
-            else m.authentic++;
+            if (s->tree.sets[set].has_masks)
+                m.tampered++;
+            else
+                m.authentic++;
             m.texts += f->record && f->record->text;
             continue;
         }
@@ -42,8 +44,10 @@ static set_summary summarize(const check_state *s, size_t set) {
     if (m.read_masks) m.marked /= (double)m.read_masks, m.lost /= (double)m.read_masks;
     for (size_t i = 0; i < s->n_findings; i++) {
         if (s->findings[i].set != set) continue;
-        if (s->findings[i].kind < CHECK_FIRST_WARNING) m.errors++;
-        else m.warnings++;
+        if (s->findings[i].kind < CHECK_FIRST_WARNING)
+            m.errors++;
+        else
+            m.warnings++;
     }
     return m;
 }
@@ -90,8 +94,9 @@ static json_t *set_value(const check_state *s, size_t i) {
 
 static json_t *finding_value(const check_state *s, const check_finding *f) {
     const fs_data_set *set = f->set < s->tree.n_sets ? &s->tree.sets[f->set] : NULL;
-    return json_pack("{s:s, s:s, s:o, s:o, s:o}", "severity", f->kind < CHECK_FIRST_WARNING ? "error" : "warning", "kind", check_kind_name(f->kind), "set",
-                     set ? text_value(set->name) : json_null(), "path", text_value(f->path), "message", text_value(f->message));
+    return json_pack("{s:s, s:s, s:o, s:o, s:o}", "severity", f->kind < CHECK_FIRST_WARNING ? "error" : "warning", "kind",
+                     check_kind_name(f->kind), "set", set ? text_value(set->name) : json_null(), "path", text_value(f->path), "message",
+                     text_value(f->message));
 }
 
 char *check_json(const check_state *s) {
@@ -118,15 +123,17 @@ static void write_sets(const check_state *s, fs_buffer *b) {
         const size_t n = strlen(s->tree.sets[i].type) + 1 + strlen(s->tree.sets[i].name);
         if ((int)n > width && n < 48) width = (int)n;
     }
-    fs_buffer_printf(b, "%-*s  %-15s %-5s %8s %8s %9s %7s %9s %6s %8s\n", width, "set", "domain", "use", "pictures", "tampered", "authentic", "texts", "marked",
-                     "errors", "warnings");
+    fs_buffer_printf(b, "%-*s  %-15s %-5s %8s %8s %9s %7s %9s %6s %8s\n", width, "set", "domain", "use", "pictures", "tampered",
+                     "authentic", "texts", "marked", "errors", "warnings");
     for (size_t i = 0; i < s->tree.n_sets; i++) {
         const fs_data_set *set = &s->tree.sets[i];
         const set_summary m = summarize(s, i);
         char *name = fs_format("%s/%s", set->type, set->name), marked[32] = "-";
         if (m.read_masks) snprintf(marked, sizeof marked, "%.1f %%", 100 * m.marked);
-        fs_buffer_printf(b, "%-*s  %-15s %-5s %8zu %8zu %9zu %7zu %9s %6zu %8zu\n", width, name ? name : "?", set->domain_known ? fs_domain_name(set->domain) : "?",
-                         check_role_name(s->roles[i])[0] ? check_role_name(s->roles[i]) : "-", m.pictures, m.tampered, m.authentic, m.texts, marked, m.errors, m.warnings);
+        fs_buffer_printf(b, "%-*s  %-15s %-5s %8zu %8zu %9zu %7zu %9s %6zu %8zu\n", width, name ? name : "?",
+                         set->domain_known ? fs_domain_name(set->domain) : "?",
+                         check_role_name(s->roles[i])[0] ? check_role_name(s->roles[i]) : "-", m.pictures, m.tampered, m.authentic, m.texts,
+                         marked, m.errors, m.warnings);
         free(name);
     }
 }

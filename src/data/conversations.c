@@ -82,7 +82,8 @@ static fs_status read_meaning(const fs_json *item, const char *image, const fs_d
 
 /* .../image/NAME.jpg -> .../mask/NAME.png, as far as there is one. */
 static fs_status find_mask(fs_data_record *r, fs_error *err) {
-    static const char *const endings[] = {".png", ".PNG", "_gt.png", "_mask.png", "-gt.png", "-mask.png", ".jpg", ".JPG", ".bmp", ".tif", ".tiff", ".webp"};
+    static const char *const endings[] = {".png", ".PNG", "_gt.png", "_mask.png", "-gt.png", "-mask.png",
+                                          ".jpg", ".JPG", ".bmp",    ".tif",      ".tiff",   ".webp"};
     const char *name = fs_path_base(r->image);
     const size_t dir = (size_t)(name - r->image);
     if (dir < 6 || strncmp(name - 6, "image/", 6) != 0 || (dir > 6 && r->image[dir - 7] != '/')) return FS_OK;
@@ -97,13 +98,15 @@ static fs_status find_mask(fs_data_record *r, fs_error *err) {
     return FS_OK;
 }
 
-static fs_status read_record(const fs_json *item, size_t index, const char *image_folder, const fs_data_options *opt, fs_dataset *out, fs_error *err) {
+static fs_status read_record(const fs_json *item, size_t index, const char *image_folder, const fs_data_options *opt, fs_dataset *out,
+                             fs_error *err) {
     fs_data_record r = {.index = index};
     const char *image = NULL;
     bool missing = false;
     fs_status status = fs_json_string(item, "image", FS_JSON_OPTIONAL, &image, err);
     if (!status && image && (!*image || has_dotdot(image)))
-        status = fs_fail(err, FS_E_FORMAT, "%s: field %simage: expected a path below the folder of pictures, found \"%s\"", item->path, item->within, image);
+        status = fs_fail(err, FS_E_FORMAT, "%s: field %simage: expected a path below the folder of pictures, found \"%s\"", item->path,
+                         item->within, image);
     if (!status) status = read_turns(item, &r, err);
     if (!status) status = read_meaning(item, image, opt, &r, err);
     if (!status && image) {
@@ -113,7 +116,8 @@ static fs_status read_record(const fs_json *item, size_t index, const char *imag
     if (!status && image && image_folder) {
         missing = !fs_path_exists(r.image);
         if (missing)
-            status = fs_dataset_add_problem(out, FS_DATA_IMAGE_MISSING, r.image, fs_format("no such file, which record %s of %s names", item->within, item->path), err);
+            status = fs_dataset_add_problem(out, FS_DATA_IMAGE_MISSING, r.image,
+                                            fs_format("no such file, which record %s of %s names", item->within, item->path), err);
         else
             status = find_mask(&r, err);
     }
@@ -132,8 +136,10 @@ static char *without_path(const char *line, const char *path) {
 
 static fs_status read_list(const fs_json *list, const char *image_folder, const fs_data_options *opt, fs_dataset *out, fs_error *err) {
     const char *base = fs_path_base(list->path);
-    fs_data_set set = {.type = fs_strdup(""), .name = fs_format("%.*s", (int)fs_data_stem(base, false), base),
-                       .dir = fs_strdup(image_folder ? image_folder : ""), .domain = opt->domain};
+    fs_data_set set = {.type = fs_strdup(""),
+                       .name = fs_format("%.*s", (int)fs_data_stem(base, false), base),
+                       .dir = fs_strdup(image_folder ? image_folder : ""),
+                       .domain = opt->domain};
     fs_status status = fs_dataset_add_set(out, set, err);
     for (size_t i = 0; i < fs_json_length(list) && !status; i++) {
         fs_json item;
@@ -154,8 +160,8 @@ static fs_status read_list(const fs_json *list, const char *image_folder, const 
     return status;
 }
 
-fs_status fs_dataset_parse_conversations(const char *name, const void *data, size_t size, const char *image_folder, const fs_data_options *opt,
-                                         fs_dataset *out, fs_error *err) {
+fs_status fs_dataset_parse_conversations(const char *name, const void *data, size_t size, const char *image_folder,
+                                         const fs_data_options *opt, fs_dataset *out, fs_error *err) {
     fs_json list;
     *out = (fs_dataset){0};
     fs_status status = fs_json_parse_list(name, data, size, &list, err);
@@ -164,7 +170,8 @@ fs_status fs_dataset_parse_conversations(const char *name, const void *data, siz
     return status;
 }
 
-fs_status fs_dataset_open_conversations(const char *path, const char *image_folder, const fs_data_options *opt, fs_dataset *out, fs_error *err) {
+fs_status fs_dataset_open_conversations(const char *path, const char *image_folder, const fs_data_options *opt, fs_dataset *out,
+                                        fs_error *err) {
     fs_json list;
     *out = (fs_dataset){0};
     fs_status status = fs_json_open_list(path, FS_DATA_MAX_JSON, &list, err);

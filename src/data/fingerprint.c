@@ -1,9 +1,11 @@
-/* Fingerprints of pictures. The difference hash is the well-known one (N. Krawetz, "Kind of Like That", 2013), here over exact cell averages. */
+/* Fingerprints of pictures. The difference hash is the well-known one (N. Krawetz, "Kind of Like That", 2013), here over exact cell
+ * averages. */
 #include "data/fingerprint.h"
 
 enum { COLUMNS = 9, ROWS = 8, LEAST_STEP = 2, LEAST_STEPS = 12 };
 
-/* How much of pixel `at` lies in cell `cell` of `cells` over `size` pixels, in units of 1/cells pixel: exact for any size, one pixel too. */
+/* How much of pixel `at` lies in cell `cell` of `cells` over `size` pixels, in units of 1/cells pixel: exact for any size, one pixel too.
+ */
 static int64_t share(int64_t at, int64_t cell, int64_t cells, int64_t size) {
     const int64_t begin = fs_max_i64(at * cells, cell * size), end = fs_min_i64((at + 1) * cells, (cell + 1) * size);
     return end - begin;

@@ -11,11 +11,13 @@ typedef struct fs_fingerprint {
     bool flat;                 /* too little structure for `look` to mean anything */
 } fs_fingerprint;
 
-/* Difference hash of 64 bits (dHash): the picture's grey is averaged to 9 x 8 cells, and each bit says whether a cell is brighter than its left
- * neighbour. It hardly changes with size, compression and small edits. *flat: the cells differ by less than two grey levels in most
+/* Difference hash of 64 bits (dHash): the picture's grey is averaged to 9 x 8 cells, and each bit says whether a cell is brighter than its
+ * left neighbour. It hardly changes with size, compression and small edits. *flat: the cells differ by less than two grey levels in most
  * places, as in a sky, and unrelated pictures may then have the same hash. */
 uint64_t fs_dhash(const fs_image *im, bool *flat);
 void fs_pixels_sha256(const fs_image *im, char out[65]);
-static inline int fs_hamming(uint64_t a, uint64_t b) { return __builtin_popcountll(a ^ b); }
+static inline int fs_hamming(uint64_t a, uint64_t b) {
+    return __builtin_popcountll(a ^ b);
+}
 
 #endif

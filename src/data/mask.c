@@ -56,6 +56,10 @@ fs_mask_values fs_mask_count(const fs_mask *m) {
     return v;
 }
 
-double fs_mask_lost(const fs_mask_values *v) { return v->nonzero ? (double)(v->nonzero - v->white) / (double)v->nonzero : 0; }
+double fs_mask_lost(const fs_mask_values *v) {
+    return v->nonzero ? (double)(v->nonzero - v->white) / (double)v->nonzero : 0;
+}
 
-bool fs_mask_looks_inverted(const fs_mask_values *v) { return 2 * v->upper > v->pixels && 4 * v->border_upper >= 3 * v->border; }
+bool fs_mask_looks_inverted(const fs_mask_values *v) {
+    return 2 * v->upper > v->pixels && 4 * v->border_upper >= 3 * v->border;
+}

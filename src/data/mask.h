@@ -17,8 +17,8 @@ fs_status fs_mask_decode(const char *name, const uint8_t *data, size_t size, fs_
 
 /* What the values mean. */
 typedef struct fs_mask_values {
-    int64_t pixels, white;  /* white: of value 255, which counts in training */
-    int64_t nonzero, upper; /* upper: above 127, which counts in evaluation */
+    int64_t pixels, white;        /* white: of value 255, which counts in training */
+    int64_t nonzero, upper;       /* upper: above 127, which counts in evaluation */
     int64_t border, border_upper; /* pixels of the outermost rows and columns */
     int max;
 } fs_mask_values;

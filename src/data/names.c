@@ -80,7 +80,8 @@ size_t fs_data_stem(const char *name, bool mask) {
 }
 
 bool fs_data_domain_of_folder(const char *name, fs_domain *out) {
-    if (strcasecmp(name, "ps") == 0 || strncasecmp(name, "ps_", 3) == 0 || strncasecmp(name, "ps-", 3) == 0 || strcasestr(name, "photoshop"))
+    if (strcasecmp(name, "ps") == 0 || strncasecmp(name, "ps_", 3) == 0 || strncasecmp(name, "ps-", 3) == 0 ||
+        strcasestr(name, "photoshop"))
         *out = FS_DOMAIN_PHOTOSHOP;
     else if (strcasestr(name, "aigc"))
         *out = FS_DOMAIN_AIGC;

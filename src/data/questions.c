@@ -1,6 +1,6 @@
-/* The original's question file (playground/eval_jsonl.py): one line {"image": path, "text": question} a picture, as Python's json.dump writes it. The
- * original lists a folder in the file system's order and takes every name in it; here the order is that of the names' bytes, and what
- * is no picture is left out. */
+/* The original's question file (playground/eval_jsonl.py): one line {"image": path, "text": question} a picture, as Python's json.dump
+ * writes it. The original lists a folder in the file system's order and takes every name in it; here the order is that of the names' bytes,
+ * and what is no picture is left out. */
 #include "data/tree.h"
 #include "text/text.h"
 #include "text/utf8.h"
@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-fs_dataset_questions_options fs_dataset_questions_options_defaults(void) { return (fs_dataset_questions_options){0}; }
+fs_dataset_questions_options fs_dataset_questions_options_defaults(void) {
+    return (fs_dataset_questions_options){0};
+}
 
 typedef struct asking {
     const fs_dataset_questions_options *opt;
@@ -78,8 +80,8 @@ static fs_status ask_place(asking *a, const char *place, fs_error *err) {
     return status;
 }
 
-fs_status fs_dataset_questions(const char *const *folders, size_t n_folders, const char *out_path, const fs_dataset_questions_options *options,
-                               fs_error *err) {
+fs_status fs_dataset_questions(const char *const *folders, size_t n_folders, const char *out_path,
+                               const fs_dataset_questions_options *options, fs_error *err) {
     const fs_dataset_questions_options defaults = fs_dataset_questions_options_defaults();
     asking a = {.opt = options ? options : &defaults};
     a.question = a.opt->question ? a.opt->question : fs_prompt_detection_question;

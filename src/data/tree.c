@@ -1,5 +1,5 @@
-/* Upstream's tree of folders as a list of records: which sets there are, which mask belongs to which picture, which text to which. See tree.h
- * for the rules; MFLM/dataset/Tamper_PS_Segm_ds.py is the original reader (it pairs by position, which this one does not). */
+/* Upstream's tree of folders as a list of records: which sets there are, which mask belongs to which picture, which text to which. See
+ * tree.h for the rules; MFLM/dataset/Tamper_PS_Segm_ds.py is the original reader (it pairs by position, which this one does not). */
 #include "data/tree.h"
 #include "data/tree_build.h"
 
@@ -15,26 +15,33 @@ static bool find_name(const char *const *names, size_t n, const char *name, int 
 
 static const char *const texts_names[] = {"none", "any", "train-output", "train-gt", "val-output", "val-gt"};
 enum { TEXTS = sizeof texts_names / sizeof *texts_names };
-const char *fs_data_texts_name(fs_data_texts t) { return (unsigned)t < TEXTS ? texts_names[t] : "unknown"; }
+const char *fs_data_texts_name(fs_data_texts t) {
+    return (unsigned)t < TEXTS ? texts_names[t] : "unknown";
+}
 bool fs_data_texts_from_name(const char *name, fs_data_texts *out) {
     int i;
     return find_name(texts_names, TEXTS, name, &i) && (*out = (fs_data_texts)i, true);
 }
 const char *fs_data_texts_file(fs_data_texts t) {
-    static const char *const files[TEXTS] = {NULL, NULL, "lisa_train_output.json", "lisa_train_gt.json", "lisa_val_output.json", "lisa_val_gt.json"};
+    static const char *const files[TEXTS] = {
+        NULL, NULL, "lisa_train_output.json", "lisa_train_gt.json", "lisa_val_output.json", "lisa_val_gt.json"};
     return (unsigned)t < TEXTS ? files[t] : NULL;
 }
 
-static const char *const problem_names[] = {"picture without mask", "mask without picture", "ambiguous name", "text without picture", "text given twice",
-                                            "missing picture", "broken file of texts", "broken record"};
+static const char *const problem_names[] = {"picture without mask", "mask without picture", "ambiguous name",       "text without picture",
+                                            "text given twice",     "missing picture",      "broken file of texts", "broken record"};
 enum { PROBLEMS = sizeof problem_names / sizeof *problem_names };
-const char *fs_data_problem_kind_name(fs_data_problem_kind k) { return (unsigned)k < PROBLEMS ? problem_names[k] : "unknown"; }
+const char *fs_data_problem_kind_name(fs_data_problem_kind k) {
+    return (unsigned)k < PROBLEMS ? problem_names[k] : "unknown";
+}
 bool fs_data_problem_kind_from_name(const char *name, fs_data_problem_kind *out) {
     int i;
     return find_name(problem_names, PROBLEMS, name, &i) && (*out = (fs_data_problem_kind)i, true);
 }
 
-fs_data_options fs_data_options_defaults(void) { return (fs_data_options){.texts = FS_TEXTS_ANY, .domain = FS_DOMAIN_PHOTOSHOP}; }
+fs_data_options fs_data_options_defaults(void) {
+    return (fs_data_options){.texts = FS_TEXTS_ANY, .domain = FS_DOMAIN_PHOTOSHOP};
+}
 
 /* ---- building ------------------------------------------------------------------------------------------------------ */
 
@@ -119,7 +126,9 @@ fs_status fs_dataset_first_error(const fs_dataset *d, size_t from, fs_error *err
     const fs_status status = first->kind == FS_DATA_IMAGE_MISSING   ? FS_E_NOT_FOUND
                              : first->kind == FS_DATA_RECORD_BROKEN ? FS_E_FORMAT
                                                                     : FS_E_MISMATCH;
-    if (more) return fs_fail(err, status, "%s: %s (and %zu more like this; fakeshield dataset check lists all)", first->path, first->message, more);
+    if (more)
+        return fs_fail(err, status, "%s: %s (and %zu more like this; fakeshield dataset check lists all)", first->path, first->message,
+                       more);
     return fs_fail(err, status, "%s: %s", first->path, first->message);
 }
 
@@ -167,8 +176,10 @@ static fs_status note_twins(const pairing *p, fs_error *err) {
     fs_status status = FS_OK;
     for (size_t i = 1; i < p->images->count && !status; i++) {
         if (by_stem(&p->stems[i - 1], &p->stems[i]) != 0) continue;
-        status = note(p, FS_DATA_AMBIGUOUS, p->image_dir, p->stems[i].name,
-                      fs_format("has the same name as %s but for the extension, and a mask is found by the name; rename one", p->stems[i - 1].name), err);
+        status = note(
+            p, FS_DATA_AMBIGUOUS, p->image_dir, p->stems[i].name,
+            fs_format("has the same name as %s but for the extension, and a mask is found by the name; rename one", p->stems[i - 1].name),
+            err);
     }
     return status;
 }
@@ -189,15 +200,16 @@ static fs_status match_masks(const pairing *p, fs_error *err) {
         const stem_entry *picture = find_picture(p, name);
         if (!picture) {
             status = note(p, FS_DATA_MASK_ALONE, p->mask_dir, name,
-                          fs_format("no picture %.*s.* in %s for this mask; masks are paired with pictures by name", (int)fs_data_stem(name, true), name,
-                                    p->image_dir),
+                          fs_format("no picture %.*s.* in %s for this mask; masks are paired with pictures by name",
+                                    (int)fs_data_stem(name, true), name, p->image_dir),
                           err);
             continue;
         }
         size_t *owner = &p->owner[picture->index];
         if (*owner)
-            status = note(p, FS_DATA_AMBIGUOUS, p->mask_dir, name,
-                          fs_format("is a second mask for %s, which has %s already; take one away", picture->name, p->masks->items[*owner - 1]), err);
+            status = note(
+                p, FS_DATA_AMBIGUOUS, p->mask_dir, name,
+                fs_format("is a second mask for %s, which has %s already; take one away", picture->name, p->masks->items[*owner - 1]), err);
         /* Of several, the one of exactly the picture's name is kept. */
         if (!*owner || fs_data_stem(name, false) == picture->length) *owner = m + 1;
     }
@@ -209,11 +221,13 @@ static fs_status add_pictures(const pairing *p, size_t set, fs_error *err) {
     for (size_t i = 0; i < p->images->count && !status; i++) {
         const char *name = p->images->items[i];
         if (p->masks && !p->owner[i]) {
-            status = note(p, FS_DATA_IMAGE_ALONE, p->image_dir, name,
-                          fs_format("no mask %.*s.* in %s for this picture; pictures are paired with masks by name, and authentic pictures belong into a "
-                                    "set with image/ alone",
-                                    (int)fs_data_stem(name, false), name, p->mask_dir),
-                          err);
+            status = note(
+                p, FS_DATA_IMAGE_ALONE, p->image_dir, name,
+                fs_format(
+                    "no mask %.*s.* in %s for this picture; pictures are paired with masks by name, and authentic pictures belong into a "
+                    "set with image/ alone",
+                    (int)fs_data_stem(name, false), name, p->mask_dir),
+                err);
             continue;
         }
         fs_data_record r = {.set = set, .label = p->masks ? FS_VERDICT_TAMPERED : FS_VERDICT_AUTHENTIC, .domain = p->d->sets[set].domain};
@@ -250,9 +264,10 @@ static fs_status pair(fs_dataset *d, size_t set, const char *image_dir, const ch
 
 /* ---- texts --------------------------------------------------------------------------------------------------------- */
 
-/* Gives the set's records, from `first` on, the texts of one file; notes texts that belong to no picture there is (also one without mask). */
-static fs_status take_texts(fs_dataset *d, size_t set, size_t first, const fs_names *images, fs_data_texts which, const fs_data_options *opt,
-                            fs_error *err) {
+/* Gives the set's records, from `first` on, the texts of one file; notes texts that belong to no picture there is (also one without mask).
+ */
+static fs_status take_texts(fs_dataset *d, size_t set, size_t first, const fs_names *images, fs_data_texts which,
+                            const fs_data_options *opt, fs_error *err) {
     fs_data_text_list list = {0};
     fs_error why = {0};
     size_t twice = 0;
@@ -261,8 +276,10 @@ static fs_status take_texts(fs_dataset *d, size_t set, size_t first, const fs_na
     if (!path) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", d->sets[set].dir);
     if (!fs_path_exists(path)) {
         if (opt->texts == which)
-            status = fs_fail(err, FS_E_NOT_FOUND, "%s: not there; it is a list of {\"image\", \"query\", \"outputs\"} (stage 1 over the pictures makes "
-                                                  "the outputs; fakeshield dataset describe makes the gt)", path);
+            status = fs_fail(err, FS_E_NOT_FOUND,
+                             "%s: not there; it is a list of {\"image\", \"query\", \"outputs\"} (stage 1 over the pictures makes "
+                             "the outputs; fakeshield dataset describe makes the gt)",
+                             path);
         goto done;
     }
     status = fs_data_texts_open(path, &list, &twice, &why);
@@ -280,10 +297,12 @@ static fs_status take_texts(fs_dataset *d, size_t set, size_t first, const fs_na
     }
     for (size_t i = 0; i < list.count && !status; i++)
         if (!fs_names_has(images, list.items[i].image))
-            status = fs_dataset_add_problem(d, FS_DATA_TEXT_ALONE, path,
-                                            fs_format("[%zu]: a text for \"%s\", which is not in image/", list.items[i].index, list.items[i].image), err);
+            status = fs_dataset_add_problem(
+                d, FS_DATA_TEXT_ALONE, path,
+                fs_format("[%zu]: a text for \"%s\", which is not in image/", list.items[i].index, list.items[i].image), err);
     if (twice && !status)
-        status = fs_dataset_add_problem(d, FS_DATA_TEXT_TWICE, path, fs_format("%zu texts for pictures that have one already; the last one counts", twice), err);
+        status = fs_dataset_add_problem(d, FS_DATA_TEXT_TWICE, path,
+                                        fs_format("%zu texts for pictures that have one already; the last one counts", twice), err);
 done:
     fs_data_text_list_free(&list);
     free(path);
@@ -377,7 +396,8 @@ static fs_status nothing_found(const char *dir, const fs_dataset *d, fs_error *e
     const bool loose = fs_names_read(dir, 'p', &pictures, NULL, NULL) == FS_OK && pictures.count > 0;
     fs_names_free(&pictures);
     if (d->n_sets) return fs_fail(err, FS_E_NOT_FOUND, "%s: no picture in any image/ folder", dir);
-    return fs_fail(err, FS_E_NOT_FOUND, "%s: %s; expected <type>/<set>/image/ and mask/ below it, such as ps/CASIA2/image/a.jpg and ps/CASIA2/mask/a.png", dir,
+    return fs_fail(err, FS_E_NOT_FOUND,
+                   "%s: %s; expected <type>/<set>/image/ and mask/ below it, such as ps/CASIA2/image/a.jpg and ps/CASIA2/mask/a.png", dir,
                    loose ? "has pictures, but no folder image/" : "no folder image/ here or up to two levels below");
 }
 
@@ -386,7 +406,8 @@ fs_status fs_dataset_open(const char *dir, const fs_data_options *opt, fs_datase
     const char *name = "", *above = "";
     *out = (fs_dataset){0};
     if (!fs_path_is_dir(dir))
-        return fs_fail(err, FS_E_NOT_FOUND, "%s: %s", dir, fs_path_exists(dir) ? "is a file; a folder with a data set is needed here" : "no such folder");
+        return fs_fail(err, FS_E_NOT_FOUND, "%s: %s", dir,
+                       fs_path_exists(dir) ? "is a file; a folder with a data set is needed here" : "no such folder");
     fs_status status = real_names(dir, &real, &name, &above, err);
     if (!status && has_folder(dir, "image")) {
         status = read_set(out, dir, above, name, opt, err);
@@ -402,8 +423,8 @@ fs_status fs_dataset_open(const char *dir, const fs_data_options *opt, fs_datase
 
 /* ---- upstream's notation ------------------------------------------------------------------------------------------- */
 
-static fs_status read_named(fs_dataset *d, const char *root, const char *spec, const char *type, size_t type_length, const char *set, size_t set_length,
-                            const fs_data_options *opt, fs_error *err) {
+static fs_status read_named(fs_dataset *d, const char *root, const char *spec, const char *type, size_t type_length, const char *set,
+                            size_t set_length, const fs_data_options *opt, fs_error *err) {
     if (!type_length || !set_length || memchr(set, '|', set_length))
         return fs_fail(err, FS_E_USAGE, "\"%s\": expected TYPE|SET,SET with several types parted by ';', such as \"ps|CASIA2,FR\"", spec);
     char *type_name = fs_format("%.*s", (int)type_length, type), *set_name = fs_format("%.*s", (int)set_length, set);
@@ -426,7 +447,8 @@ fs_status fs_dataset_open_spec(const char *root, const char *spec, const fs_data
     for (const char *group = spec; !status; group++) {
         const size_t length = strcspn(group, ";"), type = strcspn(group, "|;");
         if (type == length) {
-            status = fs_fail(err, FS_E_USAGE, "\"%s\": expected TYPE|SET,SET with several types parted by ';', such as \"ps|CASIA2,FR\"", spec);
+            status =
+                fs_fail(err, FS_E_USAGE, "\"%s\": expected TYPE|SET,SET with several types parted by ';', such as \"ps|CASIA2,FR\"", spec);
             break;
         }
         for (const char *s = group + type + 1; !status; s++) {

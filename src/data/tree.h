@@ -4,12 +4,12 @@
  *     <root>/<type>/<set>/mask/NAME.png         only in sets of tampered pictures
  *     <root>/<type>/<set>/lisa_train_output.json, lisa_train_gt.json, lisa_val_output.json, lisa_val_gt.json
  *
- * The four files are lists of {"image": base name, "query", "outputs": text}: `output` is what stage 1 wrote about the picture, `gt` what was
- * written for training. A set without mask/ holds authentic pictures.
+ * The four files are lists of {"image": base name, "query", "outputs": text}: `output` is what stage 1 wrote about the picture, `gt` what
+ * was written for training. A set without mask/ holds authentic pictures.
  *
  * Upstream pairs the n-th picture with the n-th mask. Here a mask belongs to the picture of its own name: the names agree without their
- * extensions (upper or lower case of the extension is the same), or after dropping _gt, -gt, _mask or -mask (any case) from the mask's. What
- * finds no partner is an error, or, with keep_problems, left out and noted. */
+ * extensions (upper or lower case of the extension is the same), or after dropping _gt, -gt, _mask or -mask (any case) from the mask's.
+ * What finds no partner is an error, or, with keep_problems, left out and noted. */
 #ifndef FS_DATA_TREE_H
 #define FS_DATA_TREE_H
 
@@ -32,10 +32,10 @@ const char *fs_data_texts_file(fs_data_texts t); /* "lisa_train_output.json", ..
 typedef struct fs_data_set {
     char *type, *name, *dir; /* "ps", "CASIA2", "data/ps/CASIA2" */
     fs_domain domain;
-    bool domain_known;       /* the type's name says it; else it is the options' domain */
-    bool has_masks;          /* there is a mask/ */
-    bool texts[6];           /* which of the four files there are, by fs_data_texts */
-    size_t other_files;      /* in image/ and mask/, which are no pictures by their names */
+    bool domain_known;  /* the type's name says it; else it is the options' domain */
+    bool has_masks;     /* there is a mask/ */
+    bool texts[6];      /* which of the four files there are, by fs_data_texts */
+    size_t other_files; /* in image/ and mask/, which are no pictures by their names */
 } fs_data_set;
 
 typedef struct fs_data_turn {
@@ -44,19 +44,19 @@ typedef struct fs_data_turn {
 } fs_data_turn;
 
 typedef struct fs_data_record {
-    char *image;       /* a path that can be opened; NULL only for a conversation without a picture */
-    char *mask;        /* or NULL */
-    char *text;        /* or NULL: description and judgment basis */
-    size_t set;        /* index into sets */
-    size_t index;      /* of a conversation: its number in the file, from 0 */
-    fs_verdict label;  /* AUTHENTIC or TAMPERED; UNDETERMINED if a conversation does not say */
+    char *image;      /* a path that can be opened; NULL only for a conversation without a picture */
+    char *mask;       /* or NULL */
+    char *text;       /* or NULL: description and judgment basis */
+    size_t set;       /* index into sets */
+    size_t index;     /* of a conversation: its number in the file, from 0 */
+    fs_verdict label; /* AUTHENTIC or TAMPERED; UNDETERMINED if a conversation does not say */
     fs_domain domain;
     fs_data_turn *turns; /* conversations only: from human, from the assistant, and so on in turn */
     size_t n_turns;
 } fs_data_record;
 
 typedef enum fs_data_problem_kind {
-    FS_DATA_IMAGE_ALONE = 0,   /* a picture without a mask in a set that has masks */
+    FS_DATA_IMAGE_ALONE = 0, /* a picture without a mask in a set that has masks */
     FS_DATA_MASK_ALONE = 1,
     FS_DATA_AMBIGUOUS = 2,     /* two pictures or two masks of one name */
     FS_DATA_TEXT_ALONE = 3,    /* a text for a picture that is not there */
@@ -89,16 +89,16 @@ typedef struct fs_data_options {
 } fs_data_options;
 fs_data_options fs_data_options_defaults(void);
 
-/* dir: a root, a type or one set (then `type` is the folder above). *out is zeroed first; the caller frees it. FS_E_NOT_FOUND if there is no
- * picture. */
+/* dir: a root, a type or one set (then `type` is the folder above). *out is zeroed first; the caller frees it. FS_E_NOT_FOUND if there is
+ * no picture. */
 fs_status fs_dataset_open(const char *dir, const fs_data_options *opt, fs_dataset *out, fs_error *err);
 /* Upstream's way of naming sets, in this order: "ps|CASIA2,FR" below root. Several types: "ps|A,B;aigc|C". */
 fs_status fs_dataset_open_spec(const char *root, const char *spec, const fs_data_options *opt, fs_dataset *out, fs_error *err);
 
-/* MMTD-Set's file, LLaVA's form: [{"image": path below image_folder, "conversations": [{"from": "human"|"gpt", "value"}, ...]}, ...], in the
- * file's order. A first turn that is not human is dropped, as upstream. text is the last answer, and the label what that says; the domain
- * is that of the question's domain sentence, or of a folder in the path. Where the picture lies in image/, its mask is looked for in mask/
- * beside it. "sets" is one, named after the file. A path with ".." is refused. */
+/* MMTD-Set's file, LLaVA's form: [{"image": path below image_folder, "conversations": [{"from": "human"|"gpt", "value"}, ...]}, ...], in
+ * the file's order. A first turn that is not human is dropped, as upstream. text is the last answer, and the label what that says; the
+ * domain is that of the question's domain sentence, or of a folder in the path. Where the picture lies in image/, its mask is looked for in
+ * mask/ beside it. "sets" is one, named after the file. A path with ".." is refused. */
 fs_status fs_dataset_open_conversations(const char *path, const char *image_folder, const fs_data_options *opt, fs_dataset *out,
                                         fs_error *err);
 /* The same from memory; without looking for files if image_folder is NULL. */
@@ -107,8 +107,14 @@ fs_status fs_dataset_parse_conversations(const char *name, const void *data, siz
 void fs_dataset_free(fs_dataset *d); /* what is in it; takes a zeroed one */
 
 /* One of the four files, by itself: base name -> text, sorted by name, each name once. */
-typedef struct fs_data_text { char *image, *text; size_t index; } fs_data_text;
-typedef struct fs_data_text_list { fs_data_text *items; size_t count; } fs_data_text_list;
+typedef struct fs_data_text {
+    char *image, *text;
+    size_t index;
+} fs_data_text;
+typedef struct fs_data_text_list {
+    fs_data_text *items;
+    size_t count;
+} fs_data_text_list;
 /* twice (may be NULL): how many names came again. */
 fs_status fs_data_texts_parse(const char *name, const void *data, size_t size, fs_data_text_list *out, size_t *twice, fs_error *err);
 fs_status fs_data_texts_open(const char *path, fs_data_text_list *out, size_t *twice, fs_error *err);
@@ -122,9 +128,12 @@ size_t fs_data_stem(const char *name, bool mask);
 
 /* Names (not paths) of what is in a folder and no hidden file, sorted by bytes. want: 'p' pictures by name, 'd' folders, 'f' all files.
  * *others (may be NULL): regular files that are left out. */
-typedef struct fs_names { char **items; size_t count, room; } fs_names;
+typedef struct fs_names {
+    char **items;
+    size_t count, room;
+} fs_names;
 fs_status fs_names_read(const char *dir, char want, fs_names *out, size_t *others, fs_error *err);
-bool fs_names_add(fs_names *n, const char *name); /* copies; false when out of memory */
+bool fs_names_add(fs_names *n, const char *name);       /* copies; false when out of memory */
 bool fs_names_has(const fs_names *n, const char *name); /* sorted ones */
 void fs_names_free(fs_names *n);
 

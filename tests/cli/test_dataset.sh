@@ -8,7 +8,7 @@ mask() { bmp "$1" "$2" "$3" 0 255; }
 set_of() { mkdir -p "$1/image" "$1/mask"; }
 
 begin "help"
-for command in check questions; do
+for command in check questions convert; do
     run dataset $command --help
     expect_code 0; expect_no_error; expect_golden "help_dataset_$command"
     pass; [ "$(wc -L <out)" -le 100 ] || fail "$(wc -L <out) columns"
@@ -94,6 +94,29 @@ if : >"more/$bad" 2>/dev/null; then
     run dataset questions -o bad.jsonl more
     expect_code 6; expect_one_error 'not UTF-8'; expect_no_file bad.jsonl
 fi
+
+begin "convert"
+run dataset convert -o tree SRC
+expect_code 2; expect_one_error 'give --from FORM'
+run dataset convert --from casia3 -o tree SRC
+expect_code 2; expect_one_error 'casia, columbia, coverage'
+run dataset convert --from coverage -o tree SRC
+expect_code 3; expect_one_error 'SRC: no such folder'
+mkdir -p COVERAGE/image COVERAGE/mask
+bmp COVERAGE/image/1.bmp 64 48 20 60
+bmp COVERAGE/image/1t.bmp 64 48 20 90
+mask COVERAGE/mask/1forged.bmp 64 48
+bmp COVERAGE/image/2t.bmp 64 48 70 20
+run dataset convert --from coverage --dry-run -o tree COVERAGE
+expect_code 0; expect_no_error; expect_golden dataset_convert_dry; expect_no_file tree
+run dataset convert --from coverage -o tree COVERAGE
+expect_code 0; expect_no_error; expect_golden dataset_convert
+expect_nothing_half tree
+expect_same tree/photoshop/coverage_Tp/image/1t.bmp COVERAGE/image/1t.bmp
+run dataset check tree
+expect_code 0; expect_out '^0 errors, 0 warnings'
+run dataset convert --from coverage -o tree tree/..
+expect_code 2; expect_one_error 'lies in the folder'
 
 begin "explain reads it"
 mkdir shots

@@ -17,11 +17,11 @@
 #include "base/base.h"
 #include "image/image.h"
 
-#define assert_ok(call)                                                                                                                     \
-    do {                                                                                                                                    \
-        fs_error assert_ok_error = {0};                                                                                                     \
-        fs_error *err = &assert_ok_error;                                                                                                   \
-        if ((call) != FS_OK) fail_msg("%s", assert_ok_error.message);                                                                       \
+#define assert_ok(call)                                                                                                                    \
+    do {                                                                                                                                   \
+        fs_error assert_ok_error = {0};                                                                                                    \
+        fs_error *err = &assert_ok_error;                                                                                                  \
+        if ((call) != FS_OK) fail_msg("%s", assert_ok_error.message);                                                                      \
     } while (0)
 
 static inline void assert_message(const fs_error *err, const char *part) {
@@ -33,7 +33,9 @@ static inline int remove_one(const char *path, const struct stat *st, int kind, 
     return remove(path);
 }
 
-static inline void remove_all(const char *dir) { nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
+static inline void remove_all(const char *dir) {
+    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
 
 /* A folder of this test alone, as the test's state. */
 static inline int setup_folder(void **state) {
@@ -65,7 +67,9 @@ static inline void put_bytes(const char *dir, const char *name, const void *data
     free(path);
 }
 
-static inline void put_text(const char *dir, const char *name, const char *text) { put_bytes(dir, name, text, strlen(text)); }
+static inline void put_text(const char *dir, const char *name, const char *text) {
+    put_bytes(dir, name, text, strlen(text));
+}
 
 /* An RGB picture whose pixels depend on `seed`: soft blobs, so that different seeds look different to a perceptual hash too. */
 static inline uint8_t *picture_pixels(int w, int h, uint64_t seed) {
@@ -81,7 +85,8 @@ static inline uint8_t *picture_pixels(int w, int h, uint64_t seed) {
             for (int c = 0; c < 3; c++) {
                 const double gx = 8.0 * x / w, gy = 8.0 * y / h, fx = gx - (int)gx, fy = gy - (int)gy;
                 const int i = (int)gx, j = (int)gy;
-                const double top = grid[j][i][c] * (1 - fx) + grid[j][i + 1][c] * fx, bottom = grid[j + 1][i][c] * (1 - fx) + grid[j + 1][i + 1][c] * fx;
+                const double top = grid[j][i][c] * (1 - fx) + grid[j][i + 1][c] * fx,
+                             bottom = grid[j + 1][i][c] * (1 - fx) + grid[j + 1][i + 1][c] * fx;
                 p[((size_t)y * (size_t)w + (size_t)x) * 3 + (size_t)c] = (uint8_t)(top * (1 - fy) + bottom * fy);
             }
     return p;

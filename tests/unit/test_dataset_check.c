@@ -30,8 +30,8 @@ static size_t count(const json_t *root, const char *kind, const char *path, cons
     size_t i, n = 0;
     json_t *f;
     json_array_foreach(json_object_get(root, "findings"), i, f) {
-        n += strcmp(json_string_value(json_object_get(f, "kind")), kind) == 0 && strstr(json_string_value(json_object_get(f, "path")), path) &&
-             strstr(json_string_value(json_object_get(f, "message")), part);
+        n += strcmp(json_string_value(json_object_get(f, "kind")), kind) == 0 &&
+             strstr(json_string_value(json_object_get(f, "path")), path) && strstr(json_string_value(json_object_get(f, "message")), part);
     }
     return n;
 }
@@ -111,7 +111,8 @@ static void test_masks(void **state) {
     assert_int_equal(errors, 5);
     assert_int_equal(count(root, "size-mismatch", "/mask/a.png", "63 x 48, but its picture a.png is 64 x 48"), 1);
     assert_int_equal(count(root, "empty-mask", "/mask/b.png", "black all over"), 1);
-    assert_int_equal(count(root, "empty-mask", "/mask/c.png", "largest value is 1, and only 255 counts: training sees nothing (0 and 1 should be"), 1);
+    assert_int_equal(
+        count(root, "empty-mask", "/mask/c.png", "largest value is 1, and only 255 counts: training sees nothing (0 and 1 should be"), 1);
     assert_int_equal(count(root, "empty-mask", "/mask/d.png", "largest value is 254"), 1);
     assert_int_equal(count(root, "empty-mask", "/mask/g.png", "largest value is 60"), 1); /* 200 * 4899 / 2^14 */
     assert_int_equal(count(root, "inverted-mask", "/mask/e.png", "75 % of it is marked"), 1);
@@ -126,7 +127,7 @@ static void test_twins(void **state) {
     size_t errors;
     fs_dataset_check_options opt = fs_dataset_check_options_defaults();
     put_pair("ps/Train", "a", 1), put_pair("ps/Train", "b", 2), put_pair("ps/Train", "c", 3);
-    put_pair("ps/Other", "x", 2);                       /* b again, byte for byte */
+    put_pair("ps/Other", "x", 2);                           /* b again, byte for byte */
     put_picture(dir, "ps/Other_Au/image/y.png", 64, 48, 3); /* c, said to be authentic */
     uint8_t *p = picture_pixels(64, 48, 1);
     char *bmp = place(dir, "ps/Other/image/z.jpg"); /* a once more, as JPEG: looks the same, is not */
@@ -182,7 +183,9 @@ static void test_texts(void **state) {
     (void)state;
     size_t errors;
     put_pair("mine/A", "a", 1), put_pair("mine/A", "b", 2);
-    put_text(dir, "mine/A/lisa_val_gt.json", "[{\"image\": \"a.png\", \"outputs\": \"The picture has not been tampered with.\"}, {\"image\": \"n.png\", \"outputs\": \"\"}]");
+    put_text(
+        dir, "mine/A/lisa_val_gt.json",
+        "[{\"image\": \"a.png\", \"outputs\": \"The picture has not been tampered with.\"}, {\"image\": \"n.png\", \"outputs\": \"\"}]");
     json_t *root = check(NULL, &errors);
     assert_int_equal(errors, 0);
     assert_int_equal(count(root, "text-missing", "mine/A", "1 of 2 pictures have no text, first b.png"), 1);
@@ -193,7 +196,9 @@ static void test_texts(void **state) {
     json_decref(root);
 }
 
-static bool stop_at_once(void *user) { return *(int *)user > 0; }
+static bool stop_at_once(void *user) {
+    return *(int *)user > 0;
+}
 static void count_progress(void *user, const char *step, int64_t done, int64_t total) {
     (void)step;
     *(int *)user += done >= total / 2;
@@ -227,7 +232,8 @@ static void test_dhash(void **state) {
         uint8_t *jpeg = NULL;
         size_t size;
         assert_ok(fs_jpeg_encode(im.data, 64, 48, 3, &jpeg, &size, err));
-        assert_ok(fs_image_decode("jpeg", jpeg, size, &(fs_decode_options){.max_pixels = 1 << 20, .max_file_bytes = 1 << 20}, &again, NULL, err));
+        assert_ok(
+            fs_image_decode("jpeg", jpeg, size, &(fs_decode_options){.max_pixels = 1 << 20, .max_file_bytes = 1 << 20}, &again, NULL, err));
         assert_true(fs_hamming(hashes[seed], fs_dhash(again, &flat)) <= 3);
         free(jpeg), free(im.data), fs_image_free(large), fs_image_free(again);
         for (uint64_t other = 0; other < seed; other++) assert_true(fs_hamming(hashes[seed], hashes[other]) > 10);

@@ -3,7 +3,9 @@
 
 #include "data/tree.h"
 
-static void touch(const char *dir, const char *name) { put_text(dir, name, "x"); } /* the reader looks at names only */
+static void touch(const char *dir, const char *name) {
+    put_text(dir, name, "x");
+} /* the reader looks at names only */
 
 static const char *below(const char *dir, const char *path) {
     if (!path) return "(none)";
@@ -63,7 +65,10 @@ static void test_tree(void **state) {
 static void test_levels(void **state) {
     const char *dir = *state;
     const fs_data_options opt = fs_data_options_defaults();
-    static const struct { const char *start; size_t count, sets; } cases[] = {{"ps", 5, 2}, {"ps/", 5, 2}, {"ps/CASIA2", 4, 1}, {"ps/CASIA2/../CASIA2/", 4, 1}};
+    static const struct {
+        const char *start;
+        size_t count, sets;
+    } cases[] = {{"ps", 5, 2}, {"ps/", 5, 2}, {"ps/CASIA2", 4, 1}, {"ps/CASIA2/../CASIA2/", 4, 1}};
     fs_dataset d;
     make_tree(dir);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -217,7 +222,9 @@ static void test_texts(void **state) {
     assert_int_equal(fs_dataset_open(dir, &opt, &d, &e), FS_E_NOT_FOUND);
     assert_message(&e, "ps/S/lisa_val_gt.json: not there");
     opt.texts = FS_TEXTS_ANY;
-    static const struct { const char *json, *part; } wrong[] = {
+    static const struct {
+        const char *json, *part;
+    } wrong[] = {
         {"{}", "expected a JSON list"},
         {"[1]", "[0]: expected an object, found a whole number"},
         {"[{\"image\": \"a.jpg\"}]", "field [0].outputs: expected a string, found none"},
@@ -239,13 +246,16 @@ static void test_texts(void **state) {
     }
 }
 
-static const char mmtd[] =
-    "[{\"id\": 1, \"image\": \"photoshop/A_Tp/image/t.jpg\", \"conversations\": [{\"from\": \"human\", \"value\": \"<image>\\nIs it real?\"}, {\"from\": \"gpt\","
-    " \"value\": \"1. Whether the picture has been tampered with / Description of the tampered area: The picture has been tampered with, at the left."
-    "\\n\\n2. Judgment basis: Edges.\"}]},\n"
-    " {\"image\": \"deepfake/B/image/u.png\", \"conversations\": [{\"from\": \"gpt\", \"value\": \"dropped\"}, {\"from\": \"human\", \"value\": \"<image>\\nThis is a picture"
-    " that is suspected to have been tampered with by AIGC inpainting. Is it?\"}, {\"from\": \"gpt\", \"value\": \"The picture has not been tampered with.\"}]},\n"
-    " {\"conversations\": [{\"from\": \"human\", \"value\": \"Hello\"}]}]";
+static const char mmtd[] = "[{\"id\": 1, \"image\": \"photoshop/A_Tp/image/t.jpg\", \"conversations\": [{\"from\": \"human\", \"value\": "
+                           "\"<image>\\nIs it real?\"}, {\"from\": \"gpt\","
+                           " \"value\": \"1. Whether the picture has been tampered with / Description of the tampered area: The picture "
+                           "has been tampered with, at the left."
+                           "\\n\\n2. Judgment basis: Edges.\"}]},\n"
+                           " {\"image\": \"deepfake/B/image/u.png\", \"conversations\": [{\"from\": \"gpt\", \"value\": \"dropped\"}, "
+                           "{\"from\": \"human\", \"value\": \"<image>\\nThis is a picture"
+                           " that is suspected to have been tampered with by AIGC inpainting. Is it?\"}, {\"from\": \"gpt\", \"value\": "
+                           "\"The picture has not been tampered with.\"}]},\n"
+                           " {\"conversations\": [{\"from\": \"human\", \"value\": \"Hello\"}]}]";
 
 static void test_conversations(void **state) {
     const char *dir = *state;
@@ -292,7 +302,9 @@ static void test_conversations_missing(void **state) {
 static void test_conversations_wrong(void **state) {
     (void)state;
     const fs_data_options opt = fs_data_options_defaults();
-    static const struct { const char *json, *part; } wrong[] = {
+    static const struct {
+        const char *json, *part;
+    } wrong[] = {
         {"{\"a\": 1}", "expected a JSON list"},
         {"[]", "without any record"},
         {"[{\"image\": \"a.jpg\"}]", "field [0].conversations: expected a list, found none"},
@@ -301,7 +313,8 @@ static void test_conversations_wrong(void **state) {
         {"[{\"image\": \"../a.jpg\", \"conversations\": [{\"from\": \"human\", \"value\": \"\"}]}]", "below the folder of pictures"},
         {"[{\"image\": \"a/..\", \"conversations\": [{\"from\": \"human\", \"value\": \"\"}]}]", "below the folder of pictures"},
         {"[{\"image\": \"a/../../b.jpg\", \"conversations\": [{\"from\": \"human\", \"value\": \"\"}]}]", "below the folder of pictures"},
-        {"[{\"conversations\": [{\"from\": \"system\", \"value\": \"\"}]}]", "field [0].conversations[0].from: expected \"human\" or \"gpt\", found \"system\""},
+        {"[{\"conversations\": [{\"from\": \"system\", \"value\": \"\"}]}]",
+         "field [0].conversations[0].from: expected \"human\" or \"gpt\", found \"system\""},
         {"[{\"conversations\": [{\"from\": \"human\", \"value\": \"\"}, {\"from\": \"human\", \"value\": \"\"}]}]", "turns must alternate"},
         {"[{\"conversations\": [{\"from\": \"human\"}]}]", "field [0].conversations[0].value: expected a string, found none"},
         {"[{\"image\": 3, \"conversations\": []}]", "field [0].image: expected a string"},
@@ -325,7 +338,8 @@ static void test_names(void **state) {
     fs_data_problem_kind k;
     fs_domain domain;
     for (int i = 0; i < 6; i++) assert_true(fs_data_texts_from_name(fs_data_texts_name((fs_data_texts)i), &t) && (int)t == i);
-    for (int i = 0; i < 8; i++) assert_true(fs_data_problem_kind_from_name(fs_data_problem_kind_name((fs_data_problem_kind)i), &k) && (int)k == i);
+    for (int i = 0; i < 8; i++)
+        assert_true(fs_data_problem_kind_from_name(fs_data_problem_kind_name((fs_data_problem_kind)i), &k) && (int)k == i);
     assert_false(fs_data_texts_from_name("gt", &t));
     assert_int_equal(fs_data_stem("a_gt.png", false), 4);
     assert_int_equal(fs_data_stem("a_gt.png", true), 1);
