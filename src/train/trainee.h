@@ -29,7 +29,7 @@ void fs_trainee_close(fs_trainee *t);
 /* What a micro-batch lost, weighted as in the sum. */
 typedef struct fs_losses {
     double total, ce, bce, dice;
-    int64_t tokens, targets, masks; /* rows through the language model; rows with a target; masks */
+    int64_t tokens, targets, masks, right; /* rows through the language model; rows with a target; masks; DTG: pictures named rightly */
 } fs_losses;
 /* Loss of the samples; with `seed` above 0 its gradient times seed is added to the trained tensors' too. key: of dropout. */
 fs_status fs_trainee_step(fs_trainee *t, const fs_sample *samples, size_t n, double seed, uint64_t key, fs_losses *out, fs_error *err);

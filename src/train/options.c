@@ -1,0 +1,116 @@
+/* A recipe's settings: the original's values as defaults (spec 6.1, 7.1), the checks that need no file, and the settings as JSON, by which a checkpoint
+ * knows whether it is continued with other ones. */
+#include "train/run.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+static const char *const recipe_names[] = {"dte-fdm", "mflm", "dtg"};
+
+const char *fs_recipe_name(fs_recipe r) { return (int)r >= 0 && (int)r < 3 ? recipe_names[r] : "unknown"; }
+
+bool fs_recipe_from_name(const char *name, fs_recipe *out) {
+    for (int i = 0; name && i < 3; i++)
+        if (strcmp(name, recipe_names[i]) == 0) {
+            *out = (fs_recipe)i;
+            return true;
+        }
+    return false;
+}
+
+fs_train_options fs_train_options_defaults(fs_recipe recipe) {
+    fs_train_options o = {.recipe = recipe, .image_folder = "/", .epochs = 1, .batch = 6, .accumulation = 4, .rate = 2e-4, .beta1 = 0.9, .beta2 = 0.999,
+                          .eps = 1e-8, .schedule = "cosine", .warmup_ratio = 0.03, .ce_weight = 1, .bce_weight = 2, .dice_weight = 0.5,
+                          .recompute = true, .seed = 42, .keep = 1, .base = fs_options_defaults()};
+    if (recipe == FS_RECIPE_DTE_FDM) {
+        o.lora_rank = 128, o.lora_alpha = 256, o.lora_dropout = 0.05;
+        o.projector_rate = 2e-5;
+        o.max_length = 4096;
+        o.group_by_length = true;
+    } else if (recipe == FS_RECIPE_MFLM) {
+        o.lora_rank = 8, o.lora_alpha = 16, o.lora_dropout = 0.05;
+        o.accumulation = 40, o.epochs = 200;
+        o.rate = 3e-4, o.beta2 = 0.95, o.clip = 1;
+        o.schedule = "warmup-decay", o.warmup_steps = 100;
+        o.max_length = 1536;
+    } else {
+        o.batch = 32, o.accumulation = 1, o.epochs = 10, o.rate = 1e-4, o.weight_decay = 0.01;
+    }
+    return o;
+}
+
+static fs_status check_number(const char *what, double value, double min, double max, fs_error *err) {
+    if (value >= min && value <= max) return FS_OK;
+    return fs_fail(err, FS_E_USAGE, "training: %s is %g, expected %g to %g", what, value, min, max);
+}
+
+fs_status fs_train_options_check(const fs_train_options *o, fs_schedule_kind *schedule, fs_error *err) {
+    const struct { const char *what; double value, min, max; } numbers[] = {
+        {"the number of epochs", o->epochs, 0, 1e6}, {"the batch", o->batch, 1, 65536}, {"the accumulation", o->accumulation, 1, 65536},
+        {"the adapters' rank", o->lora_rank, 0, 4096}, {"the adapters' alpha", o->lora_alpha, 0, 1e6}, {"the dropout", o->lora_dropout, 0, 0.99},
+        {"the learning rate", o->rate, 0, 1e3}, {"the projector's learning rate", o->projector_rate, 0, 1e3},
+        {"the weight decay", o->weight_decay, 0, 1e3}, {"beta1", o->beta1, 0, 0.999999999}, {"beta2", o->beta2, 0, 0.999999999}, {"eps", o->eps, 0, 1},
+        {"the gradient's limit", o->clip, 0, 1e9}, {"the warm-up's share", o->warmup_ratio, 0, 1}, {"the warm-up", (double)o->warmup_steps, 0, 1e12},
+        {"the weight of cross entropy", o->ce_weight, 0, 1e6}, {"the weight of BCE", o->bce_weight, 0, 1e6}, {"the weight of dice", o->dice_weight, 0, 1e6},
+        {"the number of checkpoints to keep", o->keep, 1, 1e6}, {"the number of workers", o->workers, 0, 1024}};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        const fs_status status = check_number(numbers[i].what, numbers[i].value, numbers[i].min, numbers[i].max, err);
+        if (status) return status;
+    }
+    if (!fs_schedule_kind_from_name(o->schedule, schedule))
+        return fs_fail(err, FS_E_USAGE, "training: there is no schedule \"%s\"; expected cosine, warmup-decay, warmup-decay-upstream or constant", o->schedule ? o->schedule : "");
+    if (!o->model_dir && !o->from_scratch) return fs_fail(err, FS_E_USAGE, "training: no checkpoint to start from");
+    if (!o->output_dir || !*o->output_dir) return fs_fail(err, FS_E_USAGE, "training: no folder for the results");
+    if (!o->data) return fs_fail(err, FS_E_USAGE, "training: no data");
+    if (o->recipe == FS_RECIPE_MFLM && !o->train_sets)
+        return fs_fail(err, FS_E_USAGE, "training MFLM: which data sets? expected \"type|split1,split2\", e.g. \"ps|CASIA2\"");
+    return FS_OK;
+}
+
+char *fs_train_settings(const fs_train_options *o, int64_t records, int64_t steps) {
+    json_t *j = json_object();
+    const struct { const char *name; json_t *value; } all[] = {
+        {"recipe", json_string(fs_recipe_name(o->recipe))},
+        {"model", json_string(o->from_scratch ? o->from_scratch : o->model_dir)},
+        {"data", json_string(o->data)},
+        {"train_sets", o->train_sets ? json_string(o->train_sets) : json_null()},
+        {"gt_train", json_boolean(o->gt_train)},
+        {"records", json_integer(records)},
+        {"steps", json_integer(steps)},
+        {"epochs", json_real(o->epochs)},
+        {"batch", json_integer(o->batch)},
+        {"accumulation", json_integer(o->accumulation)},
+        {"lora_rank", json_integer(o->lora_rank)},
+        {"lora_alpha", json_real(o->lora_alpha)},
+        {"lora_dropout", json_real(o->lora_dropout)},
+        {"lora_targets", o->lora_targets ? json_string(o->lora_targets) : json_null()},
+        {"all_weights", json_boolean(o->all_weights)},
+        {"rate", json_real(o->rate)},
+        {"projector_rate", json_real(o->projector_rate)},
+        {"weight_decay", json_real(o->weight_decay)},
+        {"beta1", json_real(o->beta1)},
+        {"beta2", json_real(o->beta2)},
+        {"eps", json_real(o->eps)},
+        {"clip", json_real(o->clip)},
+        {"schedule", json_string(o->schedule)},
+        {"warmup_ratio", json_real(o->warmup_ratio)},
+        {"warmup_steps", json_integer(o->warmup_steps)},
+        {"ce_weight", json_real(o->ce_weight)},
+        {"bce_weight", json_real(o->bce_weight)},
+        {"dice_weight", json_real(o->dice_weight)},
+        {"max_length", json_integer(o->max_length)},
+        {"group_by_length", json_boolean(o->group_by_length)},
+        {"upstream_order", json_boolean(o->upstream_order)},
+        {"inference_prompt", json_boolean(o->inference_prompt)},
+        {"seed", json_integer((json_int_t)o->seed)}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (!all[i].value || json_object_set_new(j, all[i].name, all[i].value)) {
+            for (size_t k = i + 1; k < sizeof all / sizeof *all; k++) json_decref(all[k].value);
+            json_decref(j);
+            return NULL;
+        }
+    char *text = json_dumps(j, JSON_INDENT(2));
+    json_decref(j);
+    return text;
+}
