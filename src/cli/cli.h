@@ -69,13 +69,13 @@ int cli_signal(void); /* the signal that came, or 0 */
 
 /* ---- options.c ----------------------------------------------------------------------------------------------------- */
 
-typedef enum cli_kind { CLI_FLAG, CLI_COUNT, CLI_TEXT, CLI_TEXTS, CLI_INT, CLI_U64, CLI_REAL, CLI_CHOICE } cli_kind;
+typedef enum cli_kind { CLI_FLAG, CLI_COUNT, CLI_TEXT, CLI_TEXTS, CLI_INT, CLI_I64, CLI_U64, CLI_REAL, CLI_DOUBLE, CLI_CHOICE } cli_kind;
 typedef struct cli_option {
     char letter;      /* 0 = none */
     const char *name; /* without the dashes */
     cli_kind kind;
-    void *target;                                   /* bool, int, const char *, cli_list, int, uint64_t, float, or what `parse` fills */
-    double low, high;                               /* CLI_INT, CLI_REAL: allowed range, both ends included */
+    void *target;                                   /* bool, int, const char *, cli_list, int, int64_t, uint64_t, float, double, or what `parse` fills */
+    double low, high;                               /* numbers: allowed range, both ends included */
     bool (*parse)(const char *value, void *target); /* CLI_CHOICE */
     const char *choices;                            /* CLI_CHOICE: for the error line */
     bool *given;                                    /* set when the option was there; may be NULL */
@@ -204,7 +204,7 @@ typedef struct cli_command {
     int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 } cli_command;
 extern const cli_command cli_detect, cli_explain, cli_localize, cli_info, cli_convert, cli_requantize, cli_verify, cli_pull;
-extern const cli_command cli_synth, cli_bench, cli_dataset;
+extern const cli_command cli_synth, cli_bench, cli_dataset, cli_train;
 /* Sub-commands of dataset (dataset_*.c); the table is in dataset.c. argv[0] is "forge", and messages name "dataset forge". */
 extern const cli_command cli_dataset_forge, cli_dataset_check, cli_dataset_questions, cli_dataset_convert;
 /* Exit code of a batch: one picture's own status; FS_E_FAILED when some of several failed; 128 + signal when interrupted. */

@@ -189,6 +189,16 @@ static fs_status set_value(const char *command, const cli_option *p, const char 
             return usage_error(command, "--%s: \"%s\" is not a number from %g to %g", p->name, value, p->low, p->high);
         *(float *)p->target = (float)real;
         break;
+    case CLI_I64:
+        if (!parse_whole(value, &whole) || (double)whole < p->low || (double)whole > p->high)
+            return usage_error(command, "--%s: \"%s\" is not a whole number from %.0f to %.0f", p->name, value, p->low, p->high);
+        *(int64_t *)p->target = (int64_t)whole;
+        break;
+    case CLI_DOUBLE:
+        if (!cli_parse_real(value, &real) || real < p->low || real > p->high)
+            return usage_error(command, "--%s: \"%s\" is not a number from %g to %g", p->name, value, p->low, p->high);
+        *(double *)p->target = real;
+        break;
     case CLI_CHOICE:
         if (!p->parse(value, p->target)) return usage_error(command, "--%s: \"%s\" is none of %s", p->name, value, p->choices);
         break;
