@@ -285,10 +285,12 @@ static fs_status write_artefact(const run *r, const char *dir, fs_error *err) {
                                  (json_int_t)r->steps, "records", (json_int_t)r->train->count, "samples", (json_int_t)r->state.samples, "seconds", r->state.seconds);
     if (training && r->has_validation) json_object_set_new(training, "validation", json_real(fabs(r->validation.metric)));
     char *text = training ? json_dumps(training, JSON_COMPACT) : NULL;
-    const fs_stage_parts *m = &r->trainee.parts;
-    (void)m;
-    const fs_adapter_info info = {.stage = r->o->recipe == FS_RECIPE_MFLM ? 2 : 1, .rank = r->o->lora_rank, .alpha = r->o->lora_alpha,
-                                  .dropout = r->o->lora_dropout, .base = r->o->model_dir, .training = text};
+    fs_adapter_info info = fs_adapter_info_defaults();
+    info.stage = r->o->recipe == FS_RECIPE_MFLM ? 2 : 1;
+    info.alpha = r->o->lora_alpha;
+    info.dropout = r->o->lora_dropout;
+    info.base = info.stage == 2 ? r->trainee.layout.mflm : r->trainee.layout.dte_fdm;
+    info.training_json = text;
     const fs_status status = text ? fs_adapter_write(dir, &r->trainee.params, &info, err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     free(text);
     json_decref(training);

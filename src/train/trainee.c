@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-fs_status fs_lora_add_params(fs_params *p, const fs_llama_config *g, unsigned places, int64_t rank, uint64_t seed, int group, fs_error *err);
+#include "train/lora.h"
 
 enum { LOGIT_ROWS = 512 }; /* rows of logits at a time: with 32000 words 64 MB */
 
@@ -49,9 +49,8 @@ static fs_status wrap(void *user, fs_overlay_part part, const fs_lm_config *conf
     const fs_train_options *o = t->options;
     fs_params_view *v = &t->views[part];
     if (part == FS_OVERLAY_LM && o->lora_rank > 0 && !o->all_weights) {
-        const char *recipe = o->recipe == FS_RECIPE_MFLM ? "q_proj,v_proj" : "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
-        unsigned places;
-        fs_status status = lora_places(o->lora_targets ? o->lora_targets : recipe, &places, err);
+        unsigned places = o->recipe == FS_RECIPE_MFLM ? FS_LORA_QV : FS_LORA_ALL_PLACES;
+        fs_status status = o->lora_targets ? lora_places(o->lora_targets, &places, err) : FS_OK;
         if (!status && places) status = fs_lora_add_params(&t->params, &config->llama, places, o->lora_rank, o->seed, GROUP_MAIN, err);
         if (status) return status;
         if (places) *alpha = o->lora_alpha;
