@@ -18,16 +18,16 @@
 #define CLIP_L {.hidden = 1024, .intermediate = 4096, .layers = 24, .heads = 16, .image_size = 336, .patch_size = 14, .eps = 1e-5f}
 #define SAM_H {.embed = 1280, .depth = 32, .heads = 16, .grid = 64, .patch = 16, .window = 14, .global_every = 8, .out = 256}
 static const fs_synth_arch archs[] = {
-    {"22b", true, true, LLAMA_13B, LLAMA_7B, CLIP_L, SAM_H, 2048, 64},
-    {"13b", true, false, LLAMA_13B, LLAMA_7B, CLIP_L, SAM_H, 2048, 64},
-    {"7b", false, true, LLAMA_13B, LLAMA_7B, CLIP_L, SAM_H, 2048, 64},
+    {"22b", true, true, LLAMA_13B, LLAMA_7B, CLIP_L, SAM_H, 2048, 64, false},
+    {"13b", true, false, LLAMA_13B, LLAMA_7B, CLIP_L, SAM_H, 2048, 64, false},
+    {"7b", false, true, LLAMA_13B, LLAMA_7B, CLIP_L, SAM_H, 2048, 64, false},
     {"tiny", true, true,
      {.hidden = 256, .intermediate = 768, .layers = 3, .heads = 8, .kv_heads = 8, .vocab = 4000, .max_positions = 4096, .eps = 1e-5f, .rope_theta = 10000},
      {.hidden = 256, .intermediate = 768, .layers = 2, .heads = 8, .kv_heads = 8, .vocab = 4007, .max_positions = 4096, .eps = 1e-5f, .rope_theta = 10000},
      {.hidden = 64, .intermediate = 128, .layers = 11, .heads = 4, .image_size = 112, .patch_size = 14, .eps = 1e-5f},
-     {.embed = 64, .depth = 4, .heads = 4, .grid = 8, .patch = 16, .window = 3, .global_every = 2, .out = 32}, 128, 8},
+     {.embed = 64, .depth = 4, .heads = 4, .grid = 8, .patch = 16, .window = 3, .global_every = 2, .out = 32}, 128, 8, false},
 };
-enum { ARCHS = sizeof archs / sizeof archs[0], FILES = 3, ADDED = 7 };
+enum { ARCHS = sizeof archs / sizeof archs[0], FILES = 3, ADDED = 7 }; /* ADDED: as many as the original has */
 static const size_t BUFFER = (size_t)32 << 20; /* bytes made at a time, by all threads; then they are hashed and written by one */
 static const char *const file_names[FILES] = {FS_BUNDLE_DTE, FS_BUNDLE_MFLM, FS_BUNDLE_VISION};
 static const char *const added_tokens[ADDED] = {"<im_start>", "<im_end>", "<bbox>", "<point>", "[SEG]", "<p>", "</p>"};
@@ -38,6 +38,7 @@ typedef struct job {
     fs_synth_arch arch;
     fs_bundle_type type;
     const fs_synth_options *opt;
+    const fs_scratch *scratch; /* NULL: random weights for measuring */
     const char *dir;
     char fingerprint[65];
     output outputs[FILES];
@@ -77,7 +78,8 @@ static fs_status begin_output(job *j, int file, const char *architecture, const 
     free(path);
     if (status) return status;
     fs_gguf_writer *w = j->outputs[file].w;
-    fs_bundle_put_general(w, &j->type, architecture, title, j->fingerprint);
+    fs_bundle_put_general(w, &j->type, architecture, j->scratch ? j->scratch->title : title, j->fingerprint);
+    if (j->scratch) return FS_OK;
     fs_gguf_put_text(w, "general.description", "Random weights for measuring speed and memory. Not a trained model; its output means nothing.");
     fs_gguf_put_bool(w, FS_BUNDLE_SYNTHETIC, true);
     fs_gguf_put_text(w, "fakeshield.synthetic.arch", j->arch.name);
@@ -106,12 +108,14 @@ static void write_config(const fs_llama_config *g, bool first, fs_buffer *b) {
 }
 
 /* The tokenizer's files and, from them, the vocabulary for other programs. */
-static fs_status put_tokenizer(fs_gguf_writer *w, const fs_llama_config *g, bool first, fs_error *err) {
+static fs_status put_tokenizer(const job *j, fs_gguf_writer *w, const fs_llama_config *g, bool first, fs_error *err) {
     static const char special[] = "\"bos_token\": \"<s>\", \"eos_token\": \"</s>\", \"unk_token\": \"<unk>\"";
     fs_buffer model = {0}, config = {0}, added = {0};
     fs_tokenizer *t = NULL;
     const int32_t pieces = (int32_t)(first ? g->vocab : g->vocab - ADDED);
-    fs_status status = fs_synth_tokenizer(pieces, &model, err);
+    fs_status status = FS_OK;
+    if (j->scratch) fs_buffer_add(&model, j->scratch->tokenizer.data, j->scratch->tokenizer.size);
+    else status = fs_synth_tokenizer(pieces, &model, err);
     if (status) goto done;
     fs_buffer_printf(&config, "{\"tokenizer_class\": \"LlamaTokenizer\", \"add_bos_token\": true, \"add_eos_token\": false, %s}", special);
     for (int i = 0; i < ADDED && !first; i++) fs_buffer_printf(&added, "%s\"%s\": %d", i ? ", " : "{", added_tokens[i], (int)pieces + i);
@@ -143,7 +147,7 @@ static fs_status plan_language_model(job *j, bool first, fs_error *err) {
     fs_status status = begin_output(j, first ? 0 : 1, "llama", first ? "FakeShield DTE-FDM, random weights" : "FakeShield MFLM, random weights", err);
     if (status) return status;
     fs_bundle_put_llama(o->w, g);
-    if ((status = put_tokenizer(o->w, g, first, err))) return status;
+    if ((status = put_tokenizer(j, o->w, g, first, err))) return status;
     write_config(g, first, &config);
     if (config.failed) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     else put_file(o->w, "config.json", &config);
@@ -285,30 +289,47 @@ static fs_status set_up(job *j, fs_error *err) {
     return status;
 }
 
-fs_status fs_synth(const char *out_dir, const fs_synth_options *options, fs_error *err) {
-    const fs_synth_options defaults = fs_synth_options_defaults();
-    job j = {.opt = options ? options : &defaults, .dir = out_dir};
+/* Plans and writes what j is to be. */
+static fs_status make(job *j, fs_error *err) {
     uint8_t *buffer = NULL;
     fs_status status;
-    if ((status = set_up(&j, err)) || (status = fs_make_dirs(out_dir, err)) || (status = clear_folder(out_dir, false, err))) goto done;
-    if (j.arch.stage1 && (status = plan_language_model(&j, true, err))) goto done;
-    if (j.arch.stage2 && (status = plan_language_model(&j, false, err))) goto done;
-    if ((status = plan_vision(&j, err)) || (status = check_room(&j, err))) goto done;
+    if ((status = fs_make_dirs(j->dir, err)) || (status = clear_folder(j->dir, false, err))) goto done;
+    if (j->arch.stage1 && (status = plan_language_model(j, true, err))) goto done;
+    if (j->arch.stage2 && (status = plan_language_model(j, false, err))) goto done;
+    if ((status = plan_vision(j, err)) || (status = check_room(j, err))) goto done;
     if (!(buffer = fs_alloc(BUFFER, 1))) {
         status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
         goto done;
     }
-    if ((status = clear_folder(out_dir, true, err))) goto done;
+    if ((status = clear_folder(j->dir, true, err))) goto done;
     for (int i = 0; i < FILES && !status; i++)
-        if (j.outputs[i].w) status = write_output(&j, i, buffer, err);
+        if (j->outputs[i].w) status = write_output(j, i, buffer, err);
 done:
     for (int i = 0; i < FILES; i++) {
-        char *path = status && j.outputs[i].finished ? fs_path_join(out_dir, file_names[i]) : NULL; /* no part of a bundle stays */
+        char *path = status && j->outputs[i].finished ? fs_path_join(j->dir, file_names[i]) : NULL; /* no part of a bundle stays */
         if (path) unlink(path);
         free(path);
-        fs_gguf_writer_free(j.outputs[i].w);
-        free(j.outputs[i].items);
+        fs_gguf_writer_free(j->outputs[i].w);
+        free(j->outputs[i].items);
     }
     free(buffer);
     return status;
+}
+
+fs_status fs_synth(const char *out_dir, const fs_synth_options *options, fs_error *err) {
+    const fs_synth_options defaults = fs_synth_options_defaults();
+    job j = {.opt = options ? options : &defaults, .dir = out_dir};
+    const fs_status status = set_up(&j, err);
+    return status ? status : make(&j, err);
+}
+
+fs_status fs_synth_scratch(const char *out_dir, const fs_scratch *scratch, uint64_t seed, const fs_options *opt, fs_error *err) {
+    const fs_synth_options o = {.arch = "scratch", .type = "f32", .seed = seed, .threads = opt->threads, .callbacks = opt->callbacks};
+    job j = {.opt = &o, .scratch = scratch, .dir = out_dir, .arch = scratch->arch, .threads = opt->threads > 0 ? opt->threads : 1};
+    char *text = fs_format("scratch %s %" PRIu64, scratch->title, seed);
+    if (!text) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    fs_sha256_hex(text, strlen(text), j.fingerprint);
+    free(text);
+    if (!fs_bundle_type_from_name(o.type, &j.type)) return fs_fail(err, FS_E_INTERNAL, "scratch: no type %s", o.type);
+    return make(&j, err);
 }

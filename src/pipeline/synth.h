@@ -16,7 +16,12 @@ typedef struct fs_synth_arch {
     fs_clip_config clip;
     struct { int64_t embed, depth, heads, grid, patch, window, global_every, out; } sam;
     int64_t decoder_mlp, dtg_width; /* of SAM's mask decoder; channels of the tag generator's stem */
+    bool no_region; /* without the region encoder, which only boxes need */
 } fs_synth_arch;
+
+/* A new model to be trained (scratch.c): another architecture, a real tokenizer, and no mark that the weights mean nothing. */
+typedef struct fs_scratch { fs_synth_arch arch; const char *title; fs_bytes tokenizer; } fs_scratch;
+fs_status fs_synth_scratch(const char *out_dir, const fs_scratch *scratch, uint64_t seed, const fs_options *opt, fs_error *err);
 
 /* What a tensor's numbers are like: norms' weights and variances are 1, means 0; products keep the size of what they are given. */
 typedef enum fs_synth_kind { FS_SYNTH_ONE, FS_SYNTH_ZERO, FS_SYNTH_SMALL, FS_SYNTH_UNIT, FS_SYNTH_PRODUCT } fs_synth_kind;

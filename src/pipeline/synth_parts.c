@@ -204,7 +204,7 @@ fs_status fs_synth_vision(const fs_synth_arch *a, const fs_synth_sink *sink, fs_
     projector(&l, a->clip.hidden, a->mflm.hidden);
     linear(&l, a->mflm.hidden, a->mflm.hidden, "model.text_hidden_fcs.0.0");
     linear(&l, a->sam.out, a->mflm.hidden, "model.text_hidden_fcs.0.2");
-    region_encoder(&l, a->clip.hidden, a->mflm.hidden);
+    if (!a->no_region) region_encoder(&l, a->clip.hidden, a->mflm.hidden);
     l.part = "sam";
     sam_encoder(&l, a);
     sam_prompt(&l, a->sam.out);
