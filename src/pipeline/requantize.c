@@ -5,12 +5,13 @@
 #include <string.h>
 
 #include "pipeline/bundle_write.h"
-#include "pipeline/pipeline.h"
+#include "pipeline/scratch.h"
 #include "tensor/block.h"
 
 static const char *const files[3] = {FS_BUNDLE_DTE, FS_BUNDLE_MFLM, FS_BUNDLE_VISION};
 
-typedef struct job { fs_bundle_job write; fs_archive *archives[3]; } job;
+/* replace, if not NULL: what stands in place of a file's tensor, and the bundle keeps its type. */
+typedef struct job { fs_bundle_job write; fs_archive *archives[3]; fs_bundle_replace_fn replace; void *user; } job;
 
 /* Bits of a value of the type's matrices, in 256ths; a mixture counts as its coarsest part. */
 static size_t fineness(const fs_bundle_type *type) {
@@ -29,7 +30,7 @@ static fs_status check_types(const char *path, const fs_bundle_type *from, const
     return FS_OK;
 }
 
-static fs_status put_metadata(fs_bundle_output *o, const fs_gguf *g, const fs_bundle_type *type) {
+static void put_metadata(fs_bundle_output *o, const fs_gguf *g, const fs_bundle_type *type) {
     for (size_t i = 0; i < fs_gguf_count(g); i++) {
         const fs_gguf_text key = fs_gguf_at(g, i).key;
         if (fs_gguf_text_is(key, "general.file_type"))
@@ -41,10 +42,10 @@ static fs_status put_metadata(fs_bundle_output *o, const fs_gguf *g, const fs_bu
         else
             fs_gguf_put_copy(o->w, g, i);
     }
-    return FS_OK;
 }
 
-static fs_status put_tensors(job *j, fs_bundle_output *o, fs_archive *a, int64_t layers, fs_error *err) {
+static fs_status put_tensors(job *j, int file, fs_archive *a, int64_t layers, fs_error *err) {
+    fs_bundle_output *o = &j->write.outputs[file];
     const fs_gguf *g = fs_archive_gguf(a);
     fs_gguf_array sums = {0};
     fs_status status = fs_gguf_tensor_sums(g, &sums, err);
@@ -55,7 +56,12 @@ static fs_status put_tensors(job *j, fs_bundle_output *o, fs_archive *a, int64_t
         fs_gguf_next(&sums, &item.sum);
         if (!fs_row_to_f32(t->dtype, t->data, 0, NULL))
             return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected floating-point numbers, found %s", fs_archive_path(a), name, fs_dtype_name(t->dtype));
-        item.type = fs_bundle_store_as(&j->write.type, name, layers, t->ndim, t->shape);
+        item.type = j->replace ? t->dtype : fs_bundle_store_as(&j->write.type, name, layers, t->ndim, t->shape);
+        const fs_tensor *other = j->replace ? j->replace(j->user, file, layers, name) : NULL;
+        if (other) {
+            if (fs_tensor_count(other) != fs_tensor_count(t)) return fs_fail(err, FS_E_INTERNAL, "tensor %s is to be replaced by one of another size", name);
+            item = (fs_bundle_item){.source = other, .archive = a, .type = t->dtype};
+        }
         status = fs_bundle_output_add(o, name, &item, err);
     }
     return status;
@@ -75,16 +81,17 @@ static fs_status plan_file(job *j, int i, const char *path, const char *out_dir,
     if (name.size < sizeof text) memcpy(text, name.data, name.size);
     if (!fs_bundle_type_from_name(text, &from))
         return fs_fail(err, FS_E_UNSUPPORTED, "%s: fakeshield.type is \"%.*s\", which this version does not know", path, (int)(name.size < 32 ? name.size : 32), name.data);
-    if ((status = check_types(path, &from, &j->write.type, err))) return status;
-    if (fs_dtype_block(from.matrix) > 1 && !*warned) {
+    if (j->replace) j->write.type = from;
+    else if ((status = check_types(path, &from, &j->write.type, err))) return status;
+    if (!j->replace && fs_dtype_block(from.matrix) > 1 && !*warned) {
         fs_log(&j->write.opt->callbacks, FS_LOG_WARNING, "%s holds %s weights, rounded once already; converting the checkpoint to %s loses a little less", path, from.name,
                j->write.type.name);
         *warned = true;
     }
     if ((status = fs_gguf_int(g, "llama.block_count", false, 1, 4096, &layers, err))) return status; /* the vision file has none */
     if ((status = fs_bundle_output_begin(o, out_dir, files[i], err))) return status;
-    status = put_metadata(o, g, &j->write.type);
-    return status ? status : put_tensors(j, o, j->archives[i], layers, err);
+    put_metadata(o, g, &j->write.type);
+    return put_tensors(j, i, j->archives[i], layers, err);
 }
 
 /* Would the files be written over those they are read from? */
@@ -96,12 +103,11 @@ static bool same_folder(const char *a, const char *b) {
     return same;
 }
 
-fs_status fs_requantize(const char *bundle_dir, const char *out_dir, const char *type, const fs_options *options, fs_error *err) {
-    job j = {.write = {.opt = options}};
+static fs_status run(job *j, const char *bundle_dir, const char *out_dir, fs_error *err) {
     bool warned = false;
     int found = 0;
-    fs_status status = fs_bundle_type_parse(type, &j.write.type, err);
-    if (!status && !fs_path_is_dir(bundle_dir))
+    fs_status status = FS_OK;
+    if (!fs_path_is_dir(bundle_dir))
         status = fs_fail(err, FS_E_NOT_FOUND, "%s: no such folder; give the bundle that convert wrote", bundle_dir);
     for (int i = 0; i < 3 && !status; i++) {
         char *path = fs_path_join(bundle_dir, files[i]);
@@ -110,15 +116,29 @@ fs_status fs_requantize(const char *bundle_dir, const char *out_dir, const char 
             if (!found++) status = fs_make_dirs(out_dir, err);
             if (!status && same_folder(bundle_dir, out_dir))
                 status = fs_fail(err, FS_E_USAGE, "%s: is the bundle to be read; give another folder for the new one", out_dir);
-            if (!status) status = plan_file(&j, i, path, out_dir, &warned, err);
+            if (!status) status = plan_file(j, i, path, out_dir, &warned, err);
         }
         free(path);
     }
     if (!status && !found)
         status = fs_fail(err, FS_E_NOT_FOUND, "%s: holds none of " FS_BUNDLE_DTE ", " FS_BUNDLE_MFLM " and " FS_BUNDLE_VISION "; give the bundle that convert wrote",
                          bundle_dir);
-    if (!status) status = fs_bundle_job_run(&j.write, out_dir, err);
-    fs_bundle_job_free(&j.write);
-    for (int i = 0; i < 3; i++) fs_archive_free(j.archives[i]);
+    if (!status) status = fs_bundle_job_run(&j->write, out_dir, err);
+    fs_bundle_job_free(&j->write);
+    for (int i = 0; i < 3; i++) fs_archive_free(j->archives[i]);
     return status;
+}
+
+fs_status fs_requantize(const char *bundle_dir, const char *out_dir, const char *type, const fs_options *options, fs_error *err) {
+    job j = {.write = {.opt = options}};
+    const fs_status status = fs_bundle_type_parse(type, &j.write.type, err);
+    return status ? status : run(&j, bundle_dir, out_dir, err);
+}
+
+fs_status fs_bundle_rewrite(const char *bundle_dir, const char *out_dir, fs_bundle_replace_fn replace, void *user, const fs_options *options, fs_error *err) {
+    fs_options o = *options;
+    o.overwrite = true; /* what an earlier run left has other numbers */
+    o.callbacks = (fs_callbacks){0};
+    job j = {.write = {.opt = &o}, .replace = replace, .user = user};
+    return run(&j, bundle_dir, out_dir, err);
 }
