@@ -49,6 +49,7 @@ static fs_conversation_options conversation_options(const run *r) {
     return c;
 }
 
+#ifdef FS_HAVE_SEGM
 static fs_segm_options segm_options(const run *r, bool train) {
     const fs_stage_parts *m = &r->trainee.parts;
     fs_segm_options s = fs_segm_options_defaults();
@@ -65,6 +66,7 @@ static fs_segm_options segm_options(const run *r, bool train) {
     return s;
 }
 
+#endif
 static fs_status open_one(run *r, bool train, fs_samples **out, fs_error *err) {
     const fs_train_options *o = r->o;
     const char *data = train || o->recipe == FS_RECIPE_MFLM ? o->data : o->val_data;
@@ -72,6 +74,7 @@ static fs_status open_one(run *r, bool train, fs_samples **out, fs_error *err) {
         const fs_conversation_options c = conversation_options(r);
         return fs_samples_open_conversations(data, o->image_folder, &c, out, err);
     }
+#ifdef FS_HAVE_SEGM
     if (o->recipe == FS_RECIPE_MFLM) {
         const fs_segm_options s = segm_options(r, train);
         return fs_samples_open_segm(data, train ? o->train_sets : o->val_sets, &s, out, err);
@@ -82,6 +85,8 @@ static fs_status open_one(run *r, bool train, fs_samples **out, fs_error *err) {
     d.bad = o->skip_bad ? FS_BAD_SKIP : FS_BAD_FATAL;
     d.callbacks = r->cb;
     return fs_samples_open_domains(data, &d, out, err);
+#endif
+    return fs_fail(err, FS_E_UNSUPPORTED, "not yet");
 }
 
 static fs_status open_data(run *r, fs_error *err) {
