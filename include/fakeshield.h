@@ -561,7 +561,8 @@ typedef struct fs_train_options {
     const char *val_data;       /* DTE-FDM: conversation JSON; DTG: root; NULL = no validation */
     const char *train_sets, *val_sets; /* MFLM: "type|split1,split2" */
     bool gt_train, gt_val;      /* MFLM: lisa_*_gt.json in place of lisa_*_output.json */
-    bool all_weights;           /* train every weight in place of the recipe's choice */
+    bool all_weights;           /* train every weight of the stage in place of the recipe's choice; starts from a bundle and makes one, DIR/model */
+    const char *freeze;         /* parts that stay as they are: "clip,sam,lm"; NULL = none */
     double epochs;
     int64_t max_steps;          /* 0 = as the epochs say */
     int64_t steps_per_epoch;    /* MFLM; 0 = records / global batch */

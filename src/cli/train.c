@@ -44,7 +44,8 @@ static const char help[] =
     "      --lora-dropout X                                    0.05        0.05        -\n"
     "      --lora-targets LIST  out of q_proj,k_proj,v_proj,   all         q and v     -\n"
     "                           o_proj,gate_proj,up_proj,down_proj\n"
-    "      --all-weights        every weight of the stage in place of adapters\n"
+    "      --all-weights        every weight of the stage in place of adapters; from a bundle to a bundle, DIR/model\n"
+    "      --freeze LIST        with it: parts that stay as they are, out of clip,sam,lm\n"
     "      --rate X             learning rate                  2e-4        3e-4        1e-4\n"
     "      --projector-rate X   of the projector               2e-5        -           -\n"
     "      --weight-decay X                                    0           0           0.01\n"
@@ -123,7 +124,7 @@ static void add_options(cli_options *o, cli_settings *s, fs_train_options *t, co
     cli_option_add(o, (cli_option){.letter = 'o', .name = "out", .kind = CLI_TEXT, .target = out});
     const struct { const char *name; const char **target; } texts[] = {
         {"from-scratch", &t->from_scratch}, {"data", &t->data}, {"image-folder", &t->image_folder}, {"val-data", &t->val_data},
-        {"train-sets", &t->train_sets}, {"val-sets", &t->val_sets}, {"lora-targets", &t->lora_targets}, {"schedule", &t->schedule},
+        {"train-sets", &t->train_sets}, {"val-sets", &t->val_sets}, {"lora-targets", &t->lora_targets}, {"freeze", &t->freeze}, {"schedule", &t->schedule},
         {"clip", &s->opt.clip_dir}, {"sam", &s->opt.sam_file}, {"dtg", &s->opt.dtg_file}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         cli_option_add(o, (cli_option){.name = texts[i].name, .kind = CLI_TEXT, .target = texts[i].target});

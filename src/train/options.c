@@ -86,6 +86,7 @@ char *fs_train_settings(const fs_train_options *o, int64_t records, int64_t step
         {"lora_dropout", json_real(o->lora_dropout)},
         {"lora_targets", o->lora_targets ? json_string(o->lora_targets) : json_null()},
         {"all_weights", json_boolean(o->all_weights)},
+        {"freeze", o->freeze ? json_string(o->freeze) : json_null()},
         {"rate", json_real(o->rate)},
         {"projector_rate", json_real(o->projector_rate)},
         {"weight_decay", json_real(o->weight_decay)},

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pipeline/scratch.h"
 #include "train/artefacts.h"
 
 typedef struct run {
@@ -284,8 +285,13 @@ static fs_status open_log(run *r, const char *settings, int64_t resumed_at, fs_e
     return r->rank ? FS_OK : fs_trainlog_open(r->o->output_dir, columns, n, settings, resumed_at, &r->log, err);
 }
 
+/* Is the result a model and no adapter? */
+static bool whole_model(const run *r) { return r->o->all_weights || (r->o->recipe == FS_RECIPE_DTG && r->trainee.layout.bundle); }
+
 /* The trained tensors as others read them, in `dir`. */
 static fs_status write_artefact(const run *r, const char *dir, fs_error *err) {
+    if (whole_model(r)) return fs_trainee_write_bundle(&r->trainee, dir, err);
+    if (r->o->recipe == FS_RECIPE_DTG) return fs_trainee_write_dtg(&r->trainee, dir, err);
     json_t *training = json_pack("{s:s, s:I, s:I, s:I, s:I, s:f}", "recipe", fs_recipe_name(r->o->recipe), "steps", (json_int_t)r->state.step, "of_steps",
                                  (json_int_t)r->steps, "records", (json_int_t)r->train->count, "samples", (json_int_t)r->state.samples, "seconds", r->state.seconds);
     if (training && r->has_validation) json_object_set_new(training, "validation", json_real(fabs(r->validation.metric)));
@@ -308,7 +314,9 @@ static fs_status save(run *r, bool best, fs_error *err) {
     so.keep_last = r->o->keep;
     so.callbacks = r->cb;
     fs_status status = fs_snapshot_write(r->o->output_dir, &r->trainee.params, &r->state, &so, err);
-    char *dir = fs_path_join(r->o->output_dir, "adapter"), *best_dir = fs_path_join(r->o->output_dir, "adapter-best");
+    const bool whole = whole_model(r);
+    const char *name = whole ? "model" : r->o->recipe == FS_RECIPE_DTG ? "dtg" : "adapter";
+    char *dir = fs_path_join(r->o->output_dir, name), *best_dir = fs_format("%s/%s-best", r->o->output_dir, name);
     if (!status && (!dir || !best_dir)) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     if (!status) status = write_artefact(r, dir, err);
     if (!status && best) status = write_artefact(r, best_dir, err);
@@ -344,6 +352,25 @@ static fs_status validate(run *r, bool *best, fs_error *err) {
 }
 
 /* ---- the run ---- */
+
+/* OUT/init, made once: what training starts from. */
+static fs_status begin_from_scratch(const run *r, fs_train_options *o, char **init, fs_error *err) {
+    fs_status status = FS_OK;
+    *init = fs_path_join(o->output_dir, "init");
+    if (!*init) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    if (r->rank == 0 && !fs_path_exists(*init)) {
+        static const char *const ours[] = {"*.gguf", NULL};
+        fs_folder folder = {0};
+        if ((status = fs_make_dirs(o->output_dir, err))) return status;
+        status = fs_folder_begin(*init, ours, &folder, err);
+        if (!status) status = fs_scratch_create(o->from_scratch, folder.temp, o->seed, &o->base, err);
+        if (!status) status = fs_folder_commit(&folder, err);
+        fs_folder_drop(&folder);
+    }
+    o->model_dir = *init;
+    o->all_weights = true;
+    return status ? status : fs_comm_barrier(r->comm, err);
+}
 
 static const char *const may_differ[] = {"data", "model", NULL}; /* places move; what is in them is counted */
 
@@ -437,7 +464,8 @@ static void close_run(run *r) {
 }
 
 fs_status fs_train(const fs_train_options *options, char **summary, fs_error *err) {
-    const fs_train_options o = *options;
+    fs_train_options o = *options;
+    char *init = NULL;
     run r = {.o = &o, .cb = &o.base.callbacks, .adamw = {o.beta1, o.beta2, o.eps}};
     fs_schedule_kind kind;
     char *settings = NULL;
@@ -449,7 +477,12 @@ fs_status fs_train(const fs_train_options *options, char **summary, fs_error *er
     co.callbacks = r.cb;
     if ((status = fs_comm_create(&co, &r.comm, err))) return status;
     r.rank = fs_comm_rank(r.comm), r.size = fs_comm_size(r.comm);
+    if (o.from_scratch && (status = begin_from_scratch(&r, &o, &init, err))) goto done;
     if ((status = fs_trainee_open(&r.trainee, &o, err))) goto done;
+    if (o.all_weights && !r.trainee.layout.bundle) {
+        status = fs_fail(err, FS_E_USAGE, "%s: all weights are trained from a bundle; make one: fakeshield convert %s --type f32 -o BUNDLE", o.model_dir, o.model_dir);
+        goto done;
+    }
     if ((status = open_data(&r, err)) || (status = plan(&r, kind, err))) goto done;
     settings = fs_train_settings(&o, r.train->count, r.steps);
     if (!settings) {
@@ -467,5 +500,6 @@ done:
     if (status && r.size > 1 && err) fs_comm_abort(r.comm, err->message);
     free(settings);
     close_run(&r);
+    free(init);
     return status;
 }

@@ -16,11 +16,32 @@ enum { LOGIT_ROWS = 512 }; /* rows of logits at a time: with 32000 words 64 MB *
 
 enum { GROUP_MAIN = 0, GROUP_PROJECTOR = 1 };
 
+/* Is `part` in the list of what stays as it is ("clip,sam")? */
+static bool listed(const char *list, const char *part) {
+    const size_t n = strlen(part);
+    for (const char *p = list ? list : ""; *p;) {
+        const size_t k = strcspn(p, ",");
+        if (k == n && memcmp(p, part, n) == 0) return true;
+        p += k + (p[k] == ',');
+    }
+    return false;
+}
+
+static bool frozen_by_user(const fs_train_options *o, const char *name) {
+    if (strncmp(name, "vision_model.", 13) == 0) return listed(o->freeze, "clip");
+    if (strstr(name, "grounding_encoder.image_encoder.")) return listed(o->freeze, "sam");
+    if (strncmp(name, "model.layers.", 13) == 0 || strncmp(name, "model.embed_tokens.", 19) == 0 || strncmp(name, "model.norm.", 11) == 0 ||
+        strncmp(name, "lm_head.", 8) == 0)
+        return listed(o->freeze, "lm");
+    return false;
+}
+
 /* Everything the recipe trains beside adapters. The region encoder, which the original lists too, never gets a gradient in this data. */
 static bool chosen(void *user, const char *name, int *group) {
     const fs_train_options *o = user;
     const bool projector = strncmp(name, "model.mm_projector.", 19) == 0;
     *group = projector ? GROUP_PROJECTOR : GROUP_MAIN;
+    if (frozen_by_user(o, name)) return false;
     if (o->all_weights) return !strstr(name, "inv_freq") && !strstr(name, "positional_encoding_gaussian_matrix") && !strstr(name, "region_encoder");
     if (o->recipe == FS_RECIPE_DTE_FDM) return projector;
     return strstr(name, "lm_head") || strstr(name, "embed_tokens") || strstr(name, "mask_decoder") || strstr(name, "text_hidden_fcs");
@@ -69,13 +90,14 @@ fs_status fs_trainee_open(fs_trainee *t, const fs_train_options *options, fs_err
     fs_options base = options->base;
     base.precision = FS_PRECISION_F32;
     base.domain_given = true; /* the domain tag generator has no part in this */
-    fs_status status = fs_layout_find(options->model_dir, &base, &t->layout, err);
+    const bool dtg = options->recipe == FS_RECIPE_DTG;
+    fs_status status = dtg ? fs_trainee_open_dtg(t, err) : fs_layout_find(options->model_dir, &base, &t->layout, err);
     if (!status && options->recipe == FS_RECIPE_DTE_FDM) status = fs_dte_fdm_open(&t->layout, &base, &t->overlay, &t->dte, err);
     if (!status && options->recipe == FS_RECIPE_MFLM) status = fs_mflm_open(&t->layout, &base, &t->overlay, &t->mflm, err);
     for (int i = 0; i < 2 && !status; i++)
         if (t->views[i].status) status = fs_fail(err, t->views[i].status, "%s", t->views[i].error.message);
     if (!status) {
-        t->parts = t->dte ? fs_dte_fdm_parts(t->dte) : fs_mflm_parts(t->mflm);
+        if (!dtg) t->parts = t->dte ? fs_dte_fdm_parts(t->dte) : fs_mflm_parts(t->mflm);
         status = fs_exec_init(&t->exec, FS_DTYPE_F32, options->base.threads, &options->base.callbacks, err);
     }
     if (!status && t->mflm) {
@@ -93,6 +115,9 @@ void fs_trainee_close(fs_trainee *t) {
     fs_exec_end(&t->exec);
     fs_dte_fdm_close(t->dte);
     fs_mflm_close(t->mflm);
+    fs_resnet_unbind(&t->resnet);
+    fs_archive_free(t->dtg_file);
+    fs_bundle_close(t->bundle);
     fs_params_free(&t->params);
     fs_layout_free(&t->layout);
     *t = (fs_trainee){0};
@@ -128,7 +153,7 @@ static fs_tensor *see(pass *p, const fs_sample *s) {
     const fs_stage_parts *m = &p->t->parts;
     const int64_t size = m->clip->config.image_size;
     if (!s->clip) return NULL;
-    fs_tape *tape = freeze(c, !p->t->options->all_weights);
+    fs_tape *tape = freeze(c, !p->t->options->all_weights || listed(p->t->options->freeze, "clip"));
     const fs_arena_mark mark = fs_arena_get_mark(c->arena);
     fs_tensor *x = fs_wrap(c, FS_DTYPE_F32, 3, (const int64_t[]){3, size, size}, s->clip);
     fs_tensor *features = fs_scope_end(c, mark, fs_clip_forward(c, m->clip, x, m->config->select_layer, NULL));
@@ -179,7 +204,7 @@ static fs_tensor *cross_entropy(pass *p, const fs_tensor *h) {
 static fs_tensor *picture(pass *p, const fs_sample *s) {
     fs_exec *c = p->c;
     const fs_sam_encoder *sam = p->t->parts.sam;
-    fs_tape *tape = freeze(c, !p->t->options->all_weights);
+    fs_tape *tape = freeze(c, !p->t->options->all_weights || listed(p->t->options->freeze, "sam"));
     const fs_arena_mark mark = fs_arena_get_mark(c->arena);
     fs_tensor *x = fs_wrap(c, FS_DTYPE_F32, 3, (const int64_t[]){3, sam->image_size, sam->image_size}, s->sam);
     fs_tensor *y = fs_scope_end(c, mark, fs_sam_encoder_forward(c, sam, x, NULL));
@@ -274,7 +299,8 @@ static fs_status run(pass *p, double seed, fs_losses *out, fs_error *err) {
     fs_exec *c = p->c = &t->exec;
     c->error = (fs_error){0};
     c->tape = seed > 0 ? &t->tape : NULL;
-    fs_tensor *loss = forward(p);
+    const bool dtg = t->options->recipe == FS_RECIPE_DTG;
+    fs_tensor *loss = dtg ? fs_trainee_dtg_loss(t, p->samples, p->n, seed > 0, &p->losses) : forward(p);
     if (loss) p->losses.total = (double)fs_f32(loss)[0];
     if (loss && !isfinite(p->losses.total)) fs_exec_fail(c, FS_E_NUMERIC, "the loss is no finite number; a smaller learning rate may help");
     const float weight = (float)seed;

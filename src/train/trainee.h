@@ -11,6 +11,9 @@ typedef struct fs_trainee {
     fs_layout layout;
     fs_dte_fdm *dte;   /* one of the two, by recipe */
     fs_mflm *mflm;
+    fs_archive *dtg_file; /* DTG: where it came from */
+    fs_bundle *bundle;    /* or this */
+    fs_resnet resnet;
     fs_stage_parts parts;
     fs_params params;
     fs_params_view views[2]; /* by fs_overlay_part */
@@ -36,5 +39,15 @@ fs_status fs_trainee_step(fs_trainee *t, const fs_sample *samples, size_t n, dou
 
 /* Teacher-forced prediction of one MFLM sample: logits [height, width] at the mask's size into `logits`, found false if there is no [SEG]. */
 fs_status fs_trainee_mask(fs_trainee *t, const fs_sample *sample, float *logits, bool *found, fs_losses *losses, fs_error *err);
+
+/* DTG's part of these (dtg.c). */
+fs_status fs_trainee_open_dtg(fs_trainee *t, fs_error *err);
+fs_tensor *fs_trainee_dtg_loss(fs_trainee *t, const fs_sample *samples, size_t n, bool train, fs_losses *losses);
+
+/* Folder `dir` with DTG.pth, as the original's strict loader takes it. */
+fs_status fs_trainee_write_dtg(const fs_trainee *t, const char *dir, fs_error *err);
+
+/* The bundle that training began from with the trained numbers in it, as folder `dir` (whole or not at all). */
+fs_status fs_trainee_write_bundle(const fs_trainee *t, const char *dir, fs_error *err);
 
 #endif
