@@ -104,22 +104,20 @@ static char *prepare_turn(const char *text, bool start_end, int *places) {
     return out.data;
 }
 
-/* malloc'ed text of the whole conversation. */
-static fs_status render(conversations *c, int64_t index, char **out, fs_error *err) {
-    const fs_data_record *r = &c->data.records[index];
+fs_status fs_data_render_conversation(const fs_data_record *r, const fs_conversation_options *opt, char **out, fs_error *err) {
     int places = 0;
     bool whole = true;
     char **turns = fs_alloc_zero(r->n_turns + 1, sizeof *turns);
     *out = NULL;
     fs_status status = FS_OK;
     for (size_t i = 0; i < r->n_turns && turns; i++) {
-        turns[i] = r->image ? prepare_turn(r->turns[i].value, c->opt.im_start_end, &places) : fs_strdup(r->turns[i].value);
+        turns[i] = r->image ? prepare_turn(r->turns[i].value, opt->im_start_end, &places) : fs_strdup(r->turns[i].value);
         whole = whole && turns[i];
     }
     if (places > 1)
         status = fs_fail(err, FS_E_FORMAT, "the conversation asks for %d pictures (<image>), a record has one; take <image> out of all turns but one", places);
     else if (turns && whole)
-        *out = fs_prompt_conversation(c->opt.system, (const char *const *)turns, r->n_turns);
+        *out = fs_prompt_conversation(opt->system, (const char *const *)turns, r->n_turns);
     if (!status && !*out) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory for a conversation");
     for (size_t i = 0; i < r->n_turns && turns; i++) free(turns[i]);
     free(turns);
@@ -132,7 +130,7 @@ static fs_status load_text(conversations *c, int64_t index, fs_sample *out, fs_e
     bool mismatch = false;
     char *text = NULL;
     fs_buffer warning = {0};
-    fs_status status = render(c, index, &text, err);
+    fs_status status = fs_data_render_conversation(r, &c->opt, &text, err);
     if (!status) status = fs_tokens_and_labels(c->opt.tokenizer, text, &rule, &out->ids, &out->labels, &mismatch, err);
     free(text);
     if (status) return status;
@@ -178,7 +176,7 @@ static fs_status check(fs_samples *s, int64_t index, fs_buffer *warning, fs_erro
     fs_error why = {0};
     fs_image_info info;
     char *text = NULL;
-    fs_status status = render(c, index, &text, &why);
+    fs_status status = fs_data_render_conversation(r, &c->opt, &text, &why);
     if (!status && r->image) status = fs_image_probe(r->image, NULL, &info, &why);
     if (!status && r->n_turns < 2) {
         char *place = where(c, index);

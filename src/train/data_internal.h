@@ -14,6 +14,8 @@ char *fs_data_take_warning(fs_buffer *b, const char *where);
 void fs_data_log_problems(const fs_dataset *d, const fs_callbacks *cb);
 /* Leaves out the records marked; those kept move down. */
 void fs_data_drop_records(fs_dataset *d, const uint8_t *bad);
+/* The conversation as text: the picture in front of its turn, template, roles. malloc'ed. */
+fs_status fs_data_render_conversation(const fs_data_record *r, const fs_conversation_options *opt, char **out, fs_error *err);
 bool fs_data_no_labels(const int32_t *labels, size_t n);
 
 #endif

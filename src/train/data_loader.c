@@ -7,6 +7,7 @@
 #include "train/data.h"
 
 #include <inttypes.h>
+#include <omp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -66,6 +67,7 @@ static void clear(place *p) {
 
 static void *work(void *user) {
     fs_loader *l = user;
+    omp_set_num_threads(1); /* of this thread: its pictures are resized without a team of their own, beside the step's */
     pthread_mutex_lock(&l->lock);
     for (;;) {
         while (!atomic_load(&l->stop) && l->taken < l->n && l->taken >= l->position + l->opt.ahead) pthread_cond_wait(&l->room, &l->lock);

@@ -257,8 +257,54 @@ static void test_check(void **state) {
     free(picture);
 }
 
+/* Several threads over one tokenizer and one list give what one gives. */
+static void test_threads(void **state) {
+    world *w = *state;
+    enum { N = 24 };
+    fs_samples *s;
+    fs_sample got[2];
+    fs_buffer json = {0};
+    int64_t order[N];
+    for (int i = 0; i < N; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "t/%d.png", i);
+        draw_picture(w->dir, name, 30 + i, 60 - i, (uint64_t)i);
+        fs_buffer_printf(&json, "%s{\"image\":\"%s\",\"conversations\":[{\"from\":\"human\",\"value\":\"<image>\\nIs %d real?\"},{\"from\":\"gpt\",\"value\":\"No, %d is not.\"}]}",
+                         i ? "," : "[", name, i, i);
+    }
+    fs_buffer_puts(&json, "]");
+    write_text(w->dir, "t.json", json.data);
+    fs_buffer_free(&json);
+    char *path = place(w->dir, "t.json");
+    fs_conversation_options o = options(w);
+    fs_loader *loaders[2];
+    assert_ok(fs_samples_open_conversations(path, w->dir, &o, &s, err));
+    fs_order_shuffled(5, 0, N, order);
+    for (int k = 0; k < 2; k++) {
+        fs_loader_options lo = fs_loader_options_defaults();
+        lo.workers = k ? 4 : 0;
+        lo.ahead = 7;
+        assert_ok(fs_loader_open(s, order, N, &lo, &loaders[k], err));
+    }
+    for (int i = 0; i < N; i++) {
+        bool have;
+        for (int k = 0; k < 2; k++) {
+            assert_ok(fs_loader_next(loaders[k], &got[k], &have, err));
+            assert_true(have && got[k].index == order[i]);
+        }
+        assert_int_equal(got[0].ids.count, got[1].ids.count);
+        assert_memory_equal(got[0].ids.data, got[1].ids.data, got[0].ids.count * sizeof *got[0].ids.data);
+        assert_memory_equal(got[0].labels, got[1].labels, got[0].ids.count * sizeof *got[0].labels);
+        assert_memory_equal(got[0].clip, got[1].clip, 3 * 28 * 28 * sizeof *got[0].clip);
+        for (int k = 0; k < 2; k++) fs_sample_free(&got[k]);
+    }
+    for (int k = 0; k < 2; k++) fs_loader_close(loaders[k]);
+    fs_samples_close(s);
+    free(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden), cmocka_unit_test(test_picture), cmocka_unit_test(test_bad_records),
-                                       cmocka_unit_test(test_bad_files), cmocka_unit_test(test_check)};
+                                       cmocka_unit_test(test_bad_files), cmocka_unit_test(test_check), cmocka_unit_test(test_threads)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
