@@ -21,6 +21,12 @@ bool fs_bad_record_from_name(const char *name, fs_bad_record *out) {
     return false;
 }
 
+void fs_samples_close(fs_samples *s) {
+    if (!s) return;
+    free(s->told);
+    s->close(s);
+}
+
 void fs_sample_free(fs_sample *s) {
     fs_ids_free(&s->ids);
     free(s->labels);
@@ -69,10 +75,13 @@ fs_status fs_samples_check(fs_samples *s, fs_bad_record bad, const fs_callbacks 
         lost++;
     }
     fs_progress(cb, "checking the training data", n, n);
-    if (lost == n)
+    if (lost == n) {
         status = fs_fail(err, FS_E_FAILED, "none of the %" PRId64 " records can be trained on; the warnings say what is wrong with each", n);
-    else if (lost)
+    } else if (lost) {
+        free(s->told);
+        s->told = NULL;
         s->drop(s, marks);
+    }
     if (dropped) *dropped = lost;
 done:
     fs_buffer_free(&warning);

@@ -19,7 +19,8 @@ bool fs_bad_record_from_name(const char *name, fs_bad_record *out);
 
 /* One record, decoded and preprocessed. Everything is owned; what a recipe has no use for is NULL or 0. */
 typedef struct fs_sample {
-    int64_t index;        /* of the record: its number, from 0, in the JSON file or the list of pictures */
+    int64_t index;        /* what it was asked for by: its place in fs_samples, as `name` and `length` take it */
+    int64_t record;       /* its number, from 0, in the JSON file or the list of pictures, as messages have it */
     fs_ids ids;           /* rendered conversation; FS_IMAGE_TOKEN where the picture goes */
     int32_t *labels;      /* [ids.count], FS_IGNORE (-100) where there is no loss: what position i itself should be, not yet shifted */
     float *clip;          /* [3, clip_size, clip_size]; NULL: a text without picture */
@@ -38,6 +39,7 @@ void fs_sample_free(fs_sample *s); /* what is in it; leaves it zeroed */
 typedef struct fs_samples fs_samples;
 struct fs_samples {
     int64_t count;
+    uint8_t *told; /* the loader's: what was said of a record is not said again in the next pass */
     fs_status (*load)(fs_samples *s, int64_t index, uint64_t draw, fs_sample *out, fs_error *err);
     int64_t (*length)(fs_samples *s, int64_t index); /* for batching by length (spec 6.5): words, at least 1, negative without a picture; NULL: all alike */
     const char *(*name)(fs_samples *s, int64_t index); /* of the record's picture, for messages and validation files; "" without one */
@@ -46,9 +48,7 @@ struct fs_samples {
     void (*drop)(fs_samples *s, const uint8_t *bad); /* leaves out the records with bad[index] != 0; count and indices change */
     void (*close)(fs_samples *s);
 };
-static inline void fs_samples_close(fs_samples *s) {
-    if (s) s->close(s);
-}
+void fs_samples_close(fs_samples *s); /* takes NULL */
 /* A quick look at every record: do the files exist, are their headers readable, do picture and mask have one size, is [SEG] not cut off? FATAL:
  * the first bad record is the error. SKIP: bad records are reported through the log and dropped, *dropped (may be NULL) says how many; an error
  * if none is left. Shows progress and heeds cancel. */
@@ -158,11 +158,12 @@ typedef struct fs_loader_options {
     uint64_t draw;          /* the number of this pass. Default 0 */
     fs_bad_record bad;      /* SKIP: a record that cannot be loaded is replaced by the next of the order that can, so that batches and processes stay
                              * in step and a resumed run sees the same samples. Default FATAL */
+    bool leave_out;         /* with SKIP: it is not replaced, the next sample is simply the next (validation). Default false */
     const fs_callbacks *callbacks; /* log (from the thread that calls _next) and cancel; may be NULL, else must outlive the loader */
 } fs_loader_options;
 fs_loader_options fs_loader_options_defaults(void);
 typedef struct fs_loader fs_loader;
-/* order[n] is copied; samples must outlive the loader. */
+/* order[n] is copied, n may be 0; samples must outlive the loader. */
 fs_status fs_loader_open(fs_samples *samples, const int64_t *order, int64_t n, const fs_loader_options *opt, fs_loader **out, fs_error *err);
 /* The next sample; the caller frees what is in it. *have: false at the end of the order. FS_E_CANCELLED when cancel says stop. After an error
  * only close. */

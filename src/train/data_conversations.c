@@ -154,7 +154,7 @@ static fs_status load(fs_samples *s, int64_t index, uint64_t draw, fs_sample *ou
     fs_error why = {0};
     fs_image *im = NULL;
     (void)draw; /* nothing is drawn at random */
-    *out = (fs_sample){.index = (int64_t)r->index, .domain = -1};
+    *out = (fs_sample){.index = index, .record = (int64_t)r->index, .domain = -1};
     fs_status status = load_text(c, index, out, &why);
     if (!status && r->image) {
         const fs_decode_options style = fs_decode_options_defaults(FS_DECODE_PIL);

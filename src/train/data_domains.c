@@ -144,7 +144,7 @@ static fs_status load(fs_samples *s, int64_t index, uint64_t draw, fs_sample *ou
     fs_rng rng = fs_sample_rng(d->opt.seed, STREAM_AUGMENT, p->index, draw);
     fs_error why = {0};
     fs_image *im = NULL;
-    *out = (fs_sample){.index = p->index, .domain = (int32_t)p->domain};
+    *out = (fs_sample){.index = index, .record = p->index, .domain = (int32_t)p->domain};
     fs_status status = fs_image_load(p->path, &style, &im, NULL, &why);
     if (!status) {
         status = d->opt.train ? fs_augment_picture(im, &d->opt.augment, &rng, &out->dtg, &why) : fs_preprocess_dtg(im, &out->dtg, &why);

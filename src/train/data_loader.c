@@ -14,8 +14,11 @@
 #include <string.h>
 #include <time.h>
 
+enum { TOLD_WARNING = 1, TOLD_BAD = 2 }; /* bits of fs_samples.told */
+
 typedef struct place {
     bool ready;
+    bool empty;        /* its record was left out */
     fs_sample sample;
     int64_t item;      /* index of the sample in the list */
     fs_status status;  /* of making it; if that failed, `error` says why */
@@ -30,7 +33,6 @@ struct fs_loader {
     int64_t taken;    /* positions given to threads */
     fs_loader_options opt;
     place *ring;
-    uint8_t *told; /* [samples->count]: this record's warning was logged */
     pthread_t *threads;
     int started;
     bool failed;
@@ -52,7 +54,13 @@ static void make(fs_loader *l, int64_t position, place *p) {
         if (p->status == FS_OK) return;
         p->error = why;
         if (l->opt.bad == FS_BAD_FATAL || p->status == FS_E_NO_MEMORY || p->status == FS_E_CANCELLED) return;
-        if (k == 0) p->skipped = fs_format("%s; the next record takes its place", why.message); /* the others tell at their own positions */
+        if (k == 0) /* the others tell at their own positions */
+            p->skipped = fs_format("%s; %s", why.message, l->opt.leave_out ? "it is left out" : "the next record takes its place");
+        if (l->opt.leave_out) {
+            p->empty = true;
+            p->status = FS_OK;
+            return;
+        }
     }
     p->status = atomic_load(&l->stop)
                     ? fs_fail(&p->error, FS_E_CANCELLED, "stopped")
@@ -60,7 +68,7 @@ static void make(fs_loader *l, int64_t position, place *p) {
 }
 
 static void clear(place *p) {
-    if (p->ready && p->status == FS_OK) fs_sample_free(&p->sample);
+    if (p->ready && p->status == FS_OK && !p->empty) fs_sample_free(&p->sample);
     free(p->skipped);
     *p = (place){0};
 }
@@ -108,7 +116,7 @@ static fs_status start(fs_loader *l, fs_error *err) {
 
 fs_status fs_loader_open(fs_samples *samples, const int64_t *order, int64_t n, const fs_loader_options *opt, fs_loader **out, fs_error *err) {
     *out = NULL;
-    if (n < 1 || opt->workers < 0 || opt->workers > 1024 || opt->ahead < 1 || opt->first < 0 || opt->first > n)
+    if (n < 0 || opt->workers < 0 || opt->workers > 1024 || opt->ahead < 1 || opt->first < 0 || opt->first > n)
         return fs_fail(err, FS_E_USAGE, "training data: an order of %" PRId64 " records from %" PRId64 " on with %d threads, %" PRId64 " ahead, is not possible", n,
                        opt->first, opt->workers, opt->ahead);
     for (int64_t i = 0; i < n; i++)
@@ -120,20 +128,20 @@ fs_status fs_loader_open(fs_samples *samples, const int64_t *order, int64_t n, c
     l->n = n;
     l->position = l->taken = opt->first;
     l->opt = *opt;
-    l->opt.ahead = fs_min_i64(opt->ahead, n);
-    l->opt.workers = (int)fs_min_i64(opt->workers, l->opt.ahead);
+    l->opt.ahead = fs_max_i64(fs_min_i64(opt->ahead, n), 1);
+    l->opt.workers = n ? (int)fs_min_i64(opt->workers, l->opt.ahead) : 0;
     atomic_init(&l->stop, false);
     const int workers = l->opt.workers;
-    l->order = fs_alloc((size_t)n, sizeof *order);
+    l->order = fs_alloc((size_t)n + 1, sizeof *order);
     l->ring = fs_alloc_zero((size_t)l->opt.ahead, sizeof *l->ring);
-    l->told = fs_alloc_zero((size_t)samples->count, 1);
+    if (!samples->told) samples->told = fs_alloc_zero((size_t)samples->count + 1, 1);
     l->threads = fs_alloc_zero((size_t)workers + 1, sizeof *l->threads);
     fs_status status = FS_OK;
-    if (!l->order || !l->ring || !l->told || !l->threads) {
+    if (!l->order || !l->ring || !samples->told || !l->threads) {
         status = fs_fail(err, FS_E_NO_MEMORY, "out of memory for an order of %" PRId64 " records", n);
         l->opt.workers = 0;
     } else {
-        memcpy(l->order, order, (size_t)n * sizeof *order);
+        if (n) memcpy(l->order, order, (size_t)n * sizeof *order);
         if (workers) status = start(l, err);
     }
     if (status)
@@ -160,41 +168,55 @@ static bool wait_for(fs_loader *l, const place *p) {
     return true;
 }
 
+/* What was made for the next position, which is moved on. */
+static fs_status take(fs_loader *l, place *got, fs_error *err) {
+    place *p = &l->ring[l->position % l->opt.ahead];
+    if (l->opt.workers == 0) {
+        make(l, l->position++, p);
+        *got = *p;
+        *p = (place){0};
+        return FS_OK;
+    }
+    pthread_mutex_lock(&l->lock);
+    const bool ready = wait_for(l, p);
+    if (ready) {
+        *got = *p;
+        *p = (place){0};
+        l->position++;
+        pthread_cond_signal(&l->room); /* one place is empty, which one thread can take */
+    }
+    pthread_mutex_unlock(&l->lock);
+    return ready ? FS_OK : fs_fail(err, FS_E_CANCELLED, "stopped while reading training data");
+}
+
+static void tell_once(fs_loader *l, int64_t item, uint8_t what, const char *line) {
+    if (line && !(l->samples->told[item] & what)) fs_log(l->opt.callbacks, FS_LOG_WARNING, "%s", line);
+    if (line) l->samples->told[item] |= what;
+}
+
 fs_status fs_loader_next(fs_loader *l, fs_sample *out, bool *have, fs_error *err) {
     *out = (fs_sample){.domain = -1};
     *have = false;
     if (l->failed) return fs_fail(err, FS_E_USAGE, "training data: reading has failed before");
-    if (fs_cancelled(l->opt.callbacks)) return fs_fail(err, FS_E_CANCELLED, "stopped while reading training data");
-    if (l->position >= l->n) return FS_OK;
-    place *p = &l->ring[l->position % l->opt.ahead], got;
-    if (l->opt.workers == 0) {
-        make(l, l->position++, p);
-        got = *p;
-        *p = (place){0};
-    } else {
-        pthread_mutex_lock(&l->lock);
-        const bool ready = wait_for(l, p);
-        if (!ready) {
-            pthread_mutex_unlock(&l->lock);
-            return fs_fail(err, FS_E_CANCELLED, "stopped while reading training data");
+    while (l->position < l->n) {
+        place got;
+        if (fs_cancelled(l->opt.callbacks)) return fs_fail(err, FS_E_CANCELLED, "stopped while reading training data");
+        const int64_t belongs = l->order[l->position];
+        const fs_status status = take(l, &got, err);
+        if (status) return status;
+        tell_once(l, belongs, TOLD_BAD, got.skipped);
+        free(got.skipped);
+        if (got.status) {
+            l->failed = true;
+            if (err) *err = got.error;
+            return got.status;
         }
-        got = *p;
-        *p = (place){0};
-        l->position++;
-        pthread_cond_signal(&l->room); /* one place is empty, which one thread can take */
-        pthread_mutex_unlock(&l->lock);
+        if (got.empty) continue;
+        tell_once(l, got.item, TOLD_WARNING, got.sample.warning);
+        *out = got.sample;
+        *have = true;
+        return FS_OK;
     }
-    if (got.skipped) fs_log(l->opt.callbacks, FS_LOG_WARNING, "%s", got.skipped);
-    free(got.skipped);
-    if (got.status) {
-        l->failed = true;
-        if (err) *err = got.error;
-        return got.status;
-    }
-    if (got.sample.warning && !l->told[got.item]) fs_log(l->opt.callbacks, FS_LOG_WARNING, "%s", got.sample.warning);
-    l->told[got.item] = 1;
-    *out = got.sample;
-    *have = true;
     return FS_OK;
 }
 
@@ -217,7 +239,6 @@ void fs_loader_close(fs_loader *l) {
     for (int64_t i = 0; l->ring && i < l->opt.ahead; i++) clear(&l->ring[i]);
     free(l->order);
     free(l->ring);
-    free(l->told);
     free(l->threads);
     free(l);
 }

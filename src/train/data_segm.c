@@ -103,7 +103,7 @@ static fs_status load(fs_samples *samples, int64_t index, uint64_t draw, fs_samp
     fs_buffer warning = {0};
     fs_image *im = NULL;
     int question, answer;
-    *out = (fs_sample){.index = (int64_t)r->index, .domain = -1};
+    *out = (fs_sample){.index = index, .record = (int64_t)r->index, .domain = -1};
     draw_question(s, index, draw, &question, &answer);
     fs_status status = load_text(s, index, question, answer, out, &warning, &why);
     if (!status) status = fs_image_load(r->image, &style, &im, NULL, &why);

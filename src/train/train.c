@@ -50,15 +50,14 @@ static fs_conversation_options conversation_options(const run *r) {
     return c;
 }
 
-#ifdef FS_HAVE_SEGM
 static fs_segm_options segm_options(const run *r, bool train) {
     const fs_stage_parts *m = &r->trainee.parts;
     fs_segm_options s = fs_segm_options_defaults();
     s.tokenizer = m->tokenizer;
     s.train = train;
-    s.gt = train ? r->o->gt_train : r->o->gt_val;
+    s.texts = train ? r->o->gt_train ? FS_TEXTS_TRAIN_GT : FS_TEXTS_TRAIN_OUTPUT : r->o->gt_val ? FS_TEXTS_VAL_GT : FS_TEXTS_VAL_OUTPUT;
     s.clip_size = m->clip->config.image_size;
-    s.patches = m->clip->config.image_size / m->clip->config.patch_size * (m->clip->config.image_size / m->clip->config.patch_size);
+    s.image_tokens = m->clip->config.image_size / m->clip->config.patch_size * (m->clip->config.image_size / m->clip->config.patch_size);
     s.sam_size = m->sam->image_size;
     s.max_length = r->o->max_length;
     s.seed = r->o->seed;
@@ -67,7 +66,6 @@ static fs_segm_options segm_options(const run *r, bool train) {
     return s;
 }
 
-#endif
 static fs_status open_one(run *r, bool train, fs_samples **out, fs_error *err) {
     const fs_train_options *o = r->o;
     const char *data = train || o->recipe == FS_RECIPE_MFLM ? o->data : o->val_data;
@@ -75,19 +73,16 @@ static fs_status open_one(run *r, bool train, fs_samples **out, fs_error *err) {
         const fs_conversation_options c = conversation_options(r);
         return fs_samples_open_conversations(data, o->image_folder, &c, out, err);
     }
-#ifdef FS_HAVE_SEGM
     if (o->recipe == FS_RECIPE_MFLM) {
         const fs_segm_options s = segm_options(r, train);
         return fs_samples_open_segm(data, train ? o->train_sets : o->val_sets, &s, out, err);
     }
     fs_domain_options d = fs_domain_options_defaults();
-    d.augment = train;
+    d.train = train;
     d.seed = o->seed;
     d.bad = o->skip_bad ? FS_BAD_SKIP : FS_BAD_FATAL;
     d.callbacks = r->cb;
     return fs_samples_open_domains(data, &d, out, err);
-#endif
-    return fs_fail(err, FS_E_UNSUPPORTED, "not yet");
 }
 
 static fs_status open_data(run *r, fs_error *err) {

@@ -89,6 +89,7 @@ fs_status fs_validate(fs_trainee *t, fs_samples *samples, fs_comm *comm, int wor
     fs_loader_options lo = fs_loader_options_defaults();
     lo.workers = workers;
     lo.bad = t->options->skip_bad ? FS_BAD_SKIP : FS_BAD_FATAL;
+    lo.leave_out = true;
     lo.callbacks = cb;
     fs_status status = records_of(samples, comm, &order, &n, err);
     if (!status && masks_dir) status = fs_make_dirs(masks_dir, err);

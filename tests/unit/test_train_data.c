@@ -169,7 +169,8 @@ static void test_bad_records(void **state) {
         expect_log(&log, 1, bad_records[i].message);
         fs_sample sample;
         assert_ok(s->load(s, 1, 0, &sample, err));
-        assert_int_equal(sample.index, 2); /* its number in the file */
+        assert_int_equal(sample.index, 1);
+        assert_int_equal(sample.record, 2); /* its number in the file */
         fs_sample_free(&sample);
         fs_samples_close(s);
         free(text);
@@ -248,7 +249,7 @@ static void test_check(void **state) {
     assert_message(&e, "record 3");
     assert_message(&e, "cut.png");
     assert_ok(s->load(s, 2, 0, &sample, err));
-    assert_int_equal(sample.index, 4);
+    assert_int_equal(sample.record, 4);
     assert_non_null(strstr(sample.warning, "record 4"));
     fs_sample_free(&sample);
     fs_samples_close(s);

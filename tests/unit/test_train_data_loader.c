@@ -91,6 +91,7 @@ static void test_order(void **state) {
     assert_memory_equal(rest + 150, order + 150, 50 * sizeof *order);
     o.first = N;
     run(&f, order, N, o, NULL);
+    free(f.base.told);
 }
 
 /* Bad records are replaced by the next good one, whatever the number of threads and wherever the run began. */
@@ -113,6 +114,8 @@ static void test_skip(void **state) {
             o.workers = workers, o.ahead = 3;
             run(&f, order, 8, o, each);
             assert_memory_equal(each, want, sizeof want);
+            free(f.base.told); /* all is said anew */
+            f.base.told = NULL;
             int lines = 0;
             for (int64_t i = o.first; i < 8; i++) lines += bad[order[i]];
             expect_log(&log, lines, lines ? "record 6 (x.jpg): broken; the next record takes its place" : NULL);
@@ -130,6 +133,36 @@ static void test_skip(void **state) {
     assert_int_equal(fs_loader_next(l, &s, &have, &e), FS_E_USAGE);
     fs_loader_close(l);
     expect_log(&log, 1, NULL);
+    free(f.base.told);
+}
+
+/* Without replacement the order closes up. */
+static void test_leave_out(void **state) {
+    (void)state;
+    const int64_t order[6] = {1, 0, 2, 3, 4, 5}, want[3] = {0, 3, 4};
+    const bool bad[6] = {[1] = true, [2] = true, [5] = true};
+    for (int workers = 0; workers < 3; workers += 2) {
+        kept_log log = {0};
+        const fs_callbacks cb = callbacks_of(&log);
+        fake f = fake_of(6);
+        f.bad = bad;
+        fs_loader_options o = {.workers = workers, .ahead = 2, .bad = FS_BAD_SKIP, .leave_out = true, .callbacks = &cb};
+        fs_loader *l;
+        fs_sample s;
+        bool have;
+        assert_ok(fs_loader_open(&f.base, order, 6, &o, &l, err));
+        for (int i = 0; i < 4; i++) {
+            assert_ok(fs_loader_next(l, &s, &have, err));
+            assert_int_equal(have, i < 3);
+            if (!have) break;
+            assert_int_equal(s.index, want[i]);
+            let_go(&f, &s);
+        }
+        assert_int_equal(fs_loader_position(l), 6);
+        expect_log(&log, 3, "record 5 (x.jpg): broken; it is left out");
+        fs_loader_close(l);
+        free(f.base.told);
+    }
 }
 
 /* Everything in front of a bad record comes; then its error, with its name. Memory that runs out is never skipped. */
@@ -156,6 +189,7 @@ static void test_fatal(void **state) {
         assert_int_equal(fs_loader_next(l, &s, &have, &e), f.how);
         assert_message(&e, "record 3 (x.jpg)");
         fs_loader_close(l);
+        free(f.base.told);
     }
 }
 
@@ -170,6 +204,9 @@ static void test_warnings_come_once(void **state) {
     o.callbacks = &cb;
     run(&f, order, 6, o, NULL);
     expect_log(&log, 1, "record 1: odd");
+    run(&f, order, 6, o, NULL); /* nor in another pass */
+    expect_log(&log, 0, NULL);
+    free(f.base.told);
 }
 
 /* Closing with samples ready, in the making and not begun; after none, some and all were taken. */
@@ -190,6 +227,7 @@ static void test_close_early(void **state) {
             let_go(&f, &s);
         }
         fs_loader_close(l);
+        free(f.base.told);
         assert_in_range(atomic_load(&f.loads), taken, taken + 5);
     }
     fs_loader_close(NULL);
@@ -223,6 +261,7 @@ static void test_cancel(void **state) {
     assert_true(have && s.index == 0);
     let_go(&f, &s);
     fs_loader_close(l);
+    free(f.base.told);
     sem_destroy(&gate);
 }
 
@@ -234,17 +273,25 @@ static void test_wrong_options(void **state) {
     fs_error e = {0};
     fs_loader_options o = fs_loader_options_defaults();
     assert_int_equal(fs_loader_open(&f.base, order, 3, &o, &l, &e), FS_E_INTERNAL);
-    assert_int_equal(fs_loader_open(&f.base, order, 0, &o, &l, &e), FS_E_USAGE);
+    assert_int_equal(fs_loader_open(&f.base, order, -1, &o, &l, &e), FS_E_USAGE);
+    fs_sample s;
+    bool have = true;
+    assert_ok(fs_loader_open(&f.base, order, 0, &o, &l, err)); /* a process that has nothing to do */
+    assert_ok(fs_loader_next(l, &s, &have, err));
+    assert_false(have);
+    fs_loader_close(l);
+    l = NULL;
     o.ahead = 0;
     assert_int_equal(fs_loader_open(&f.base, order, 2, &o, &l, &e), FS_E_USAGE);
     assert_null(l);
     fs_bad_record b;
     for (int i = 0; i < 2; i++) assert_true(fs_bad_record_from_name(fs_bad_record_name((fs_bad_record)i), &b) && (int)b == i);
     assert_false(fs_bad_record_from_name("never", &b));
+    free(f.base.told);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_order),  cmocka_unit_test(test_skip),        cmocka_unit_test(test_fatal), cmocka_unit_test(test_warnings_come_once),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_order),  cmocka_unit_test(test_skip),  cmocka_unit_test(test_leave_out),      cmocka_unit_test(test_fatal), cmocka_unit_test(test_warnings_come_once),
                                        cmocka_unit_test(test_cancel), cmocka_unit_test(test_close_early), cmocka_unit_test(test_wrong_options)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
