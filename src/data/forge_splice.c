@@ -91,11 +91,20 @@ static void draw_turn(fs_workshop *w, fs_edit *e, const fs_piece *piece, bool ob
     if (room < 1 && turned) e->turn.scale *= 0.85;
 }
 
-static bool find_place(fs_workshop *w, const fs_piece *p, bool object, bool on_ground, int64_t *x, int64_t *y, double *misfit) {
+/* Where the scene has things of its own, which a forger would not paste over. */
+static fs_status things_of(const fs_scene *s, fs_plane *out, fs_error *err) {
+    fs_status status = fs_plane_create(s->im->width, s->im->height, out, err);
+    for (int64_t i = 0; !status && s->labels && i < out->width * out->height; i++)
+        if (s->labels[i] && s->source->segments[s->labels[i] - 1].thing) out->data[i] = 255;
+    return status;
+}
+
+static bool find_place(fs_workshop *w, const fs_piece *p, const fs_plane *things, bool object, bool on_ground, int64_t *x, int64_t *y, double *misfit) {
     const fs_image *host = w->after;
     int64_t free_x = host->width - p->im->width, free_y = host->height - p->im->height;
     if (free_x < 0 || free_y < 0) return false;
-    fs_place_rule rule = {.x_low = 0, .x_high = free_x, .y_low = 0, .y_high = free_y, .tries = object ? 10 : 60};
+    fs_place_rule rule = {.x_low = 0, .x_high = free_x, .y_low = 0, .y_high = free_y, .tries = object ? 24 : 60};
+    if (object) rule.avoid = things;
     if (on_ground) rule.y_low = rule.y_high = free_y;
     else if (object) rule.y_low = free_y * 2 / 5;
     return fs_place_find(host, p, &rule, w->rng, x, y, misfit) && (object || *misfit < 50); /* a region must be able to pass for what is there */
@@ -112,6 +121,7 @@ static fs_blend draw_blend(fs_workshop *w, bool object, double *feather) {
 
 fs_status fs_edit_splice(fs_workshop *w, fs_edit *e, fs_error *err) {
     fs_piece cut = {0}, piece = {0};
+    fs_plane things = {0};
     const fs_source_pixels *pixels = NULL;
     bool want_object = fs_dice_chance(w->rng, 0.8);
     choice c = want_object ? choose_object(w) : (choice){0};
@@ -141,7 +151,8 @@ fs_status fs_edit_splice(fs_workshop *w, fs_edit *e, fs_error *err) {
     e->blend = draw_blend(w, object, &e->feather);
     double match = fs_dice(w->rng, 0, object ? 0.5 : 0.8);
     bool light_only = fs_dice_chance(w->rng, 0.5);
-    if (status || !find_place(w, &piece, object, on_ground, &x, &y, &misfit)) goto done;
+    if (!status) status = things_of(w->scene, &things, err);
+    if (status || !find_place(w, &piece, &things, object, on_ground, &x, &y, &misfit)) goto done;
     if (e->blend == FS_BLEND_POISSON && misfit > 30) { /* between unlike grounds gradients make ghosts */
         e->blend = FS_BLEND_FEATHER;
         e->feather = 1.5;
@@ -156,5 +167,6 @@ done:
     fs_sources_release(w->sources, e->donor);
     fs_piece_free(&cut);
     fs_piece_free(&piece);
+    fs_plane_free(&things);
     return status;
 }
