@@ -150,6 +150,10 @@ typedef struct fs_options {
     /* A LLaVA 1.5 of llama.cpp's world in place of DTE-FDM, for stage 1 alone; NULL = none. Without mmproj_file it is looked for beside lm_file.
      * Given as model_dir, a folder with the two files or the language model's file does the same. */
     const char *lm_file, *mmproj_file;
+    /* Adapter folders as training or peft writes them, put over the checkpoint or bundle without merging: at most one for each stage. Which it belongs
+     * to is told by the folder's own files, else by what it fits (docs/training.md). NULL, 0: none. */
+    const char *const *adapters;
+    size_t n_adapters;
     bool domain_given;           /* the domain tag is `domain` and not DTG's; DTG is then not needed */
     fs_domain domain;
     bool lock_memory;            /* keep the weights in memory (mlock); where the system forbids it, a warning in the log and nothing more */
@@ -243,6 +247,8 @@ FS_API size_t fs_result_region_count(const fs_result *r);
 FS_API size_t fs_result_region_total(const fs_result *r);
 FS_API void fs_result_region(const fs_result *r, size_t i, int64_t box[4], double *area_fraction);
 FS_API const char *fs_result_sha256(const fs_result *r);         /* of the picture file, 64 hex digits */
+/* Base name of the adapter's folder that was over a stage (1, 2); NULL: there was none. */
+FS_API const char *fs_result_adapter(const fs_result *r, int stage);
 FS_API size_t fs_result_warning_count(const fs_result *r);
 FS_API const char *fs_result_warning(const fs_result *r, size_t i);
 

@@ -1,4 +1,5 @@
 /* The public detector: one checkpoint, two stages, one of them in memory at a time unless asked otherwise. */
+#include "pipeline/adapter.h"
 #include "pipeline/prefetch.h"
 
 #include <dirent.h>
@@ -13,6 +14,7 @@
 struct fs_detector {
     fs_options options; /* strings owned */
     fs_layout layout;
+    fs_adapter *adapters[2]; /* over each stage; NULL = none */
     fs_dte_fdm *stage1;
     fs_mflm *stage2;
     char *name;
@@ -46,6 +48,17 @@ static int available_threads(int asked) {
 #endif
 }
 
+/* Likewise of the list of adapters, which is NULL-terminated in the copy. */
+static bool own_list(fs_options *o) {
+    if (!o->n_adapters) return true;
+    char **list = fs_alloc_zero(o->n_adapters + 1, sizeof *list);
+    bool copied = list != NULL;
+    for (size_t i = 0; i < o->n_adapters && copied; i++) copied = (list[i] = fs_strdup(o->adapters[i])) != NULL;
+    o->adapters = (const char *const *)list;
+    if (!list) o->n_adapters = 0;
+    return copied;
+}
+
 /* Makes the options' strings the detector's own. */
 static bool own_strings(fs_options *o) {
     const char **const fields[] = {&o->clip_dir, &o->sam_file, &o->dtg_file, &o->question, &o->lm_file, &o->mmproj_file};
@@ -56,6 +69,19 @@ static bool own_strings(fs_options *o) {
         if (!*fields[i]) copied = false;
     }
     return copied;
+}
+
+/* A checkpoint with adapters over it is another one than without. */
+static fs_status add_adapters(fs_detector *d, fs_error *err) {
+    fs_buffer text = {0};
+    if (!d->adapters[0] && !d->adapters[1]) return FS_OK;
+    fs_buffer_printf(&text, "%s\n", d->fingerprint);
+    for (int i = 0; i < 2; i++)
+        if (d->adapters[i]) fs_buffer_printf(&text, "stage %d %s\n", i + 1, fs_adapter_fingerprint(d->adapters[i]));
+    const fs_status s = text.failed ? fs_fail(err, FS_E_NO_MEMORY, "out of memory") : FS_OK;
+    if (!s) fs_sha256_hex(text.data, text.size, d->fingerprint);
+    fs_buffer_free(&text);
+    return s;
 }
 
 /* The last component of the directory's real path, so that "." has a name too. */
@@ -74,7 +100,7 @@ fs_status fs_detector_create(const char *model_dir, const fs_options *options, f
     fs_detector *d = calloc(1, sizeof *d);
     if (!d) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     o.threads = available_threads(o.threads);
-    const bool copied = own_strings(&o);
+    const bool copied = own_strings(&o) & own_list(&o); /* both */
     d->options = o;
     d->name = directory_name(o.lm_file ? o.lm_file : model_dir);
     if (!copied || !d->name) {
@@ -97,7 +123,9 @@ fs_status fs_detector_create(const char *model_dir, const fs_options *options, f
     }
     if (d->options.sampling.top_p < 0) d->options.sampling.top_p = 1;
     if (d->options.sampling.top_k < 0) d->options.sampling.top_k = 50;
+    if ((s = fs_adapters_open(&d->layout, &d->options, d->adapters, err))) goto done;
     if ((s = fs_fingerprint(&d->layout, &d->options, d->fingerprint, err))) goto done;
+    if ((s = add_adapters(d, err))) goto done;
     s = fs_bundle_is_synthetic(&d->layout, &d->synthetic, err);
 done:
     if (s) fs_detector_free(d);
@@ -116,6 +144,9 @@ void fs_detector_free(fs_detector *d) {
     if (!d) return;
     fs_prefetch_stop(d->prefetch);
     fs_detector_unload(d);
+    for (int i = 0; i < 2; i++) fs_adapter_free(d->adapters[i]);
+    for (size_t i = 0; i < d->options.n_adapters; i++) free((void *)(uintptr_t)d->options.adapters[i]);
+    free((void *)(uintptr_t)d->options.adapters);
     fs_layout_free(&d->layout);
     free((void *)(uintptr_t)d->options.clip_dir);
     free((void *)(uintptr_t)d->options.sam_file);
@@ -211,8 +242,10 @@ fs_status fs_detector_load(fs_detector *d, int stage, fs_error *err) {
         d->prefetch = fs_prefetch_start(&d->layout, stage);
     }
     if (d->options.lock_memory) fs_warn_unlockable(&d->layout, stage, &d->options.callbacks);
-    if (stage == 2) return fs_mflm_open(&d->layout, &d->options, NULL, &d->stage2, err);
-    const fs_status s = fs_dte_fdm_open(&d->layout, &d->options, NULL, &d->stage1, err);
+    fs_adapter *adapter = d->adapters[stage - 1];
+    const fs_overlay overlay = adapter ? fs_adapter_overlay(adapter) : (fs_overlay){0};
+    if (stage == 2) return fs_mflm_open(&d->layout, &d->options, adapter ? &overlay : NULL, &d->stage2, err);
+    const fs_status s = fs_dte_fdm_open(&d->layout, &d->options, adapter ? &overlay : NULL, &d->stage1, err);
     if (!s) d->batch = batch_size(d);
     return s;
 }
@@ -225,7 +258,8 @@ fs_status fs_detector_check(fs_detector *d, int stage, fs_error *err) {
     quiet.callbacks = (fs_callbacks){0};
     fs_dte_fdm *one = NULL;
     fs_mflm *two = NULL;
-    fs_status s = stage == 1 ? fs_dte_fdm_open(&d->layout, &quiet, NULL, &one, err) : fs_mflm_open(&d->layout, &quiet, NULL, &two, err);
+    const fs_overlay over = d->adapters[stage - 1] ? fs_adapter_overlay(d->adapters[stage - 1]) : (fs_overlay){0}, *overlay = over.wrap ? &over : NULL;
+    fs_status s = stage == 1 ? fs_dte_fdm_open(&d->layout, &quiet, overlay, &one, err) : fs_mflm_open(&d->layout, &quiet, overlay, &two, err);
     fs_dte_fdm_close(one);
     fs_mflm_close(two);
     return s;
@@ -246,6 +280,10 @@ static void stamp(const fs_detector *d, fs_result *r) {
     r->question_index = o->question_index;
     r->exif_both = o->exif_both;
     r->verdict_only = o->verdict_only;
+    for (int i = 0; i < 2; i++) {
+        free(r->adapters[i]);
+        r->adapters[i] = d->adapters[i] ? directory_name(fs_adapter_path(d->adapters[i])) : NULL;
+    }
     r->threads = o->threads;
     r->force = d->force;
     if (d->synthetic) fs_result_warn(r, "the weights of %s are random (made by synth): everything said here is meaningless", d->name ? d->name : "this bundle");

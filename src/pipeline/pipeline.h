@@ -181,6 +181,7 @@ struct fs_result {
     /* settings, so that a result says how it was made */
     char *model;                 /* base name of the checkpoint directory */
     char fingerprint[65];        /* of the checkpoint: see fs_fingerprint */
+    char *adapters[2];           /* base names of their folders, per stage; NULL = none. They are part of the fingerprint */
     char *question;              /* where it is not the original's; else NULL */
     int threads;
     fs_precision precision;

@@ -30,6 +30,8 @@ void fs_result_free(fs_result *r) {
     free(r->warnings);
     free(r->model);
     free(r->question);
+    free(r->adapters[0]);
+    free(r->adapters[1]);
     free(r);
 }
 
@@ -64,6 +66,7 @@ const float *fs_result_mask_logits(const fs_result *r) { return r->logits; }
 double fs_result_mask_area(const fs_result *r) { return r->mask_area; }
 size_t fs_result_region_count(const fs_result *r) { return r->n_regions; }
 size_t fs_result_region_total(const fs_result *r) { return r->n_regions_total; }
+const char *fs_result_adapter(const fs_result *r, int stage) { return stage == 1 || stage == 2 ? r->adapters[stage - 1] : NULL; }
 size_t fs_result_warning_count(const fs_result *r) { return r->n_warnings; }
 const char *fs_result_warning(const fs_result *r, size_t i) { return i < r->n_warnings ? r->warnings[i] : ""; }
 

@@ -55,6 +55,17 @@ static json_t *mask_json(const fs_result *r, const char *mask_path, const char *
                      (json_int_t)r->n_regions_total, "regions", regions);
 }
 
+/* {name, fingerprint}, and the adapters where there are any. */
+static json_t *model_json(const fs_result *r) {
+    static const char *const keys[] = {"stage1", "stage2"};
+    json_t *m = json_pack("{s:o, s:s}", "name", text_value(r->model ? r->model : ""), "fingerprint", r->fingerprint);
+    json_t *list = r->adapters[0] || r->adapters[1] ? json_object() : NULL;
+    for (int i = 0; i < 2 && list; i++)
+        if (r->adapters[i]) json_object_set_new(list, keys[i], text_value(r->adapters[i]));
+    if (list) json_object_set_new(m, "adapters", list);
+    return m;
+}
+
 static json_t *settings_json(const fs_result *r) {
     const fs_sampling *s = &r->sampling;
     return json_pack("{s:s, s:s, s:o, s:i, s:o, s:I, s:i, s:s, s:i, s:b, s:b, s:o}", "precision", fs_precision_name(r->precision), "kv_cache",
@@ -88,7 +99,7 @@ fs_status fs_result_to_json(const fs_result *r, const char *mask_path, const cha
                           r->sha256, "width", (json_int_t)r->width, "height", (json_int_t)r->height, "domain", domain_json(r), "verdict",
                           fs_verdict_name(r->verdict), "score", r->has_score ? number(r->score) : json_null(), "explanation",
                           explanation_json(r), "mask", mask_json(r, mask_path, overlay_path), "model",
-                          json_pack("{s:o, s:s}", "name", text_value(r->model ? r->model : ""), "fingerprint", r->fingerprint), "settings",
+                          model_json(r), "settings",
                           settings_json(r), "warnings", warnings);
     if (j && with_times) json_object_set_new(j, "times", times_json(r));
     if (j) *out = json_dumps(j, (pretty ? JSON_INDENT(2) : JSON_COMPACT) | JSON_REAL_PRECISION(12));
@@ -215,6 +226,11 @@ static fs_status read_model_fields(const fs_json *m, fs_result *r, fs_error *err
     fs_status s = copy_string(m, "name", FS_JSON_REQUIRED, &r->model, err);
     if (!s) s = fs_json_string(m, "fingerprint", FS_JSON_REQUIRED, &fingerprint, err);
     snprintf(r->fingerprint, sizeof r->fingerprint, "%s", fingerprint);
+    fs_json list = {0};
+    if (!s) s = fs_json_object(m, "adapters", FS_JSON_OPTIONAL, &list, err);
+    if (!s && list.root) s = copy_string(&list, "stage1", FS_JSON_OPTIONAL, &r->adapters[0], err);
+    if (!s && list.root) s = copy_string(&list, "stage2", FS_JSON_OPTIONAL, &r->adapters[1], err);
+    fs_json_close(&list);
     return s;
 }
 
