@@ -90,6 +90,7 @@ typedef struct cli_settings {
     float temperature, top_p;
     int top_k;
     bool has_temperature, has_top_k, has_top_p;
+    const char *adapters[8]; /* opt.adapters, once there is one; more than two never go together, which the library says */
 } cli_settings;
 enum { CLI_MAX_OPTIONS = 64 };
 typedef struct cli_options {
@@ -101,6 +102,7 @@ void cli_settings_init(cli_settings *s);
 void cli_option_add(cli_options *o, cli_option option);
 void cli_add_terminal_options(cli_options *o, cli_settings *s);
 void cli_add_model_options(cli_options *o, cli_settings *s);
+void cli_add_adapter_option(cli_options *o, cli_settings *s); /* may be there several times */
 void cli_add_stage1_options(cli_options *o, cli_settings *s);
 void cli_add_stage2_options(cli_options *o, cli_settings *s);
 /* Reads argv[1..]; operands are what is no option, in order ("--" ends the options). Says on stderr what is wrong. */

@@ -19,6 +19,7 @@ static const char help[] = "Usage: fakeshield detect -m DIR [options] IMAGE...\n
                            "      --soft-mask       also write <name>_soft.png, the mask's probability\n"
                            "      --verdict-only    verdict and score; no explanation, no mask\n"
                            "Model\n"
+                           "      --adapter DIR     what training or peft wrote, over its stage (see: docs/training.md); once a stage\n"
                            "      --clip DIR  --sam FILE  --dtg FILE     parts that are not where they are looked for\n"
                            "      --precision P     f32 (default), bf16, f16, or upstream (f16 in stage 1, bf16 in stage 2)\n"
                            "  -t, --threads N       0 = one per core (default)\n"
@@ -217,6 +218,7 @@ static void close_report(detect_run *run, fs_status status) {
 static void add_options(cli_options *o, detect_run *run) {
     cli_add_terminal_options(o, &run->s);
     cli_add_model_options(o, &run->s);
+    cli_add_adapter_option(o, &run->s);
     cli_add_stage1_options(o, &run->s);
     cli_add_stage2_options(o, &run->s);
     cli_option_add(o, (cli_option){.letter = 'o', .name = "out", .kind = CLI_TEXT, .target = &run->out});

@@ -20,6 +20,7 @@ static const char help[] = "Usage: fakeshield explain -m DIR [options] IMAGE...\
                            "                        the record has no newline\n"
                            "  -r, --recursive       folders with their subfolders       --list FILE  paths, one a line\n"
                            "Model\n"
+                           "      --adapter DIR     what training or peft wrote for stage 1, over the model\n"
                            "      --clip DIR  --dtg FILE    parts that are not where they are looked for\n"
                            "      --domain TAG      aigc, deepfake or photoshop: takes the place of DTG\n"
                            "      --precision P     f32 (default), bf16, f16, or upstream (f16)\n"
@@ -196,6 +197,7 @@ static int explain_main(int argc, char **argv) {
     cli_term_init(&run.term, false, false, 0);
     cli_add_terminal_options(&o, &run.s);
     cli_add_model_options(&o, &run.s);
+    cli_add_adapter_option(&o, &run.s);
     cli_add_stage1_options(&o, &run.s);
     cli_option_add(&o, (cli_option){.letter = 'o', .name = "out", .kind = CLI_TEXT, .target = &run.out});
     cli_option_add(&o, (cli_option){.name = "questions", .kind = CLI_TEXT, .target = &run.questions});

@@ -22,6 +22,7 @@ static const char help[] = "Usage: fakeshield localize -m DIR [options] --from F
                            "      --json            one JSON object per picture on standard output instead of the report\n"
                            "      --no-times        leave stage times out of the JSON       --soft-mask  also <name>_soft.png\n"
                            "Model\n"
+                           "      --adapter DIR     what training or peft wrote for stage 2, over the model\n"
                            "      --clip DIR  --sam FILE    parts that are not where they are looked for\n"
                            "      --precision P     f32 (default), bf16, f16, or upstream (bf16)\n"
                            "  -t, --threads N       0 = one per core (default)\n"
@@ -221,6 +222,7 @@ static fs_status prepare(localize_run *run, const cli_list *operands) {
 static void add_options(cli_options *o, localize_run *run) {
     cli_add_terminal_options(o, &run->s);
     cli_add_model_options(o, &run->s);
+    cli_add_adapter_option(o, &run->s);
     cli_add_stage2_options(o, &run->s);
     cli_option_add(o, (cli_option){.letter = 'o', .name = "out", .kind = CLI_TEXT, .target = &run->out});
     cli_option_add(o, (cli_option){.name = "from", .kind = CLI_TEXT, .target = &run->from});

@@ -66,6 +66,14 @@ static bool parse_prompt(const char *value, void *target) {
     return fs_prompt_style_from_name(value, target);
 }
 
+static bool parse_adapter(const char *value, void *target) {
+    cli_settings *s = target;
+    if (!*value || s->opt.n_adapters == sizeof s->adapters / sizeof s->adapters[0]) return false;
+    s->adapters[s->opt.n_adapters++] = value;
+    s->opt.adapters = s->adapters;
+    return true;
+}
+
 void cli_add_terminal_options(cli_options *o, cli_settings *s) {
     cli_option_add(o, (cli_option){.letter = 'h', .name = "help", .kind = CLI_FLAG, .target = &s->help});
     cli_option_add(o, (cli_option){.letter = 'q', .name = "quiet", .kind = CLI_FLAG, .target = &s->quiet});
@@ -87,6 +95,10 @@ void cli_add_model_options(cli_options *o, cli_settings *s) {
     cli_option_add(o, (cli_option){.name = "mlock", .kind = CLI_FLAG, .target = &s->opt.lock_memory});
     cli_option_add(o, (cli_option){.name = "prefetch", .kind = CLI_FLAG, .target = &s->opt.prefetch});
     cli_option_add(o, (cli_option){.name = "seed", .kind = CLI_U64, .target = &s->opt.sampling.seed});
+}
+
+void cli_add_adapter_option(cli_options *o, cli_settings *s) {
+    cli_option_add(o, (cli_option){.name = "adapter", .kind = CLI_CHOICE, .target = s, .parse = parse_adapter, .choices = "the folders of at most two adapters"});
 }
 
 static bool parse_domain(const char *value, void *target) {

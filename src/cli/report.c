@@ -184,6 +184,8 @@ void cli_report_mask(cli_term *t, const fs_result *r) {
 }
 
 void cli_report_files(cli_term *t, const fs_result *r, const cli_paths *p) {
+    for (int stage = 1; stage <= 2; stage++)
+        if (fs_result_adapter(r, stage)) cli_print(t, "  adapter    stage %d: %s\n", stage, fs_result_adapter(r, stage));
     if (!p->json) return;
     cli_print(t, "  files      %s\n", p->json);
     if (!has_mask(r)) return;
