@@ -338,8 +338,8 @@ FS_API fs_status fs_pull(const char *what, const char *dir, const fs_pull_option
 /* ---- bundles: the checkpoint as GGUF files (docs/bundle.md) -------------------------------------------------------- */
 
 /* Writes dte-fdm.gguf, mflm.gguf and vision.gguf of the checkpoint in model_dir into out_dir, which is made if need be. type: "f32", "f16",
- * "bf16", "q8_0", "q4_0", "q4_k" or "mixed". Of the options clip_dir, sam_file, dtg_file, threads, overwrite and callbacks are used; progress
- * counts bytes of all files. Each file is whole or not there; disk space is checked before the first is begun. A file that an earlier run
+ * "bf16", "q8_0", "q4_0", "q4_k" or "mixed". Of the options clip_dir, sam_file, dtg_file, adapters (which are merged), threads, overwrite and callbacks
+ * are used; progress counts bytes of all files. Each file is whole or not there; disk space is checked before the first is begun. A file that an earlier run
  * finished, for the same checkpoint and type and with right checksums, is kept: after a kill the same call goes on with the next file.
  * Memory: a few megabytes and the largest tensor's pages. */
 FS_API fs_status fs_convert(const char *model_dir, const char *out_dir, const char *type, const fs_options *options, fs_error *err);
@@ -347,6 +347,10 @@ FS_API fs_status fs_convert(const char *model_dir, const char *out_dir, const ch
  * checkpoint, byte for byte. The source's checksums are compared on the way. A finer type than the source's is FS_E_USAGE; a source of 8 bits
  * is said in the log (FS_LOG_WARNING), since what it lost stays lost. */
 FS_API fs_status fs_requantize(const char *bundle_dir, const char *out_dir, const char *type, const fs_options *options, fs_error *err);
+/* Multiplies options.adapters into the checkpoint in model_dir, W + alpha / rank * B A rounded to the base's type, and writes what comes of it into out_dir:
+ * a checkpoint in the original's layout (type NULL; parts without an adapter are linked where the disk allows that, else copied), or a bundle of that
+ * type. The base stays as it is. Each stage's folder is whole or not there. Memory: one tensor. */
+FS_API fs_status fs_merge(const char *model_dir, const char *out_dir, const char *type, const fs_options *options, fs_error *err);
 /* Compares every tensor of a bundle's folder, or of one of its files, with its checksum, and the files with one another. */
 FS_API fs_status fs_verify(const char *path, const fs_callbacks *callbacks, fs_error *err);
 

@@ -19,7 +19,7 @@ static const char help[] = "Usage: fakeshield detect -m DIR [options] IMAGE...\n
                            "      --soft-mask       also write <name>_soft.png, the mask's probability\n"
                            "      --verdict-only    verdict and score; no explanation, no mask\n"
                            "Model\n"
-                           "      --adapter DIR     what training or peft wrote, over its stage (see: docs/training.md); once a stage\n"
+                           "      --adapter DIR     what training or peft wrote, over the model; at most one for each stage\n"
                            "      --clip DIR  --sam FILE  --dtg FILE     parts that are not where they are looked for\n"
                            "      --precision P     f32 (default), bf16, f16, or upstream (f16 in stage 1, bf16 in stage 2)\n"
                            "  -t, --threads N       0 = one per core (default)\n"

@@ -101,7 +101,7 @@ static fs_status check_other(const fs_adapter_entry *e, int stage, const fs_lm_c
         return fail_shape(e, rows, g->hidden, stage_names[stage - 1], err);
     if (stage == 1 && (strstr(e->name, "grounding_encoder") || strstr(e->name, "text_hidden_fcs") || strstr(e->name, "region_encoder")))
         return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: %s has no such part; the adapter is of stage 2 (MFLM)", e->file, e->written, stage_names[0]);
-    if (g->rope_pairs && (strstr(e->name, "self_attn.q_proj.weight") || strstr(e->name, "self_attn.k_proj.weight")))
+    if (g->rope_pairs && strncmp(e->name, "model.layers.", 13) == 0 && (strstr(e->name, "self_attn.q_proj.weight") || strstr(e->name, "self_attn.k_proj.weight")))
         return fs_fail(err, FS_E_UNSUPPORTED, "%s: tensor %s: whole query and key matrices cannot be put over a bundle, which keeps their rows in another order; "
                        "merge the adapter into the checkpoint", e->file, e->written);
     return FS_OK;
@@ -274,5 +274,17 @@ fs_status fs_adapters_open(const fs_layout *layout, const fs_options *opt, fs_ad
             fs_adapter_free(out[i]);
             out[i] = NULL;
         }
+    return status;
+}
+
+fs_status fs_adapters_fingerprint(fs_adapter *const adapters[2], char fingerprint[65], fs_error *err) {
+    fs_buffer text = {0};
+    if (!adapters[0] && !adapters[1]) return FS_OK;
+    fs_buffer_printf(&text, "%s\n", fingerprint);
+    for (int i = 0; i < 2; i++)
+        if (adapters[i]) fs_buffer_printf(&text, "stage %d %s\n", i + 1, adapters[i]->fingerprint);
+    const fs_status status = text.failed ? fs_fail(err, FS_E_NO_MEMORY, "out of memory") : FS_OK;
+    if (!status) fs_sha256_hex(text.data, text.size, fingerprint);
+    fs_buffer_free(&text);
     return status;
 }

@@ -34,6 +34,8 @@ fs_adapter_facts fs_adapter_facts_of(const fs_adapter *a);
 fs_status fs_adapter_check(const fs_adapter *a, int stage, const fs_lm_config *config, fs_error *err);
 /* Opens opt's adapters: out[stage - 1], NULL where there is none. Each goes to the stage its files name, else to the only one it fits. */
 fs_status fs_adapters_open(const fs_layout *layout, const fs_options *opt, fs_adapter *out[2], fs_error *err);
+/* Changes a checkpoint's fingerprint to that of the checkpoint with these; nothing happens where there are none. */
+fs_status fs_adapters_fingerprint(fs_adapter *const adapters[2], char fingerprint[65], fs_error *err);
 /* Puts it over a stage; `a` must outlive the stage and is for one stage at a time. Values are looked at here: NaN and infinity are refused. */
 fs_overlay fs_adapter_overlay(fs_adapter *a);
 

@@ -65,7 +65,11 @@ static fs_status check_source(const fs_bundle_item *t, const fs_sha256 *sum, fs_
                    t->source->name, (int)(t->sum.size < 64 ? t->sum.size : 64), t->sum.data, found);
 }
 
-static fs_status write_tensor(fs_bundle_job *j, fs_bundle_output *o, const fs_bundle_item *t, int threads, fs_error *err) {
+static fs_status write_tensor(fs_bundle_job *j, fs_bundle_output *o, const fs_bundle_item *item, int threads, fs_error *err) {
+    fs_tensor made = *item->source;
+    fs_bundle_item with = *item;
+    const fs_bundle_item *t = &with;
+    with.source = &made;
     const int64_t count = fs_tensor_count(t->source), row = t->source->ndim > 0 ? t->source->shape[t->source->ndim - 1] : 1;
     if (count == 0) return FS_OK;
     const int64_t rows = count / row, some = fs_max_i64(1, fs_min_i64(rows, CHUNK / row));
@@ -77,6 +81,7 @@ static fs_status write_tensor(fs_bundle_job *j, fs_bundle_output *o, const fs_bu
     float *values = fs_alloc((size_t)(some * row), sizeof *values);
     uint8_t *out = fs_alloc((size_t)some, step);
     fs_status status = values && out ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "%s: no memory for %" PRId64 " values", o->file, some * row);
+    if (!status && item->make) status = item->make(item->user, item->source, &made.data, err);
     for (int64_t r = 0; r < rows && !status; r += some) {
         const int64_t n = fs_min_i64(some, rows - r), bad = convert_rows(t, row, r, n, in_step, step, values, out, threads);
         if (t->sum.size) fs_sha256_add(&sum, (const uint8_t *)t->source->data + (size_t)r * in_step, (size_t)n * in_step);
@@ -91,7 +96,8 @@ static fs_status write_tensor(fs_bundle_job *j, fs_bundle_output *o, const fs_bu
             status = fs_fail(err, FS_E_CANCELLED, "%s: stopped; files that are finished are kept, and the same command goes on from there", o->file);
     }
     if (!status) status = check_source(t, &sum, err);
-    fs_archive_release(t->archive, t->source);
+    fs_archive_release(t->archive, item->source);
+    if (item->make && made.data != item->source->data) free(made.data);
     free(values);
     free(out);
     return status;

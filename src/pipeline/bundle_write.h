@@ -6,7 +6,12 @@
 #include "pipeline/bundle.h"
 
 /* A tensor to be written. width: rows of a head to permute, 0 = none. sum: SHA-256 its source must have, size 0 = not known. */
-typedef struct fs_bundle_item { const fs_tensor *source; const fs_archive *archive; fs_dtype type; int64_t width; fs_gguf_text sum; } fs_bundle_item;
+typedef struct fs_bundle_item {
+    const fs_tensor *source; const fs_archive *archive; fs_dtype type; int64_t width; fs_gguf_text sum;
+    /* If the tensor's numbers are not the source's: makes them, of its type, malloc'ed. */
+    fs_status (*make)(void *user, const fs_tensor *source, void **data, fs_error *err);
+    void *user;
+} fs_bundle_item;
 
 /* One file to be written. */
 typedef struct fs_bundle_output {

@@ -1,10 +1,11 @@
-/* From a checkpoint as users download it to a bundle of GGUF files (docs/bundle.md): which tensors go into which file, under which names, with
+/* From a checkpoint as users download it, with adapters multiplied into it if there are any, to a bundle of GGUF files (docs/bundle.md): which tensors go into which file, under which names, with
  * which metadata. bundle_write.c does the writing. And fs_verify: are a bundle's bytes what was written? */
 #include <stdlib.h>
 #include <string.h>
 
 #include "pipeline/bundle_meta.h"
 #include "pipeline/bundle_write.h"
+#include "pipeline/merge.h"
 #include "tensor/block.h"
 
 enum { MAX_TEXT = 1 << 26 }; /* bytes of a config or tokenizer file */
@@ -14,7 +15,22 @@ typedef struct job {
     fs_layout layout;
     char fingerprint[65];
     fs_archive *dte, *mflm, *sam, *clip, *dtg;
+    fs_adapter *adapters[2]; /* to be merged into dte and mflm */
+    struct merged { fs_adapter *adapter; int threads; } merged[2]; /* for make_merged */
 } job;
+
+static fs_status make_merged(void *user, const fs_tensor *source, void **data, fs_error *err) {
+    const struct merged *m = user;
+    return fs_merge_tensor(m->adapter, source->name, source, m->threads, data, err);
+}
+
+/* If the adapter of the archive's stage changes the tensor, its numbers are made when it is written. */
+static void adapt(job *j, fs_bundle_item *item) {
+    struct merged *m = item->archive == j->dte ? &j->merged[0] : item->archive == j->mflm ? &j->merged[1] : NULL;
+    if (!m || !fs_merge_changes(m->adapter, item->source->name)) return;
+    item->make = make_merged;
+    item->user = m;
+}
 
 typedef fs_bundle_output output;
 
@@ -88,8 +104,9 @@ static fs_status plan_language_model(job *j, output *o, const char *out_dir, boo
     for (int64_t i = 0; !status && fs_bundle_llm_tensor(g->layers, i, &t); i++) {
         const fs_tensor *s = fs_archive_find(a, t.upstream);
         const int64_t heads = t.heads == FS_HEADS_QUERY ? g->heads : t.heads == FS_HEADS_KEY ? g->kv_heads : 0;
-        const fs_bundle_item item = {.source = s, .archive = a, .type = fs_bundle_store_as(&j->write.type, t.name, g->layers, s->ndim, s->shape),
+        fs_bundle_item item = {.source = s, .archive = a, .type = fs_bundle_store_as(&j->write.type, t.name, g->layers, s->ndim, s->shape),
                                      .width = heads ? s->shape[0] / heads : 0};
+        adapt(j, &item);
         status = fs_bundle_output_add(o, t.name, &item, err);
     }
     if (!status && !j->layout.clip) status = fs_layout_find_clip(&j->layout, j->write.opt->clip_dir, config.vision_tower, err);
@@ -107,9 +124,10 @@ static fs_status plan_vision_part(job *j, output *o, fs_archive *a, const char *
         char name[FS_BUNDLE_NAME], other[1024];
         if (!fs_bundle_vision_name(part, e.name, name)) continue;
         if (before && snprintf(other, sizeof other, "%s%s", before_prefix, e.name) < (int)sizeof other && fs_archive_find(before, other)) continue;
-        const fs_bundle_item item = {.source = e.tensor, .archive = a, .type = fs_bundle_store_as(&j->write.type, name, 0, e.tensor->ndim, e.tensor->shape)};
+        fs_bundle_item item = {.source = e.tensor, .archive = a, .type = fs_bundle_store_as(&j->write.type, name, 0, e.tensor->ndim, e.tensor->shape)};
         if (!fs_row_to_f32(e.tensor->dtype, e.tensor->data, 0, NULL))
             return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected floating-point numbers, found %s", e.file, e.name, fs_dtype_name(e.tensor->dtype));
+        adapt(j, &item);
         status = fs_bundle_output_add(o, name, &item, err);
     }
     return status;
@@ -132,6 +150,31 @@ static fs_status plan_vision(job *j, output *o, const char *out_dir, fs_error *e
     return status;
 }
 
+static fs_status open_adapters(job *j, fs_error *err) {
+    fs_status status = fs_adapters_open(&j->layout, j->write.opt, j->adapters, err);
+    for (int i = 0; i < 2 && !status; i++) {
+        j->merged[i] = (struct merged){j->adapters[i], j->write.opt->threads};
+        if (j->adapters[i]) status = fs_adapter_check_values(j->adapters[i], err);
+    }
+    return status;
+}
+
+/* A trained tensor that no file of the checkpoint holds in its stage's own file would be lost. */
+static fs_status check_adapted(const job *j, fs_error *err) {
+    fs_archive *const archives[2] = {j->dte, j->mflm};
+    const char *name;
+    const fs_tensor *t;
+    for (int i = 0; i < 2; i++)
+        for (size_t k = 0; j->adapters[i] && fs_adapter_other(j->adapters[i], k, &name, &t); k++) {
+            if (fs_archive_find(archives[i], name)) continue;
+            if (strncmp(name, "model.grounding_encoder.", 24) == 0)
+                return fs_fail(err, FS_E_UNSUPPORTED, "%s: tensor %s is not in MFLM but in SAM's own file; merge into a checkpoint first (without --type), then convert that", fs_adapter_path(j->adapters[i]),
+                               name);
+            fs_log(&j->write.opt->callbacks, FS_LOG_WARNING, "%s: tensor %s: the base has no such part; it was left out", fs_adapter_path(j->adapters[i]), name);
+        }
+    return FS_OK;
+}
+
 fs_status fs_convert(const char *model_dir, const char *out_dir, const char *type, const fs_options *options, fs_error *err) {
     job j = {.write = {.opt = options}};
     output *outputs = j.write.outputs;
@@ -147,13 +190,15 @@ fs_status fs_convert(const char *model_dir, const char *out_dir, const char *typ
         status = fs_fail(err, FS_E_NOT_FOUND, "%s: holds neither DTE-FDM nor MFLM; give the folder that holds them", model_dir);
         goto done;
     }
-    if ((status = fs_fingerprint(&j.layout, &fingerprint_options, j.fingerprint, err)) || (status = fs_make_dirs(out_dir, err))) goto done;
+    if ((status = open_adapters(&j, err)) || (status = fs_fingerprint(&j.layout, &fingerprint_options, j.fingerprint, err))) goto done;
+    if ((status = fs_adapters_fingerprint(j.adapters, j.fingerprint, err)) || (status = fs_make_dirs(out_dir, err))) goto done;
     if (j.layout.dte_fdm && (status = plan_language_model(&j, &outputs[0], out_dir, true, err))) goto done;
     if (j.layout.mflm && (status = plan_language_model(&j, &outputs[1], out_dir, false, err))) goto done;
-    if ((status = plan_vision(&j, &outputs[2], out_dir, err))) goto done;
+    if ((status = check_adapted(&j, err)) || (status = plan_vision(&j, &outputs[2], out_dir, err))) goto done;
     status = fs_bundle_job_run(&j.write, out_dir, err);
 done:
     fs_bundle_job_free(&j.write);
+    for (int i = 0; i < 2; i++) fs_adapter_free(j.adapters[i]);
     fs_archive_free(j.dte);
     fs_archive_free(j.mflm);
     fs_archive_free(j.sam);

@@ -71,19 +71,6 @@ static bool own_strings(fs_options *o) {
     return copied;
 }
 
-/* A checkpoint with adapters over it is another one than without. */
-static fs_status add_adapters(fs_detector *d, fs_error *err) {
-    fs_buffer text = {0};
-    if (!d->adapters[0] && !d->adapters[1]) return FS_OK;
-    fs_buffer_printf(&text, "%s\n", d->fingerprint);
-    for (int i = 0; i < 2; i++)
-        if (d->adapters[i]) fs_buffer_printf(&text, "stage %d %s\n", i + 1, fs_adapter_fingerprint(d->adapters[i]));
-    const fs_status s = text.failed ? fs_fail(err, FS_E_NO_MEMORY, "out of memory") : FS_OK;
-    if (!s) fs_sha256_hex(text.data, text.size, d->fingerprint);
-    fs_buffer_free(&text);
-    return s;
-}
-
 /* The last component of the directory's real path, so that "." has a name too. */
 static char *directory_name(const char *dir) {
     char *real = realpath(dir, NULL);
@@ -125,7 +112,7 @@ fs_status fs_detector_create(const char *model_dir, const fs_options *options, f
     if (d->options.sampling.top_k < 0) d->options.sampling.top_k = 50;
     if ((s = fs_adapters_open(&d->layout, &d->options, d->adapters, err))) goto done;
     if ((s = fs_fingerprint(&d->layout, &d->options, d->fingerprint, err))) goto done;
-    if ((s = add_adapters(d, err))) goto done;
+    if ((s = fs_adapters_fingerprint(d->adapters, d->fingerprint, err))) goto done;
     s = fs_bundle_is_synthetic(&d->layout, &d->synthetic, err);
 done:
     if (s) fs_detector_free(d);
