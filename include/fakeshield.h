@@ -698,6 +698,12 @@ FS_API fs_status fs_eval_merge(const char *const *dirs, size_t n, const fs_eval_
 /* Two runs over the same pictures: differences with paired tests. Of the options those of fs_eval_merge; out NULL: no files are written. */
 FS_API fs_status fs_eval_compare(const char *dir_a, const char *dir_b, const fs_eval_options *options, char **text, fs_error *err);
 
+/* ---- training (docs/training.md) ---------------------------------------------------------------------------------- */
+
+/* One self-contained HTML page of curves, figures and settings from the folder that a training run writes to (log.csv, settings.json), also while it
+ * runs; of several (at most 8) to compare. */
+FS_API fs_status fs_train_report(const char *const *run_dirs, size_t n, const char *html_path, fs_error *err);
+
 #ifdef __cplusplus
 }
 #endif

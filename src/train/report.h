@@ -17,6 +17,8 @@ typedef struct fs_run {
     char *settings;                 /* JSON text; NULL: there is none */
 } fs_run;
 fs_status fs_run_read(const char *dir, fs_run *out, fs_error *err); /* errors name file and line */
-void fs_run_free(fs_run *r);                                        /* a zeroed struct is fine */
+/* The text of a log.csv, which is taken apart; path is used in error lines. dir and settings stay NULL. */
+fs_status fs_run_parse(const char *path, char *text, fs_run *out, fs_error *err);
+void fs_run_free(fs_run *r); /* a zeroed struct is fine */
 
 #endif
