@@ -44,7 +44,7 @@ FS_GRAD_RUN(run_attention_all, fs_attention(c, x[0], x[1], x[2], 0.4f, false))
 FS_GRAD_RUN(run_embedding, fs_embedding(c, (const int32_t[]){2, 0, 2, 5, 2}, 5, x[0]))
 FS_GRAD_RUN(run_cross_entropy, fs_cross_entropy(c, x[0], (const int32_t[]){3, FS_IGNORE, 0, 6, FS_IGNORE, 3}))
 FS_GRAD_RUN(run_gather, fs_gather_rows(c, x[0], (const int64_t[]){5, 0, 2, 2, 0, 2, 3}, 7))
-FS_GRAD_RUN(run_dropout, fs_dropout(c, x[0], 0.3f, 0x123456789ABCDEFu))
+FS_GRAD_RUN(run_dropout, fs_add(c, x[0], fs_dropout(c, x[0], 0.3f, 0x123456789ABCDEFu)))
 static fs_tensor *run_concat(fs_exec *c, fs_tensor *const *x) {
     const fs_tensor *parts[] = {x[0], x[1], x[0], x[2]}; /* one part twice */
     return fs_concat_rows(c, parts, 4);

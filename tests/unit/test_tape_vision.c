@@ -121,6 +121,27 @@ static void as_pytorch(void **state) {
     fs_archive_free(goldens);
 }
 
+/* Of equal values the first one gets a window's gradient, as in PyTorch; a NaN gets it in any case. */
+static void pooling_of_equals(void **state) {
+    (void)state;
+    static const float want[2][16] = {{1, 2, 0, 0, 3, 4}, {0, 0, 0, 0, 0, 10}};
+    for (int nan = 0; nan < 2; nan++) {
+        fs_exec c = fs_grad_start(1);
+        fs_error err = {0};
+        fs_tape tape = {0};
+        fs_tape_node node;
+        float grad[16] = {0};
+        fs_tensor *x = fs_new_3d(&c, 1, 4, 4);
+        for (int i = 0; i < 16; i++) fs_f32(x)[i] = nan && i == 5 ? NAN : 0.5f;
+        const fs_tensor leaf = fs_tape_leaf(&node, x, grad);
+        c.tape = &tape;
+        fs_tape_backward(&c, fs_max_pool2d(&c, &leaf, 3, 2, 1), (const float[]){1, 2, 3, 4});
+        if (fs_exec_status(&c, &err)) fail_msg("%s", err.message);
+        assert_memory_equal(grad, want[nan], sizeof grad);
+        fs_exec_end(&c);
+    }
+}
+
 /* The running statistics after two batches are PyTorch's rule by hand; a batch of one value a channel is refused. */
 static void running_statistics(void **state) {
     (void)state;
@@ -158,6 +179,7 @@ static void running_statistics(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_operator), cmocka_unit_test(as_pytorch), cmocka_unit_test(running_statistics)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_operator), cmocka_unit_test(as_pytorch), cmocka_unit_test(pooling_of_equals),
+                                       cmocka_unit_test(running_statistics)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
