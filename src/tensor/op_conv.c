@@ -269,7 +269,8 @@ fs_tensor *fs_conv2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const f
 
 fs_tensor *fs_conv2d_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_batch *norm, int stride, int pad, const fs_tensor *residual,
                           bool relu) {
-    const fs_op op = {.c = c, .name = "conv2d_norm", .in = {x, w, NULL, norm->mean, norm->var, residual}};
+    const fs_op op = {.c = c, .name = "conv2d_norm", .in = {x, w, NULL, norm->w, norm->b, residual}}; /* what a tape would have to know */
+    fs_tensor_prepare(norm->mean), fs_tensor_prepare(norm->var);
     if (!check_conv(&op, stride, pad)) return NULL;
     const int64_t n = w->shape[0];
     if (!norm->w || !norm->b || !norm->mean || !norm->var) return fs_op_misuse(&op, "a batch norm of four tensors is needed");

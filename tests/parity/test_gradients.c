@@ -1,5 +1,5 @@
-/* Gradients of whole networks against PyTorch (tools/reference/make_net_grad_goldens.py): CLIP, SAM's image encoder and mask decoder, and a small ResNet
- * in training mode, with all weights trained. Each forward pass is the one of inference, run with a tape. */
+/* Gradients of whole networks against PyTorch (tools/reference/make_net_grad_goldens.py): CLIP, SAM's image encoder and mask decoder, the region encoder,
+ * and a small ResNet in training mode, with all weights trained. Each forward pass is the one of inference, run with a tape. */
 #include "full.h"
 
 #include "train/params.h"
@@ -148,6 +148,34 @@ static void sam_decoder(void **state) {
     close_net(&n);
 }
 
+/* Its levels get gradients too, as a CLIP that is trained would want. */
+static void region_encoder(void **state) {
+    (void)state;
+    static const float boxes[8] = {0.1f, 0.2f, 0.55f, 0.7f, 0.3f, 0.05f, 0.95f, 0.4f};
+    net n;
+    fs_error err = {0};
+    fs_region_encoder m;
+    open_net(&n, "region", "MFLM");
+    if (fs_region_encoder_bind(&m, 8, &n.source, "model.region_encoder.", &err)) fail_msg("%s", err.message);
+    fs_tensor leaf[4], *levels[4];
+    fs_tape_node node[4];
+    float *grad[4];
+    char name[32];
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "input.other%d", i);
+        grad[i] = fs_alloc_zero(64 * 64, sizeof(float));
+        leaf[i] = fs_tape_leaf(&node[i], formula_2d(&n.c, name, 64, 64), grad[i]);
+        levels[i] = &leaf[i];
+    }
+    check_gradients(&n, fs_region_encoder_forward(&n.c, &m, levels, boxes, 2), 2 * 4 + 5 * 3 + 2 * 4 + 12);
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "level%d", i);
+        assert_true(compare(&n, name, 2, leaf[i].shape, grad[i]));
+        free(grad[i]);
+    }
+    close_net(&n);
+}
+
 static void add_batch_norm(formula_weights *w, int64_t n, const char *name) {
     add_norm(w, n, name);
     add_1d(w, n, "%s.running_mean", name);
@@ -203,7 +231,7 @@ static void resnet_in_training(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(clip), cmocka_unit_test(sam_encoder), cmocka_unit_test(sam_decoder),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(clip), cmocka_unit_test(sam_encoder), cmocka_unit_test(sam_decoder), cmocka_unit_test(region_encoder),
                                        cmocka_unit_test(resnet_in_training)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,6 +57,13 @@ def main(path):
     leaves[prefix + "prompt_encoder.no_mask_embed.weight"] = model.prompt_encoder.no_mask_embed.weight
     network("sam_decoder", low, {**leaves, "image": image, "text": text})
 
+    model = networks.load_region(networks.read_checkpoint(networks.TINY / "MFLM")).double()
+    # Of inputs at which no value comes so close to a ReLU's zero (3e-7 at others) that float32 may pass it on the other side.
+    levels = [tensor(f"input.other{i}", (64, 64)).double().requires_grad_() for i in range(4)]
+    boxes = torch.tensor([[0.1, 0.2, 0.55, 0.7], [0.3, 0.05, 0.95, 0.4]])       # float32, as the C side has them
+    leaves = {"model.region_encoder." + n: p for n, p in model.named_parameters()}
+    network("region", model(levels, boxes.double()), {**leaves, **{f"level{i}": x for i, x in enumerate(levels)}})
+
     model = fill(networks.resnet50(8, 3, (1, 2, 1, 1))).double().train()
     logits = model(tensor("input", (5, 3, 61, 75)).double())
     network("resnet", logits, dict(model.named_parameters()))
