@@ -105,21 +105,27 @@ void fs_eval_summary_free(fs_eval_summary *s);
 
 /* ---- where rows come from -------------------------------------------------------------------------------------------- */
 
-/* The data of a run: records of this shard, the groups' names of their sets. */
+/* The data of a run, and what their sets are called in the tables. */
 typedef struct fs_eval_data {
     fs_dataset set;
     char **set_names, **groups; /* [set.n_sets] "photoshop/CASIA1_Tp", "CASIA1" */
-    size_t begin, end;          /* not used by index: a shard has every n-th record, see fs_eval_in_shard */
 } fs_eval_data;
 fs_status fs_eval_data_open(const fs_eval_options *opt, fs_eval_data *out, fs_error *err);
 void fs_eval_data_free(fs_eval_data *d);
-bool fs_eval_in_shard(const fs_eval_options *opt, size_t index);
+bool fs_eval_in_shard(const fs_eval_options *opt, size_t index); /* a shard has every n-th record */
 /* Index, names, label and picture hash of a record. */
 fs_status fs_eval_row_begin(const fs_eval_data *d, size_t index, const char *condition, fs_eval_row *out, fs_error *err);
 /* Truth (all black for authentic pictures) against a map; map NULL: nothing is marked. Takes the map's buffers for its own use. */
 fs_status fs_eval_row_locate(const fs_eval_options *opt, fs_eval_info *info, fs_eval_row *row, fs_map *map, fs_error *err);
 void fs_eval_row_read_text(fs_eval_row *row, const char *text); /* verdicts of a text */
 char *fs_eval_copy_text(const char *s); /* valid UTF-8 */
+
+/* The row of a picture about which `detect` has written base.json, base_soft.png or base_mask.png; row was begun. soft, mask: other places of the
+ * two, or NULL. NOT_FOUND: there is no answer. */
+fs_status fs_eval_row_from_result(const fs_eval_options *opt, fs_eval_info *info, fs_eval_row *row, const char *json, const char *where, const char *soft,
+                                  const char *mask, fs_error *err);
+/* Counts a picture without an answer: an error by policy, else noted. why: the error so far, of which the policy takes note. */
+fs_status fs_eval_missing(const fs_eval_options *opt, fs_eval_info *info, const char *image, fs_error *why);
 
 fs_status fs_eval_from_model(const fs_eval_options *opt, const fs_eval_data *d, fs_eval_book *book, fs_error *err);
 fs_status fs_eval_from_files(const fs_eval_options *opt, const fs_eval_data *d, fs_eval_book *book, fs_error *err);
