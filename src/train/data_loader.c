@@ -199,7 +199,7 @@ fs_status fs_loader_next(fs_loader *l, fs_sample *out, bool *have, fs_error *err
     *have = false;
     if (l->failed) return fs_fail(err, FS_E_USAGE, "training data: reading has failed before");
     while (l->position < l->n) {
-        place got;
+        place got = {0};
         if (fs_cancelled(l->opt.callbacks)) return fs_fail(err, FS_E_CANCELLED, "stopped while reading training data");
         const int64_t belongs = l->order[l->position];
         const fs_status status = take(l, &got, err);
