@@ -1,0 +1,485 @@
+/* The tools of forging, one by one: planes, turning, placing, blending, filling holes, superpixels, the chain's sizes, position and size words, and the
+ * texts' grammar. */
+#include "forge_support.h"
+
+#include "data/forge_filter.h"
+#include "data/forge_texts.h"
+#include "data/mask_words.h"
+
+static fs_plane plane_of(int64_t w, int64_t h, fs_rect r) {
+    fs_plane p;
+    ok(fs_plane_create(w, h, &p, &err));
+    for (int64_t y = r.y0; y < r.y1; y++)
+        for (int64_t x = r.x0; x < r.x1; x++) p.data[y * w + x] = 255;
+    return p;
+}
+
+static fs_image *image_of(int64_t w, int64_t h, uint8_t (*value)(int64_t x, int64_t y, int c)) {
+    fs_image *im;
+    ok(fs_image_create(w, h, &im, &err));
+    for (int64_t y = 0; y < h; y++)
+        for (int64_t x = 0; x < w; x++)
+            for (int c = 0; c < 3; c++) im->data[(y * w + x) * 3 + c] = value(x, y, c);
+    return im;
+}
+
+/* ---- planes ---- */
+
+static void planes(void **state) {
+    (void)state;
+    fs_plane p = plane_of(40, 30, (fs_rect){10, 8, 20, 18}), q;
+    assert_int_equal(fs_plane_count(&p), 100);
+    ok(fs_plane_grow(&p, 2, &err));
+    fs_rect r = fs_plane_box(&p);
+    assert_true(r.x0 == 8 && r.y0 == 6 && r.x1 == 22 && r.y1 == 20);
+    assert_int_equal(p.data[6 * 40 + 8], 0); /* a corner is sqrt(8) away */
+    ok(fs_plane_grow(&p, -2, &err));
+    r = fs_plane_box(&p);
+    assert_true(r.x0 == 10 && r.y0 == 8 && r.x1 == 20 && r.y1 == 18);
+    /* feathering goes inward only, and rises */
+    ok(fs_plane_copy(&p, &q, &err));
+    ok(fs_plane_feather(&q, 3, &err));
+    for (int64_t i = 0; i < 40 * 30; i++) assert_true(p.data[i] || !q.data[i]);
+    for (int64_t x = 10; x < 14; x++) assert_true(q.data[13 * 40 + x] < q.data[13 * 40 + x + 1] || q.data[13 * 40 + x] == 255);
+    assert_int_equal(q.data[13 * 40 + 14], 255);
+    fs_plane_free(&q);
+    /* a hole of 4 pixels is filled, one at the edge is none */
+    p.data[12 * 40 + 12] = p.data[12 * 40 + 13] = p.data[13 * 40 + 12] = p.data[13 * 40 + 13] = 0;
+    int64_t before = fs_plane_count(&p);
+    ok(fs_plane_fill_holes(&p, 4, &err));
+    assert_int_equal(fs_plane_count(&p), before);
+    ok(fs_plane_fill_holes(&p, 5, &err));
+    assert_int_equal(fs_plane_count(&p), before + 4);
+    /* the larger of two */
+    p.data[0] = p.data[1] = 255;
+    ok(fs_plane_keep_largest(&p, &err));
+    assert_int_equal(p.data[0], 0);
+    assert_int_equal(fs_plane_count(&p), before + 4);
+    /* halving averages, doubling keeps the share */
+    ok(fs_plane_resize(&p, 20, 15, &q, &err));
+    assert_int_equal(fs_plane_count(&q), 25);
+    assert_int_equal(q.data[6 * 20 + 6], 255);
+    fs_plane_free(&q);
+    fs_plane_free(&p);
+}
+
+/* ---- turning ---- */
+
+static uint8_t ramp(int64_t x, int64_t y, int c) { return (uint8_t)(c == 0 ? 4 * x : c == 1 ? 4 * y : 100); }
+
+static fs_piece piece_of(int64_t w, int64_t h) {
+    fs_piece p = {image_of(w, h, ramp), plane_of(w, h, (fs_rect){4, 4, w - 4, h - 4})};
+    return p;
+}
+
+static void turning(void **state) {
+    (void)state;
+    fs_piece p = piece_of(40, 30), q, r;
+    ok(fs_piece_turn(&p, (fs_turn){1, 0, false}, &q, &err));
+    assert_memory_equal(p.im->data, q.im->data, 40 * 30 * 3);
+    fs_piece_free(&q);
+    ok(fs_piece_turn(&p, (fs_turn){1, 0, true}, &q, &err));
+    ok(fs_piece_turn(&q, (fs_turn){1, 0, true}, &r, &err));
+    assert_memory_equal(p.im->data, r.im->data, 40 * 30 * 3);
+    assert_int_equal(q.im->data[0], 4 * 39);
+    fs_piece_free(&q);
+    fs_piece_free(&r);
+    /* a quarter turn is exact: x goes to y */
+    ok(fs_piece_turn(&p, (fs_turn){1, M_PI / 2, false}, &q, &err));
+    assert_int_equal(q.im->width, 30);
+    assert_int_equal(q.im->height, 40);
+    for (int64_t y = 5; y < 35; y++)
+        for (int64_t x = 5; x < 25; x++) {
+            assert_int_equal(q.im->data[(y * 30 + x) * 3], 4 * y);
+            assert_int_equal(q.im->data[(y * 30 + x) * 3 + 1], 4 * (29 - x));
+        }
+    assert_int_equal(fs_plane_count(&q.alpha), fs_plane_count(&p.alpha));
+    fs_piece_free(&q);
+    /* the area goes with the square of the scale, turned or not; 6 % for the border's pixels */
+    for (int i = 0; i < 6; i++) {
+        double scale = 0.5 + 0.3 * (i / 2), angle = i % 2 ? 0.4 : 0, want = scale * scale * (double)fs_plane_count(&p.alpha);
+        ok(fs_piece_turn(&p, (fs_turn){scale, angle, false}, &q, &err));
+        assert_true(fabs((double)fs_plane_count(&q.alpha) - want) < 0.06 * want);
+        fs_piece_free(&q);
+    }
+    fs_piece_free(&p);
+}
+
+/* ---- placing and blending ---- */
+
+static uint8_t stripes(int64_t x, int64_t y, int c) { (void)c; return (uint8_t)(120 + 60 * sin(0.2 * (double)x) + 40 * sin(0.31 * (double)y) + (double)(x % 3)); }
+
+/* A piece cut from the picture fits best where it was, and not where it may not go. */
+static void places(void **state) {
+    (void)state;
+    fs_image *im = image_of(120, 90, stripes);
+    fs_plane mask = plane_of(120, 90, (fs_rect){50, 40, 70, 60}), here;
+    fs_piece p;
+    fs_rect at;
+    ok(fs_piece_cut(im, &mask, 3, &p, &at, &err));
+    assert_true(at.x0 == 47 && at.y0 == 37 && at.x1 == 73 && at.y1 == 63);
+    fs_place_rule rule = {.x_low = 30, .x_high = 60, .y_low = 20, .y_high = 50, .tries = 6000};
+    fs_rng rng = fs_rng_seed(5);
+    int64_t x, y;
+    double misfit;
+    assert_true(fs_place_find(im, &p, &rule, &rng, &x, &y, &misfit));
+    assert_true(x == 47 && y == 37 && misfit == 0);
+    here = plane_of(120, 90, (fs_rect){30, 20, 90, 80});
+    rule.avoid = &here;
+    rule.x_low = 0;
+    rule.x_high = 94;
+    rule.y_low = 0;
+    rule.y_high = 64;
+    rule.tries = 500;
+    assert_true(fs_place_find(im, &p, &rule, &rng, &x, &y, &misfit));
+    int64_t hit = 0;
+    for (int64_t j = 0; j < p.im->height; j++)
+        for (int64_t i = 0; i < p.im->width; i++) hit += p.alpha.data[j * p.im->width + i] && here.data[(y + j) * 120 + x + i];
+    assert_true(hit <= 80); /* a tenth of 400, twice that for the sampling */
+    rule.x_low = rule.x_high = 50;
+    rule.y_low = rule.y_high = 40;
+    assert_false(fs_place_find(im, &p, &rule, &rng, &x, &y, &misfit));
+    fs_plane_free(&mask), fs_plane_free(&here), fs_piece_free(&p), fs_image_free(im);
+}
+
+/* Gradients: the same piece, 40 levels brighter, disappears where it came from. Rounding is 1 level; the membrane of a constant is that constant. */
+static void poisson_takes_off_a_constant(void **state) {
+    (void)state;
+    fs_image *im = image_of(120, 90, stripes), *before = image_of(120, 90, stripes);
+    fs_plane mask = plane_of(120, 90, (fs_rect){30, 20, 90, 75}), painted;
+    fs_piece p;
+    fs_rect at;
+    ok(fs_piece_cut(im, &mask, 2, &p, &at, &err));
+    for (int64_t i = 0; i < p.im->width * p.im->height * 3; i++) p.im->data[i] = (uint8_t)(p.im->data[i] + 20);
+    ok(fs_plane_create(120, 90, &painted, &err));
+    ok(fs_blend_paste(im, &p, at.x0, at.y0, FS_BLEND_POISSON, &painted, &err));
+    for (int64_t i = 0; i < 120 * 90 * 3; i++) assert_true(abs(im->data[i] - before->data[i]) <= 1);
+    assert_int_equal(fs_plane_count(&painted), 58 * 53); /* all but the outermost pixels */
+    /* and on a ramp the seam closes: what is added at the border is what the ground differs by there */
+    fs_plane_free(&painted), fs_plane_free(&mask), fs_piece_free(&p), fs_image_free(im), fs_image_free(before);
+}
+
+static void pasting_is_cut_at_the_edges(void **state) {
+    (void)state;
+    fs_image *im = image_of(60, 50, stripes);
+    fs_piece p = piece_of(40, 30);
+    fs_plane painted;
+    for (int blend = FS_BLEND_HARD; blend <= FS_BLEND_POISSON; blend++)
+        for (int k = 0; k < 4; k++) {
+            ok(fs_plane_create(60, 50, &painted, &err));
+            int64_t x = k % 2 ? -20 : 40, y = k / 2 ? -15 : 35;
+            ok(fs_blend_paste(im, &p, x, y, (fs_blend)blend, &painted, &err));
+            fs_rect r = fs_plane_box(&painted);
+            assert_true(r.x1 > r.x0 && (k % 2 ? r.x0 == 0 : r.x1 == 60) && (k / 2 ? r.y0 == 0 : r.y1 == 50));
+            fs_plane_free(&painted);
+        }
+    fs_piece_free(&p), fs_image_free(im);
+}
+
+/* Matching with full strength gives the mean of the ground. */
+static uint8_t level_80(int64_t x, int64_t y, int c) { (void)c; return (uint8_t)(80 + (x + y) % 2); }
+static void matching(void **state) {
+    (void)state;
+    fs_image *im = image_of(100, 100, level_80);
+    fs_piece p = piece_of(20, 20);
+    fs_blend_match(&p, im, 40, 40, 1, false);
+    for (int c = 0; c < 3; c++) {
+        double sum = 0;
+        for (int64_t i = 0; i < 400; i++)
+            if (p.alpha.data[i]) sum += p.im->data[i * 3 + c];
+        assert_true(fabs(sum / (double)fs_plane_count(&p.alpha) - 80.5) < 1);
+    }
+    fs_piece_free(&p), fs_image_free(im);
+}
+
+/* ---- filling ---- */
+
+static uint8_t tiles(int64_t x, int64_t y, int c) { return (uint8_t)((x / 5 + y / 5) % 2 ? 200 - 30 * c : 60 + 20 * c); }
+static uint8_t two_grounds(int64_t x, int64_t y, int c) { (void)c; return (uint8_t)(x < 64 ? 50 + (x * 7 + y * 13) % 9 : 190 + (x * 5 + y * 11) % 9); }
+
+/* A board of tiles has only one continuation: nearly all pixels come back exactly. */
+static void fills_a_pattern(void **state) {
+    (void)state;
+    fs_image *im = image_of(128, 128, tiles), *whole = image_of(128, 128, tiles);
+    fs_plane hole = plane_of(128, 128, (fs_rect){44, 50, 84, 82});
+    for (int64_t i = 0; i < 128 * 128; i++)
+        if (hole.data[i]) memset(im->data + i * 3, 128, 3);
+    fs_rng rng = fs_rng_seed(1);
+    ok(fs_inpaint(im, &hole, &rng, &err));
+    int64_t right = 0;
+    for (int64_t i = 0; i < 128 * 128; i++) {
+        if (!hole.data[i]) assert_memory_equal(im->data + i * 3, whole->data + i * 3, 3);
+        else right += memcmp(im->data + i * 3, whole->data + i * 3, 3) == 0;
+    }
+    assert_true(right > 40 * 32 * 9 / 10);
+    fs_plane_free(&hole), fs_image_free(im), fs_image_free(whole);
+}
+
+/* An edge through the hole is carried on: no pixel of a third kind, and left stays left but for a band of 6 pixels. */
+static void fills_along_an_edge(void **state) {
+    (void)state;
+    fs_image *im = image_of(128, 128, two_grounds);
+    fs_plane hole = plane_of(128, 128, (fs_rect){50, 50, 78, 78});
+    for (int64_t i = 0; i < 128 * 128; i++)
+        if (hole.data[i]) memset(im->data + i * 3, 0, 3);
+    fs_rng rng = fs_rng_seed(2);
+    ok(fs_inpaint(im, &hole, &rng, &err));
+    for (int64_t y = 50; y < 78; y++)
+        for (int64_t x = 50; x < 78; x++) {
+            int v = im->data[(y * 128 + x) * 3];
+            if (x < 58) assert_in_range(v, 50, 58);
+            if (x >= 70) assert_in_range(v, 190, 198);
+        }
+    fs_plane_free(&hole), fs_image_free(im);
+}
+
+/* Holes at corners, over nearly everything, of one pixel; small pictures: filled or left, never out of bounds. */
+static void fills_odd_holes(void **state) {
+    (void)state;
+    static const fs_rect holes[] = {{0, 0, 30, 30}, {60, 40, 90, 70}, {2, 2, 88, 68}, {0, 0, 90, 70}, {45, 35, 46, 36}, {0, 30, 90, 40}};
+    for (size_t i = 0; i < sizeof holes / sizeof *holes; i++) {
+        fs_image *im = image_of(90, 70, stripes);
+        fs_plane hole = plane_of(90, 70, holes[i]);
+        fs_rng rng = fs_rng_seed(i);
+        ok(fs_inpaint(im, &hole, &rng, &err));
+        fs_plane_free(&hole), fs_image_free(im);
+    }
+    fs_image *im = image_of(5, 9, stripes);
+    fs_plane hole = plane_of(5, 9, (fs_rect){2, 2, 4, 4});
+    fs_rng rng = fs_rng_seed(0);
+    ok(fs_inpaint(im, &hole, &rng, &err));
+    fs_plane_free(&hole), fs_image_free(im);
+}
+
+/* ---- superpixels ---- */
+
+static uint8_t halves(int64_t x, int64_t y, int c) { (void)y; return (uint8_t)(x < 100 ? 40 + c : 200 - c); }
+
+/* A group of a sixth of the picture stays on one side of the edge between two colours. */
+static void superpixels_follow_edges(void **state) {
+    (void)state;
+    fs_image *im = image_of(200, 150, halves);
+    for (uint64_t seed = 0; seed < 8; seed++) {
+        fs_pick pick;
+        fs_rng rng = fs_rng_seed(seed);
+        ok(fs_pick_superpixels(im, 0.16, &rng, &pick, &err));
+        int64_t left = 0, n = fs_plane_count(&pick.mask);
+        for (int64_t i = 0; i < 200 * 150; i++) left += pick.mask.data[i] && i % 200 < 100;
+        assert_true((double)n > 0.1 * 30000 && (double)n < 0.25 * 30000);
+        assert_true((double)fs_min_i64(left, n - left) < 0.04 * (double)n);
+        fs_plane_free(&pick.mask);
+    }
+    fs_image_free(im);
+}
+
+/* ---- the chain ---- */
+
+static void chains_end_at_their_size(void **state) {
+    (void)state;
+    int jpeg = 0, png = 0;
+    for (uint64_t seed = 0; seed < 60; seed++) {
+        fs_chain c;
+        fs_rng rng = fs_rng_seed(seed);
+        fs_chain_draw(&rng, seed % 2 ? FS_FORGE_PNG : FS_FORGE_JPEG, &c);
+        bool last = c.n && c.step[c.n - 1].kind == FS_CHAIN_JPEG;
+        if (seed % 2) png += !last;
+        else jpeg += last;
+        int64_t w, h;
+        fs_chain_base_size(&c, 97, 61, &w, &h);
+        fs_image *im = image_of(w, h, stripes);
+        fs_plane mask = plane_of(w, h, (fs_rect){w / 3, h / 3, w / 2, h / 2});
+        ok(fs_chain_run(&c, 97, 61, &rng, &im, &mask, &err));
+        assert_true(im->width == 97 && im->height == 61 && mask.width == 97 && mask.height == 61);
+        assert_true(fs_plane_count(&mask) > 0);
+        fs_plane_free(&mask), fs_image_free(im);
+    }
+    assert_int_equal(jpeg, 30); /* every JPEG picture ends as one */
+    assert_true(png >= 4 && png <= 20);
+}
+
+static void filters(void **state) {
+    (void)state;
+    fs_image *im = image_of(64, 64, level_80), *wide = image_of(64, 64, ramp);
+    ok(fs_filter_gauss(im, 2, &err));
+    for (int64_t i = 0; i < 64 * 64 * 3; i++) assert_in_range(im->data[i], 80, 81);
+    fs_rng rng = fs_rng_seed(3);
+    fs_filter_noise(im, 4, true, &rng);
+    double sum = 0, square = 0;
+    for (int64_t i = 0; i < 64 * 64; i++) {
+        assert_int_equal(im->data[i * 3], im->data[i * 3 + 1] - 0);
+        sum += im->data[i * 3] - 80.5, square += (im->data[i * 3] - 80.5) * (im->data[i * 3] - 80.5);
+    }
+    assert_true(fabs(sum / 4096) < 0.7 && fabs(sqrt(square / 4096) - 4) < 0.4); /* six standard errors, and a level of rounding */
+    uint8_t where[64 * 64];
+    memset(where, 1, sizeof where);
+    wide->data[(30 * 64 + 30) * 3 + 2] = 255; /* a speck on a constant channel */
+    ok(fs_filter_median(wide, 1, where, &err));
+    assert_int_equal(wide->data[(30 * 64 + 30) * 3 + 2], 100);
+    ok(fs_filter_sharpen(wide, 1, 1, &err));
+    assert_int_equal(wide->data[(30 * 64 + 30) * 3 + 2], 100);
+    fs_image_free(im), fs_image_free(wide);
+}
+
+/* ---- words ---- */
+
+static void words_of_a_mask(void **state) {
+    (void)state;
+    for (int row = 0; row < 3; row++)
+        for (int column = 0; column < 3; column++) {
+            fs_plane p = plane_of(90, 60, (fs_rect){30 * column + 5, 20 * row + 5, 30 * column + 25, 20 * row + 15});
+            fs_mask_words w = fs_mask_words_of(p.data, 90, 60);
+            assert_int_equal(w.position, row * 3 + column);
+            assert_string_equal(w.position_word, fs_mask_position_word(w.position));
+            assert_string_equal(w.size_word, "small"); /* 200 of 5400 */
+            fs_plane_free(&p);
+        }
+    static const struct { int pixels; const char *word; } sizes[] = {{99, "tiny"}, {100, "small"}, {399, "small"}, {400, "medium-sized"}, {1199, "medium-sized"},
+                                                                     {1200, "large"}, {2999, "large"}, {3000, "very large"}, {10000, "very large"}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        fs_plane p = plane_of(100, 100, (fs_rect){0});
+        for (int k = 0; k < sizes[i].pixels; k++) p.data[k] = 255;
+        assert_string_equal(fs_mask_words_of(p.data, 100, 100).size_word, sizes[i].word);
+        fs_plane_free(&p);
+    }
+    fs_plane none = plane_of(10, 10, (fs_rect){0});
+    fs_mask_words w = fs_mask_words_of(none.data, 10, 10);
+    assert_true(w.position == -1 && w.size == -1 && !*w.position_word && !*w.size_word);
+    fs_plane_free(&none);
+    /* the mean on a border belongs to the lower and right third: pixels 0..5 of 9, mean 3.0 */
+    fs_plane p = plane_of(9, 9, (fs_rect){0, 0, 6, 6});
+    assert_int_equal(fs_mask_words_of(p.data, 9, 9).position, 4);
+    fs_plane_free(&p);
+}
+
+static void words_are_read(void **state) {
+    (void)state;
+    static const struct { const char *text; int position, size; } cases[] = {
+        {"a very large dog in the upper left of the picture", 0, 4},
+        {"A Medium-Sized thing at the Center of it", 4, 2},
+        {"It is small and lies in the lower middle, not in the upper right", 7, 1},
+        {"largely smaller, centered, uppermost left", -1, -1},
+        {"middle right.", 5, -1},
+        {"", -1, -1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int position, size;
+        fs_mask_words_read(cases[i].text, &position, &size);
+        assert_int_equal(position, cases[i].position);
+        assert_int_equal(size, cases[i].size);
+    }
+    for (int i = 0; i < FS_MASK_POSITIONS; i++)
+        for (int k = 0; k < FS_MASK_SIZES; k++) {
+            char *text = fs_format("the %s region, %s of the image", fs_mask_size_word(k), fs_mask_position_word(i));
+            int position, size;
+            fs_mask_words_read(text, &position, &size);
+            assert_true(position == i && size == k);
+            free(text);
+        }
+}
+
+/* ---- the grammar ---- */
+
+static fs_status open_texts(const char *json, fs_texts **out) {
+    char *dir = work_folder(), *path = join(dir, "texts.json");
+    put_text(dir, "texts.json", json);
+    fs_status status = fs_texts_open(path, out, &err);
+    free(path);
+    remove_folder(dir);
+    return status;
+}
+
+static void expands_rules(void **state) {
+    (void)state;
+    fs_texts *t;
+    ok(open_texts("{\"rules\": {\"tampered\": [\"[what/{region}], {size}. it is {a_what} at {percent}. [cues]\"], \"authentic\": [\"fine\"],"
+                  "\"what/object\": [\"a [thing]\"], \"thing\": [\"{what}\"], \"cue/one\": [\"one.\"], \"cue/two\": [\"two: {type}.\"]}}", &t));
+    fs_facts f = {.type = "splice", .what = "owl", .region = "object", .words = {.position_word = "center", .size_word = "small", .area = 0.034}, .cues = {"one", "two"}, .n_cues = 2};
+    fs_rng rng = fs_rng_seed(0);
+    char *text = NULL;
+    ok(fs_texts_answer(t, &f, true, &rng, &text, &err));
+    assert_string_equal(text, "A owl, small. It is an owl at 3. One. Two: splice.");
+    free(text);
+    f.region = "area"; /* the name of a rule with a fact in it can only be looked up now */
+    assert_int_equal(fs_texts_answer(t, &f, true, &rng, &text, &err), FS_E_FORMAT);
+    assert_non_null(strstr(err.message, "what/area"));
+    fs_texts_close(t);
+}
+
+static void refuses_bad_grammars(void **state) {
+    (void)state;
+    static const struct { const char *json, *words; } cases[] = {
+        {"{", "JSON"},
+        {"{}", "\"rules\" is missing"},
+        {"{\"rules\": {\"tampered\": [\"x\"]}}", "\"authentic\" is missing"},
+        {"{\"rules\": {\"tampered\": [], \"authentic\": [\"x\"]}}", "not a list of alternatives"},
+        {"{\"rules\": {\"tampered\": [1], \"authentic\": [\"x\"]}}", "not text"},
+        {"{\"rules\": {\"tampered\": [\"[nowhere]\"], \"authentic\": [\"x\"]}}", "[nowhere]"},
+        {"{\"rules\": {\"tampered\": [\"[open\"], \"authentic\": [\"x\"]}}", "not closed"},
+        {"{\"rules\": {\"tampered\": [\"close}\"], \"authentic\": [\"x\"]}}", "closing"},
+        {"{\"rules\": {\"tampered\": [\"{color}\"], \"authentic\": [\"x\"]}}", "{color} is no fact"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fs_texts *t = NULL;
+        err.message[0] = '\0';
+        assert_int_equal(open_texts(cases[i].json, &t), FS_E_FORMAT);
+        assert_null(t);
+        if (!strstr(err.message, cases[i].words)) fail_msg("\"%s\" lacks \"%s\"", err.message, cases[i].words);
+    }
+    /* a rule that names itself ends with an error, and so does one that grows without bound */
+    static const char *const endless[] = {"{\"rules\": {\"tampered\": [\"[tampered]\"], \"authentic\": [\"x\"]}}",
+                                          "{\"rules\": {\"tampered\": [\"[a][a][a][a]\"], \"authentic\": [\"x\"], \"a\": [\"[b][b][b][b]\"], \"b\": [\"[c][c][c][c][c][c]\"],"
+                                          "\"c\": [\"[d][d][d][d][d][d][d]\"], \"d\": [\"many words stand here, and more of them, again and again\"]}}"};
+    for (int i = 0; i < 2; i++) {
+        fs_texts *t = NULL;
+        char *text = NULL;
+        fs_facts f = {.type = "splice", .region = "region", .words = {.position_word = "", .size_word = ""}};
+        fs_rng rng = fs_rng_seed(0);
+        ok(open_texts(endless[i], &t));
+        assert_int_equal(fs_texts_answer(t, &f, true, &rng, &text, &err), FS_E_LIMIT);
+        fs_texts_close(t);
+    }
+}
+
+/* Every cue that the code can name has a rule in the built-in texts, and every type an area. */
+static void built_in_texts_are_whole(void **state) {
+    (void)state;
+    static const char *const cues[] = {"edge-hard", "edge-soft", "edge-any", "light-brighter", "light-darker", "color-foreign", "grain-more", "grain-less", "resampled",
+                                       "perspective", "duplicate", "duplicate-mirrored", "duplicate-turned", "duplicate-scaled", "fill", "fill-soft", "fill-repeat", "hue",
+                                       "saturation", "brightness", "contrast", "color-border", "blurred", "smoothed", "pixelated", "enlarged", "warped", "coarse", "retouched",
+                                       "texture-any", "statistics"};
+    fs_texts *t;
+    fs_rng rng = fs_rng_seed(0);
+    ok(fs_texts_open(NULL, &t, &err));
+    for (int type = 1; type < FS_FORGE_TYPES; type++)
+        for (size_t i = 0; i < sizeof cues / sizeof *cues; i++) {
+            fs_facts f = {.type = fs_forge_type_name((fs_forge_type)type), .region = "region", .words = {.position_word = "center", .size_word = "small"}, .cues = {cues[i]}, .n_cues = 1};
+            char *text = NULL;
+            ok(fs_texts_answer(t, &f, true, &rng, &text, &err));
+            assert_null(strstr(text, "has not been tampered with"));
+            free(text);
+        }
+    fs_texts_close(t);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(planes),
+        cmocka_unit_test(turning),
+        cmocka_unit_test(places),
+        cmocka_unit_test(poisson_takes_off_a_constant),
+        cmocka_unit_test(pasting_is_cut_at_the_edges),
+        cmocka_unit_test(matching),
+        cmocka_unit_test(fills_a_pattern),
+        cmocka_unit_test(fills_along_an_edge),
+        cmocka_unit_test(fills_odd_holes),
+        cmocka_unit_test(superpixels_follow_edges),
+        cmocka_unit_test(chains_end_at_their_size),
+        cmocka_unit_test(filters),
+        cmocka_unit_test(words_of_a_mask),
+        cmocka_unit_test(words_are_read),
+        cmocka_unit_test(expands_rules),
+        cmocka_unit_test(refuses_bad_grammars),
+        cmocka_unit_test(built_in_texts_are_whole),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
