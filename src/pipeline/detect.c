@@ -50,9 +50,8 @@ static int available_threads(int asked) {
 
 /* Likewise of the list of adapters, which is NULL-terminated in the copy. */
 static bool own_list(fs_options *o) {
-    if (!o->n_adapters) return true;
-    char **list = fs_alloc_zero(o->n_adapters + 1, sizeof *list);
-    bool copied = list != NULL;
+    char **list = o->n_adapters ? fs_alloc_zero(o->n_adapters + 1, sizeof *list) : NULL;
+    bool copied = list != NULL || !o->n_adapters;
     for (size_t i = 0; i < o->n_adapters && copied; i++) copied = (list[i] = fs_strdup(o->adapters[i])) != NULL;
     o->adapters = (const char *const *)list;
     if (!list) o->n_adapters = 0;
