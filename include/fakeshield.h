@@ -500,10 +500,10 @@ typedef struct fs_dataset_describe_options {
     const char *url;       /* of the service, up to what /chat/completions is put behind, as "https://host/v1" */
     const char *key;       /* sent to that host alone; NULL = none. https is demanded except on this machine */
     const char *model;
-    const char *out_dir;   /* answers.jsonl, MMTD-style JSON and lisa files go here; NULL = the data set's own folder */
+    const char *out_dir;   /* answers.jsonl, conversations_train.json and the sets' lisa_train_*.json go here; NULL = the data set's own folder */
     const char *instructions_file; /* NULL = the built-in ones (share/describe_instructions.json) */
     fs_describe_view view; /* default MASK */
-    bool val;              /* lisa_val_gt.json in place of lisa_train_gt.json */
+    bool val;              /* ..._val... in place of ..._train... */
     int64_t limit;         /* at most so many new questions; 0 = all */
     int max_side;          /* pictures are sent with their longer side at most this, 64..4096; default 1024 */
     int max_tokens;        /* of an answer; default 600 */
@@ -515,9 +515,10 @@ typedef struct fs_dataset_describe_options {
     int timeout_seconds;   /* of one request; default 120 */
     double price_in, price_out; /* per million tokens, for the estimate; negative = not known (the default) */
     double price_limit;    /* refuse to begin where the estimate is higher; 0 = no limit */
+    bool estimate_only;    /* *text is the estimate; nothing is sent */
     bool dry_run;          /* *text is the estimate and the first request, without the key; nothing is sent */
     size_t *asked, *kept, *failed; /* out: answers that came now, were there already, did not come; may be NULL */
-    fs_callbacks callbacks; /* progress counts pictures; log tells of each failure, and of the estimate before the first request */
+    fs_callbacks callbacks; /* progress counts pictures; log tells of each picture without an answer */
 } fs_dataset_describe_options;
 FS_API fs_dataset_describe_options fs_dataset_describe_options_defaults(void);
 /* Asks a vision model for the text of each picture of a tree, as MMTD-Set was made: picture, mask and instructions go to an OpenAI-compatible service. Answers

@@ -32,7 +32,7 @@ static char *percent_encode(const char *s, const char *keep) {
     return b.data;
 }
 
-static bool is_loopback(const char *base) {
+bool fs_net_is_loopback(const char *base) {
     const char *host = strstr(base, "://") + 3;
     static const char *const names[] = {"localhost", "127.0.0.1", "[::1]"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -42,7 +42,7 @@ static bool is_loopback(const char *base) {
     return false;
 }
 
-static const char *base_fault(const char *base) {
+const char *fs_net_base_fault(const char *base) {
     if (strncmp(base, "https://", 8) != 0 && strncmp(base, "http://", 7) != 0) return "does not begin with https:// or http://";
     if (strlen(base) > 2000) return "is too long";
     if (strchr("/:", *(strstr(base, "://") + 3))) return "names no host"; /* the end too */
@@ -55,9 +55,9 @@ static const char *base_fault(const char *base) {
 fs_status fs_net_hub_open(fs_net_hub *h, const char *repo, const fs_pull_options *opt, fs_error *err) {
     *h = (fs_net_hub){.opt = opt};
     const char *base = opt->base_url ? opt->base_url : "https://huggingface.co", *revision = opt->revision ? opt->revision : "main";
-    const char *fault = base_fault(base);
+    const char *fault = fs_net_base_fault(base);
     if (fault) return fs_fail(err, FS_E_USAGE, "%s: this address of a hub %s", base, fault);
-    if (opt->token && strncmp(base, "http://", 7) == 0 && !is_loopback(base))
+    if (opt->token && strncmp(base, "http://", 7) == 0 && !fs_net_is_loopback(base))
         return fs_fail(err, FS_E_USAGE, "%s: a token would travel readable for all; use https://, or no token", base);
     for (const char *p = opt->token; p && *p; p++)
         if (*p <= 0x20 || *p >= 0x7f) return fs_fail(err, FS_E_USAGE, "the token holds blanks or characters that no token has");

@@ -4,6 +4,7 @@
  *   digest.c    SHA-256, or git's SHA-1 of a blob for small files
  *   partial.c   a file that is half there: NAME.part with the bytes, NAME.part.json with what of it is valid
  *   http.c      one request: options, reply headers, what a failure means and whether to try again
+ *   chat.c      questions to a language model's service (dataset describe)
  *   transfer.c  many requests at a time, until every file is whole and its checksum right
  *   pull.c      the public fs_pull: list, compare with the folder, check the disk, transfer
  *
@@ -108,6 +109,9 @@ typedef struct fs_net_hub {
     const fs_pull_options *opt;
     struct curl_slist *headers;
 } fs_net_hub;
+/* What is wrong with an address that others are built from ("does not begin with ...", "names no host"), or NULL. */
+const char *fs_net_base_fault(const char *base);
+bool fs_net_is_loopback(const char *base); /* of an address without fault: is it this machine? */
 fs_status fs_net_hub_open(fs_net_hub *h, const char *repo, const fs_pull_options *opt, fs_error *err);
 void fs_net_hub_close(fs_net_hub *h);
 char *fs_net_file_url(const fs_net_hub *h, const char *path);

@@ -8,7 +8,7 @@ mask() { bmp "$1" "$2" "$3" 0 255; }
 set_of() { mkdir -p "$1/image" "$1/mask"; }
 
 begin "help"
-for command in check questions convert; do
+for command in check questions convert describe; do
     run dataset $command --help
     expect_code 0; expect_no_error; expect_golden "help_dataset_$command"
     pass; [ "$(wc -L <out)" -le 100 ] || fail "$(wc -L <out) columns"
@@ -117,6 +117,30 @@ run dataset check tree
 expect_code 0; expect_out '^0 errors, 0 warnings'
 run dataset convert --from coverage -o tree tree/..
 expect_code 2; expect_one_error 'lies in the folder'
+
+begin "describe"
+unset FAKESHIELD_API_KEY OPENAI_API_KEY http_proxy https_proxy all_proxy HTTPS_PROXY ALL_PROXY
+nobody=http://127.0.0.1:1/v1
+run dataset describe tree
+expect_code 2; expect_one_error 'give --url, --model'
+run dataset describe --url host --model m tree
+expect_code 2; expect_one_error 'does not begin with https'
+run dataset describe --url $nobody --model m --key-env NO_SUCH_VARIABLE tree
+expect_code 2; expect_one_error 'no variable NO_SUCH_VARIABLE'
+run dataset describe --url $nobody --model m --price-in 1 tree
+expect_code 2; expect_one_error 'belong together'
+run_as env OPENAI_API_KEY=verysecret "$FAKESHIELD" dataset describe --url http://example.invalid --model m tree
+expect_code 2; expect_one_error 'readable for all'
+pass; ! grep -q verysecret err || fail "the key is shown"
+run_as env FAKESHIELD_API_KEY=verysecret "$FAKESHIELD" dataset describe --url $nobody --model seer-1 --price-in 2.5 --price-out 10 --dry-run tree
+expect_code 0; expect_no_error
+pass; ! grep -q verysecret out || fail "the key is shown"
+sed -i 's/([0-9]* bytes)/(N bytes)/' out # the PNG's size is the library's matter
+expect_golden dataset_describe_dry
+expect_no_file tree/answers.jsonl
+run dataset describe --quiet --url $nobody --model seer-1 --retries 0 tree
+expect_code 1; expect_err 'no answer: http://127.0.0.1:1/v1/chat/completions: '; expect_err '2 of 2 pictures have no answer'
+expect_nothing_half tree
 
 begin "explain reads it"
 mkdir shots
