@@ -105,8 +105,11 @@ static fs_status group(const int64_t *lengths, const modality *m, int64_t batch,
     const int64_t n = m->count;
     int64_t *order = fs_alloc((size_t)n, sizeof *order), *room = fs_alloc((size_t)n, sizeof *room);
     int64_t *sums = fs_alloc((size_t)world, 2 * sizeof *sums);
-    fs_status status = order && room && sums ? FS_OK : no_memory(n, err);
-    if (status) goto done;
+    fs_status status = FS_OK;
+    if (!order || !room || !sums) {
+        status = no_memory(n, err);
+        goto done;
+    }
     p->permute(p->user, n, order);
     for (int64_t i = 0; i < n; i++) order[i] = m->list[order[i]];
     const int64_t mega = batch * world;
