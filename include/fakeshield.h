@@ -678,7 +678,7 @@ typedef struct fs_eval_options {
     const char *references;    /* texts to compare explanations with: JSON Lines {"image", "outputs"}; NULL = those of the data's tree, if any */
     const char *encoder;       /* folder of a sentence encoder of the BERT kind, for CSS; or NULL */
     const char *embeddings, *reference_embeddings; /* .npy [pictures][width], in the order of images.csv, or JSON Lines {"image", "embedding"}; or NULL */
-    int encoder_tokens;        /* 0 = what the encoder's folder says, or 128 */
+    int encoder_tokens;        /* 0 = what the encoder's folder says (sentence_bert_config.json), else its positions */
     int resamples;             /* for confidence intervals; default 1000, 0 = none */
     double level;              /* default 0.95 */
     bool stratified;           /* tampered and authentic pictures are drawn apart; default true */

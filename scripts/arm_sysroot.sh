@@ -14,7 +14,7 @@ mkdir -p "$1"
 root=$(cd "$1" && pwd)
 [ ! -e "$root/complete" ] || exit 0
 
-packages="libc6-dev libgcc-12-dev libstdc++-12-dev libgomp1 libjansson-dev libsentencepiece-dev libjpeg62-turbo-dev libpng-dev libtiff-dev
+packages="libc6-dev libgcc-12-dev libstdc++-12-dev libgomp1 libjansson-dev libsentencepiece-dev libutf8proc-dev libjpeg62-turbo-dev libpng-dev libtiff-dev
           libwebp-dev libheif-dev libcurl4-openssl-dev libcmocka-dev"
 
 apt="$root/apt"

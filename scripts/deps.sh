@@ -7,7 +7,7 @@ set -eu
 packages_of() {
     case $1 in
     build) # compilers, build tools, one library per job, the test framework
-        echo gcc g++ libc6-dev make cmake ninja-build pkg-config libjansson-dev libsentencepiece-dev libjpeg62-turbo-dev \
+        echo gcc g++ libc6-dev make cmake ninja-build pkg-config libjansson-dev libsentencepiece-dev libutf8proc-dev libjpeg62-turbo-dev \
              libpng-dev libtiff-dev libwebp-dev libheif-dev libcurl4-openssl-dev libcmocka-dev libopenmpi-dev openmpi-bin ;;
     fuzz | tsan) echo clang libclang-rt-14-dev llvm libomp-dev ;;
     lint) echo clang-tidy clang-format cppcheck shellcheck ;;
