@@ -7,8 +7,8 @@
 #include "data/forge_work.h"
 
 const char *fs_blend_name(fs_blend b) {
-    static const char *const names[] = {"none", "hard", "feather", "poisson"};
-    return (int)b >= 0 && (int)b < 4 ? names[b] : "unknown";
+    static const char *const names[] = {"none", "hard", "feather", "poisson", "matte"};
+    return (int)b >= 0 && (int)b < 5 ? names[b] : "unknown";
 }
 
 fs_status fs_piece_cut(const fs_image *im, const fs_plane *mask, int64_t margin, fs_piece *out, fs_rect *at, fs_error *err) {

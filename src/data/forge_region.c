@@ -11,7 +11,7 @@ const char *fs_region_kind_name(fs_region_kind k) {
 
 fs_status fs_tidy_outline(fs_plane *mask, fs_error *err) {
     int64_t pixels = fs_plane_count(mask);
-    int radius = pixels > 60000 ? 3 : pixels > 6000 ? 2 : 1;
+    int radius = (int)fmin(fmax(sqrt((double)pixels) / 50, 1), 5);
     fs_status status = fs_plane_blur(mask, radius, err);
     if (status) return status;
     fs_plane_threshold(mask, 132);

@@ -113,7 +113,8 @@ static bool find_place(fs_workshop *w, const fs_piece *p, const fs_plane *things
 static fs_blend draw_blend(fs_workshop *w, bool object, double *feather) {
     double kind = fs_rng_uniform(w->rng), width = fs_dice_log(w->rng, 0.7, object ? 2.5 : 6);
     *feather = 0;
-    if (kind < (object ? 0.25 : 0.15)) return FS_BLEND_HARD;
+    if (kind < 0.15) return FS_BLEND_HARD;
+    if (object && kind < 0.6) return FS_BLEND_MATTE;
     if (kind > (object ? 0.93 : 0.6)) return FS_BLEND_POISSON;
     *feather = width;
     return FS_BLEND_FEATHER;
@@ -151,6 +152,7 @@ fs_status fs_edit_splice(fs_workshop *w, fs_edit *e, fs_error *err) {
     e->blend = draw_blend(w, object, &e->feather);
     double match = fs_dice(w->rng, 0, object ? 0.5 : 0.8);
     bool light_only = fs_dice_chance(w->rng, 0.5);
+    int refine = 2 + (int)fs_dice_below(w->rng, 4);
     if (!status) status = things_of(w->scene, &things, err);
     if (status || !find_place(w, &piece, &things, object, on_ground, &x, &y, &misfit)) goto done;
     if (e->blend == FS_BLEND_POISSON && misfit > 30) { /* between unlike grounds gradients make ghosts */
@@ -158,6 +160,7 @@ fs_status fs_edit_splice(fs_workshop *w, fs_edit *e, fs_error *err) {
         e->feather = 1.5;
     }
     fs_blend_match(&piece, w->after, x, y, match, light_only);
+    if (!status && e->blend == FS_BLEND_MATTE) status = fs_piece_refine(&piece, refine, err);
     if (e->feather > 0) {
         fs_plane_threshold(&piece.alpha, 128);
         status = fs_plane_feather(&piece.alpha, e->feather, err);

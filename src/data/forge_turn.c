@@ -92,8 +92,7 @@ fs_status fs_piece_turn(const fs_piece *in, fs_turn turn, fs_piece *out, fs_erro
             u += w / 2 - 0.5;
             v += h / 2 - 0.5;
             *alpha = clip(sample_alpha(&in->alpha, u, v));
-            if (*alpha) sample_cubic(in->im, u, v, to);
-            else memset(to, 0, 3);
+            sample_cubic(in->im, u, v, to); /* where alpha is 0 too: what lies beside an outline is looked at when it is refined */
         }
 done:
     fs_piece_free(&small);

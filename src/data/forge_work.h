@@ -65,8 +65,10 @@ fs_status fs_tidy_outline(fs_plane *mask, fs_error *err);
 
 /* ---- putting a piece in (forge_blend.c, forge_place.c) ---- */
 
-typedef enum fs_blend { FS_BLEND_NONE = 0, FS_BLEND_HARD = 1, FS_BLEND_FEATHER = 2, FS_BLEND_POISSON = 3 } fs_blend;
-const char *fs_blend_name(fs_blend b); /* "none", "hard", "feather", "poisson" */
+typedef enum fs_blend { FS_BLEND_NONE = 0, FS_BLEND_HARD = 1, FS_BLEND_FEATHER = 2, FS_BLEND_POISSON = 3, FS_BLEND_MATTE = 4 } fs_blend;
+const char *fs_blend_name(fs_blend b); /* "none", "hard", "feather", "poisson", "matte" */
+/* The outline follows the picture's edges, with an alpha of its own (forge_matte.c). */
+fs_status fs_piece_refine(fs_piece *p, int radius, fs_error *err);
 
 /* Puts the piece's upper left corner at (x, y) of im; what falls outside is cut. mask: of im's size; pixels that were painted become 255. */
 fs_status fs_blend_paste(fs_image *im, const fs_piece *piece, int64_t x, int64_t y, fs_blend blend, fs_plane *mask, fs_error *err);
