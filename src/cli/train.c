@@ -224,9 +224,7 @@ static int train_report(int argc, char **argv) {
         goto done;
     }
     page = out ? cli_format("%s", out) : cli_format("%s/report.html", operands.items[0]);
-#ifdef FS_HAVE_REPORT
     status = fs_train_report((const char *const *)operands.items, operands.count, page, &err);
-#endif
     if (status) cli_error(&t, "%s", err.message);
     else if (!s.quiet) cli_print(&t, "%s\n", page);
     if (!status) status = cli_flush(&t);
