@@ -51,8 +51,11 @@ static int merge_main(int argc, char **argv) {
     }
     const char *missing = operands.count ? NULL : !s.opt.n_adapters ? "--adapter DIR" : !out ? "-o OUT" : NULL;
     if (operands.count || missing) {
-        if (missing) cli_error(&t, "give %s (see: fakeshield merge --help)", missing);
-        else cli_error(&t, "\"%s\": unexpected; the checkpoint is given with -m, the adapter with --adapter (see: fakeshield merge --help)", operands.items[0]);
+        if (missing)
+            cli_error(&t, "give %s (see: fakeshield merge --help)", missing);
+        else
+            cli_error(&t, "\"%s\": unexpected; the checkpoint is given with -m, the adapter with --adapter (see: fakeshield merge --help)",
+                      operands.items[0]);
         status = FS_E_USAGE;
         goto done;
     }
@@ -64,8 +67,10 @@ static int merge_main(int argc, char **argv) {
     s.opt.callbacks = cli_callbacks(&t, false);
     status = fs_merge(model, out, type, &s.opt, &err);
     cli_term_clear(&t);
-    if (status) cli_error(&t, "%s", err.message);
-    else if (!s.quiet) cli_print(&t, "%s: merged. Use it: fakeshield detect -m %s IMAGE\n", out, out);
+    if (status)
+        cli_error(&t, "%s", err.message);
+    else if (!s.quiet)
+        cli_print(&t, "%s: merged. Use it: fakeshield detect -m %s IMAGE\n", out, out);
     if (!status) status = cli_flush(&t);
 done:
     cli_list_free(&operands);

@@ -1,5 +1,5 @@
-/* Which stage an adapter is for, whether it fits, and how it is put over the stage's tensors: LoRA beside the weights as they are stored, which may be
- * packed blocks, and other trained tensors in place of the base's. */
+/* Which stage an adapter is for, whether it fits, and how it is put over the stage's tensors: LoRA beside the weights as they are stored,
+ * which may be packed blocks, and other trained tensors in place of the base's. */
 #include "pipeline/adapter.h"
 
 #include <math.h>
@@ -10,9 +10,15 @@
 
 static const char *const stage_names[] = {"stage 1 (DTE-FDM)", "stage 2 (MFLM)"};
 
-const char *fs_adapter_path(const fs_adapter *a) { return a->path; }
-int fs_adapter_told(const fs_adapter *a) { return a->told; }
-const char *fs_adapter_fingerprint(const fs_adapter *a) { return a->fingerprint; }
+const char *fs_adapter_path(const fs_adapter *a) {
+    return a->path;
+}
+int fs_adapter_told(const fs_adapter *a) {
+    return a->told;
+}
+const char *fs_adapter_fingerprint(const fs_adapter *a) {
+    return a->fingerprint;
+}
 
 fs_adapter_facts fs_adapter_facts_of(const fs_adapter *a) {
     fs_adapter_facts f = {.layers = a->layers, .alpha = a->alpha, .kind = a->state_dict ? "state dict" : "peft"};
@@ -33,7 +39,9 @@ fs_adapter_facts fs_adapter_facts_of(const fs_adapter *a) {
 
 /* ---- lookup ---- */
 
-static int compare_name(const void *key, const void *entry) { return strcmp(key, ((const fs_adapter_entry *)entry)->name); }
+static int compare_name(const void *key, const void *entry) {
+    return strcmp(key, ((const fs_adapter_entry *)entry)->name);
+}
 
 static const fs_adapter_entry *find_entry(const fs_adapter *a, const char *name) {
     return a->count ? bsearch(name, a->entries, a->count, sizeof *a->entries, compare_name) : NULL;
@@ -49,7 +57,8 @@ bool fs_adapter_pair(const fs_adapter *a, const char *base_name, const fs_tensor
     const size_t n = strlen(base_name), tail = sizeof weight - 1;
     char name[2][256];
     if (n <= tail || n > 200 || strcmp(base_name + n - tail, weight) != 0) return false;
-    for (int i = 0; i < 2; i++) snprintf(name[i], sizeof name[i], "base_model.model.%.*s.lora_%c.weight", (int)(n - tail), base_name, i ? 'B' : 'A');
+    for (int i = 0; i < 2; i++)
+        snprintf(name[i], sizeof name[i], "base_model.model.%.*s.lora_%c.weight", (int)(n - tail), base_name, i ? 'B' : 'A');
     *lora_a = fs_adapter_find(a, name[0]);
     *lora_b = fs_adapter_find(a, name[1]);
     if (!*lora_a || !*lora_b) return false;
@@ -74,17 +83,20 @@ static fs_status fail_shape(const fs_adapter_entry *e, int64_t rows, int64_t col
     fs_shape_text(&e->tensor, found, sizeof found);
     for (int i = 0; i < 2; i++) {
         const int64_t v = i ? columns : rows;
-        if (v < 0) snprintf(want[i], sizeof want[i], "rank");
-        else snprintf(want[i], sizeof want[i], "%lld", (long long)v);
+        if (v < 0)
+            snprintf(want[i], sizeof want[i], "rank");
+        else
+            snprintf(want[i], sizeof want[i], "%lld", (long long)v);
     }
-    return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected shape [%s,%s] for %s, found %s", e->file, e->written, want[0], want[1], whose, found);
+    return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected shape [%s,%s] for %s, found %s", e->file, e->written, want[0], want[1],
+                   whose, found);
 }
 
 static fs_status check_lora(const fs_adapter_entry *e, int stage, const fs_llama_config *g, fs_error *err) {
     int64_t in, out;
     if (e->layer >= g->layers)
-        return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected a layer below %lld for %s, found layer %lld", e->file, e->written, (long long)g->layers, stage_names[stage - 1],
-                       (long long)e->layer);
+        return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected a layer below %lld for %s, found layer %lld", e->file, e->written,
+                       (long long)g->layers, stage_names[stage - 1], (long long)e->layer);
     fs_lora_shape(g, e->place, &in, &out);
     if (!e->is_b && e->tensor.shape[1] != in) return fail_shape(e, -1, in, stage_names[stage - 1], err);
     if (e->is_b && e->tensor.shape[0] != out) return fail_shape(e, out, -1, stage_names[stage - 1], err);
@@ -100,10 +112,14 @@ static fs_status check_other(const fs_adapter_entry *e, int stage, const fs_lm_c
     if ((head || projector) && (e->tensor.ndim != 2 || e->tensor.shape[0] != rows || e->tensor.shape[1] != g->hidden))
         return fail_shape(e, rows, g->hidden, stage_names[stage - 1], err);
     if (stage == 1 && (strstr(e->name, "grounding_encoder") || strstr(e->name, "text_hidden_fcs") || strstr(e->name, "region_encoder")))
-        return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: %s has no such part; the adapter is of stage 2 (MFLM)", e->file, e->written, stage_names[0]);
-    if (g->rope_pairs && strncmp(e->name, "model.layers.", 13) == 0 && (strstr(e->name, "self_attn.q_proj.weight") || strstr(e->name, "self_attn.k_proj.weight")))
-        return fs_fail(err, FS_E_UNSUPPORTED, "%s: tensor %s: whole query and key matrices cannot be put over a bundle, which keeps their rows in another order; "
-                       "merge the adapter into the checkpoint", e->file, e->written);
+        return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: %s has no such part; the adapter is of stage 2 (MFLM)", e->file, e->written,
+                       stage_names[0]);
+    if (g->rope_pairs && strncmp(e->name, "model.layers.", 13) == 0 &&
+        (strstr(e->name, "self_attn.q_proj.weight") || strstr(e->name, "self_attn.k_proj.weight")))
+        return fs_fail(err, FS_E_UNSUPPORTED,
+                       "%s: tensor %s: whole query and key matrices cannot be put over a bundle, which keeps their rows in another order; "
+                       "merge the adapter into the checkpoint",
+                       e->file, e->written);
     return FS_OK;
 }
 
@@ -129,7 +145,8 @@ fs_status fs_adapter_check_values(const fs_adapter *a, fs_error *err) {
         const fs_adapter_entry *e = &a->entries[i];
         const int64_t bad = first_bad(&e->tensor);
         if (bad >= 0)
-            return fs_fail(err, FS_E_NUMERIC, "%s: tensor %s: value %lld is NaN or infinite; the training it comes from went wrong", e->file, e->written, (long long)bad);
+            return fs_fail(err, FS_E_NUMERIC, "%s: tensor %s: value %lld is NaN or infinite; the training it comes from went wrong",
+                           e->file, e->written, (long long)bad);
     }
     return FS_OK;
 }
@@ -154,7 +171,8 @@ static fs_status check_base(const fs_adapter *a, const fs_tensor_source *base, f
         if (same_shape(t, &e->tensor)) continue;
         fs_shape_text(t, expected, sizeof expected);
         fs_shape_text(&e->tensor, found, sizeof found);
-        return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected shape %s as in %s, found %s", e->file, e->written, expected, base->origin(base->user, e->name), found);
+        return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected shape %s as in %s, found %s", e->file, e->written, expected,
+                       base->origin(base->user, e->name), found);
     }
     return FS_OK;
 }
@@ -193,7 +211,8 @@ static const char *origin_clip(void *user, const char *name) {
     return e ? e->file : a->clip_base.origin(a->clip_base.user, name);
 }
 
-static fs_status wrap(void *user, fs_overlay_part part, const fs_lm_config *config, fs_tensor_source *source, double *alpha, fs_error *err) {
+static fs_status wrap(void *user, fs_overlay_part part, const fs_lm_config *config, fs_tensor_source *source, double *alpha,
+                      fs_error *err) {
     fs_adapter *a = user;
     if (part == FS_OVERLAY_CLIP) {
         a->clip_base = *source;
@@ -210,11 +229,17 @@ static fs_status wrap(void *user, fs_overlay_part part, const fs_lm_config *conf
     return FS_OK;
 }
 
-fs_overlay fs_adapter_overlay(fs_adapter *a) { return (fs_overlay){.user = a, .wrap = wrap}; }
+fs_overlay fs_adapter_overlay(fs_adapter *a) {
+    return (fs_overlay){.user = a, .wrap = wrap};
+}
 
 /* ---- which stage ---- */
 
-typedef struct stages { const fs_layout *layout; bool there[2]; fs_lm_config config[2]; } stages;
+typedef struct stages {
+    const fs_layout *layout;
+    bool there[2];
+    fs_lm_config config[2];
+} stages;
 
 static fs_status read_stages(const fs_layout *l, stages *s, fs_error *err) {
     const char *dirs[2] = {l->dte_fdm, l->mflm};
@@ -237,7 +262,8 @@ static fs_status choose(const fs_adapter *a, const stages *s, int *stage, fs_err
     if (a->told) {
         *stage = a->told;
         if (!s->there[a->told - 1])
-            return fs_fail(err, FS_E_MISMATCH, "%s: is an adapter for %s, which %s does not hold", a->path, stage_names[a->told - 1], s->layout->root);
+            return fs_fail(err, FS_E_MISMATCH, "%s: is an adapter for %s, which %s does not hold", a->path, stage_names[a->told - 1],
+                           s->layout->root);
         return fs_adapter_check(a, a->told, &s->config[a->told - 1], err);
     }
     for (int i = 0; i < 2; i++) fits[i] = s->there[i] && fs_adapter_check(a, i + 1, &s->config[i], &why[i]) == FS_OK;
@@ -248,10 +274,12 @@ static fs_status choose(const fs_adapter *a, const stages *s, int *stage, fs_err
         return FS_OK;
     }
     if (!fits[0] && (why[0].message[0] || why[1].message[0]))
-        return fs_fail(err, FS_E_MISMATCH, "%s: fits no stage of %s: %.400s%s%.400s", a->path, s->layout->root, why[0].message, why[0].message[0] && why[1].message[0] ? "; " : "",
-                       why[1].message);
-    return fs_fail(err, FS_E_MISMATCH, "%s: fits both stages of %s; say which with a file fakeshield.json in it: {\"stage\": \"dte-fdm\"} or {\"stage\": \"mflm\"}", a->path,
-                   s->layout->root);
+        return fs_fail(err, FS_E_MISMATCH, "%s: fits no stage of %s: %.400s%s%.400s", a->path, s->layout->root, why[0].message,
+                       why[0].message[0] && why[1].message[0] ? "; " : "", why[1].message);
+    return fs_fail(
+        err, FS_E_MISMATCH,
+        "%s: fits both stages of %s; say which with a file fakeshield.json in it: {\"stage\": \"dte-fdm\"} or {\"stage\": \"mflm\"}",
+        a->path, s->layout->root);
 }
 
 fs_status fs_adapters_open(const fs_layout *layout, const fs_options *opt, fs_adapter *out[2], fs_error *err) {
@@ -264,9 +292,12 @@ fs_status fs_adapters_open(const fs_layout *layout, const fs_options *opt, fs_ad
         status = fs_adapter_open(opt->adapters[i], &opt->callbacks, &a, err);
         if (!status) status = choose(a, &s, &stage, err);
         if (!status && out[stage - 1])
-            status = fs_fail(err, FS_E_USAGE, "%s and %s are both for %s; give one adapter for each stage", out[stage - 1]->path, a->path, stage_names[stage - 1]);
-        if (status) fs_adapter_free(a);
-        else out[stage - 1] = a;
+            status = fs_fail(err, FS_E_USAGE, "%s and %s are both for %s; give one adapter for each stage", out[stage - 1]->path, a->path,
+                             stage_names[stage - 1]);
+        if (status)
+            fs_adapter_free(a);
+        else
+            out[stage - 1] = a;
     }
     free_stages(&s);
     if (status)

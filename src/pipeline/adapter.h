@@ -1,7 +1,8 @@
-/* Adapters that training left (src/train/artefacts.h, or peft and the original): a folder is read, told which stage it is for, and put over that
- * stage's tensors when it opens (fs_overlay), or multiplied into them (merge.c). Nothing of the base is changed.
+/* Adapters that training left (src/train/artefacts.h, or peft and the original): a folder is read, told which stage it is for, and put over
+ * that stage's tensors when it opens (fs_overlay), or multiplied into them (merge.c). Nothing of the base is changed.
  *
- * Names of tensors: adapters as peft's files have them, "base_model.model.model.layers.N.PLACE.lora_A.weight"; all others as the checkpoint has them. */
+ * Names of tensors: adapters as peft's files have them, "base_model.model.model.layers.N.PLACE.lora_A.weight"; all others as the checkpoint
+ * has them. */
 #ifndef FS_ADAPTER_H
 #define FS_ADAPTER_H
 
@@ -10,9 +11,9 @@
 
 typedef struct fs_adapter fs_adapter;
 
-/* path: a folder with adapter_config.json and adapter_model.safetensors or .bin, and perhaps non_lora_trainables.safetensors or .bin; or a state dict
- * as DeepSpeed's zero_to_fp32 makes it of the original's MFLM training (a file, or a folder with pytorch_model.bin). Reads headers; what cannot be
- * applied exactly is refused. log: for what is left out; may be NULL. */
+/* path: a folder with adapter_config.json and adapter_model.safetensors or .bin, and perhaps non_lora_trainables.safetensors or .bin; or a
+ * state dict as DeepSpeed's zero_to_fp32 makes it of the original's MFLM training (a file, or a folder with pytorch_model.bin). Reads
+ * headers; what cannot be applied exactly is refused. log: for what is left out; may be NULL. */
 fs_status fs_adapter_open(const char *path, const fs_callbacks *log, fs_adapter **out, fs_error *err);
 void fs_adapter_free(fs_adapter *a);
 const char *fs_adapter_path(const fs_adapter *a);
@@ -21,12 +22,12 @@ int fs_adapter_told(const fs_adapter *a); /* stage that its own files name; 0: t
 const char *fs_adapter_fingerprint(const fs_adapter *a);
 
 typedef struct fs_adapter_facts {
-    int64_t rank, layers;   /* rank: of the first; layers: highest number + 1 */
+    int64_t rank, layers; /* rank: of the first; layers: highest number + 1 */
     double alpha;
     size_t modules, others; /* adapted layers; tensors that replace the base's */
     size_t parameters, bytes;
-    unsigned places;        /* mask of fs_lora_place */
-    const char *kind;       /* "peft" or "state dict" */
+    unsigned places;  /* mask of fs_lora_place */
+    const char *kind; /* "peft" or "state dict" */
 } fs_adapter_facts;
 fs_adapter_facts fs_adapter_facts_of(const fs_adapter *a);
 
@@ -36,7 +37,8 @@ fs_status fs_adapter_check(const fs_adapter *a, int stage, const fs_lm_config *c
 fs_status fs_adapters_open(const fs_layout *layout, const fs_options *opt, fs_adapter *out[2], fs_error *err);
 /* Changes a checkpoint's fingerprint to that of the checkpoint with these; nothing happens where there are none. */
 fs_status fs_adapters_fingerprint(fs_adapter *const adapters[2], char fingerprint[65], fs_error *err);
-/* Puts it over a stage; `a` must outlive the stage and is for one stage at a time. Values are looked at here: NaN and infinity are refused. */
+/* Puts it over a stage; `a` must outlive the stage and is for one stage at a time. Values are looked at here: NaN and infinity are refused.
+ */
 fs_overlay fs_adapter_overlay(fs_adapter *a);
 
 /* Its tensor of that name, or NULL. */

@@ -3,8 +3,8 @@
  *     base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight           peft's files
  *     base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight   a peft model's state dict
  *     model.layers.0.self_attn.q_proj.lora_A.default.weight                    zero_to_fp32 of GLaMM's trainer
- *     base_model.model.model.mm_projector.0.weight, model.model.mm_...         non_lora_trainables.bin, before and after "base_model." is dropped
- *     base_model.model.lm_head.modules_to_save.default.weight                  modules_to_save */
+ *     base_model.model.model.mm_projector.0.weight, model.model.mm_...         non_lora_trainables.bin, before and after "base_model." is
+ * dropped base_model.model.lm_head.modules_to_save.default.weight                  modules_to_save */
 #include "pipeline/adapter_read.h"
 
 #include <math.h>
@@ -101,16 +101,22 @@ static fs_status add(fs_adapter *a, const fs_archive_entry *t, bool model_model,
     fs_status status = FS_OK;
     if (!e.lora && a->state_dict && !is_trained(name)) goto done;
     if (e.lora && !read_lora(name, &e)) {
-        status = fs_fail(err, FS_E_UNSUPPORTED, "%s: tensor %s: adapters are applied to the seven linear layers of LLaMA alone (model.layers.N.self_attn.q_proj ... mlp.down_proj)",
+        status = fs_fail(err, FS_E_UNSUPPORTED,
+                         "%s: tensor %s: adapters are applied to the seven linear layers of LLaMA alone (model.layers.N.self_attn.q_proj "
+                         "... mlp.down_proj)",
                          t->file, t->name);
         goto done;
     }
     if (e.tensor.dtype != FS_DTYPE_F32 && e.tensor.dtype != FS_DTYPE_F16 && e.tensor.dtype != FS_DTYPE_BF16) {
-        status = strstr(name, "inv_freq") || strstr(name, "position_ids") ? FS_OK
-                                                                          : fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected F32, F16 or BF16, found %s", t->file, t->name, fs_dtype_name(e.tensor.dtype));
+        status = strstr(name, "inv_freq") || strstr(name, "position_ids")
+                     ? FS_OK
+                     : fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected F32, F16 or BF16, found %s", t->file, t->name,
+                               fs_dtype_name(e.tensor.dtype));
         goto done;
     }
-    e.name = e.lora ? fs_format("%smodel.layers.%lld.%s.lora_%c.weight", prefix, (long long)e.layer, fs_lora_place_names[e.place], e.is_b ? 'B' : 'A') : name;
+    e.name = e.lora ? fs_format("%smodel.layers.%lld.%s.lora_%c.weight", prefix, (long long)e.layer, fs_lora_place_names[e.place],
+                                e.is_b ? 'B' : 'A')
+                    : name;
     e.written = fs_strdup(t->name);
     if (e.name == name) name = NULL;
     if (!e.name || !e.written) {
@@ -159,7 +165,8 @@ static fs_status sort(fs_adapter *a, fs_error *err) {
     for (size_t i = 0; i < a->count; i++) {
         fs_adapter_entry *e = &a->entries[i], *last = n ? &a->entries[n - 1] : NULL;
         if (last && strcmp(last->name, e->name) == 0) {
-            if (last->file == e->file) return fs_fail(err, FS_E_FORMAT, "%s: tensors %s and %s are the same one", e->file, last->written, e->written);
+            if (last->file == e->file)
+                return fs_fail(err, FS_E_FORMAT, "%s: tensors %s and %s are the same one", e->file, last->written, e->written);
             if (e->file == first) {
                 const fs_adapter_entry other = *last;
                 *last = *e;
@@ -198,26 +205,32 @@ static fs_status check_pair(fs_adapter *a, fs_adapter_entry *x, fs_adapter_entry
     char module[128], found[2][64];
     snprintf(module, sizeof module, "model.layers.%lld.%s", (long long)x->layer, fs_lora_place_names[x->place]);
     if (!y || y->layer != x->layer || y->place != x->place || !y->is_b || x->is_b)
-        return fs_fail(err, FS_E_FORMAT, "%s: tensor %s has no %s beside it; the file is incomplete", x->file, x->written, x->is_b ? "lora_A" : "lora_B");
+        return fs_fail(err, FS_E_FORMAT, "%s: tensor %s has no %s beside it; the file is incomplete", x->file, x->written,
+                       x->is_b ? "lora_A" : "lora_B");
     fs_shape_text(&x->tensor, found[0], sizeof found[0]);
     fs_shape_text(&y->tensor, found[1], sizeof found[1]);
     const double rank = pattern(c->ranks, c->n_ranks, module, (double)c->rank);
     if (x->tensor.ndim != 2 || y->tensor.ndim != 2 || x->tensor.shape[0] != y->tensor.shape[1] || x->tensor.shape[0] < 1)
-        return fs_fail(err, FS_E_MISMATCH, "%s: tensors %s %s and lora_B %s do not go together: expected [rank, in] and [out, rank], of rank 1 or more", x->file, x->written, found[0],
-                       found[1]);
+        return fs_fail(err, FS_E_MISMATCH,
+                       "%s: tensors %s %s and lora_B %s do not go together: expected [rank, in] and [out, rank], of rank 1 or more",
+                       x->file, x->written, found[0], found[1]);
     if (rank > 0 && (int64_t)rank != x->tensor.shape[0])
-        return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected rank %lld (adapter_config.json), found %s", x->file, x->written, (long long)rank, found[0]);
+        return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected rank %lld (adapter_config.json), found %s", x->file, x->written,
+                       (long long)rank, found[0]);
     bool targeted = !c->targets;
     for (size_t i = 0; i < c->n_targets && !targeted; i++) targeted = ends_with_module(module, c->targets[i]);
     if (!targeted)
-        return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: target_modules of adapter_config.json does not name this layer, so peft would leave it out", x->file, x->written);
+        return fs_fail(err, FS_E_MISMATCH,
+                       "%s: tensor %s: target_modules of adapter_config.json does not name this layer, so peft would leave it out", x->file,
+                       x->written);
     const double r = (double)x->tensor.shape[0];
     x->scale = y->scale = pattern(c->alphas, c->n_alphas, module, c->alpha) / (c->rslora ? sqrt(r) : r);
     a->layers = fs_max_i64(a->layers, x->layer + 1);
     return FS_OK;
 }
 
-/* One lora_alpha for all adapters: fs_llama_bind_lora multiplies with alpha / rank. Where a module's scale is another, its B takes the difference. */
+/* One lora_alpha for all adapters: fs_llama_bind_lora multiplies with alpha / rank. Where a module's scale is another, its B takes the
+ * difference. */
 static fs_status level_scales(fs_adapter *a, fs_error *err) {
     for (size_t i = 0; i < a->count; i++) {
         fs_adapter_entry *e = &a->entries[i];
@@ -230,7 +243,9 @@ static fs_status level_scales(fs_adapter *a, fs_error *err) {
         if (!(e->scaled = fs_alloc((size_t)n, sizeof(float)))) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", e->written);
         for (int64_t k = 0; k < n; k++) {
             const uint16_t h = e->tensor.dtype == FS_DTYPE_F32 ? 0 : ((const uint16_t *)e->tensor.data)[k];
-            const float v = e->tensor.dtype == FS_DTYPE_F32 ? fs_f32(&e->tensor)[k] : e->tensor.dtype == FS_DTYPE_F16 ? fs_f16_to_f32(h) : fs_bf16_to_f32(h);
+            const float v = e->tensor.dtype == FS_DTYPE_F32   ? fs_f32(&e->tensor)[k]
+                            : e->tensor.dtype == FS_DTYPE_F16 ? fs_f16_to_f32(h)
+                                                              : fs_bf16_to_f32(h);
             e->scaled[k] = v * factor;
         }
         e->tensor.data = e->scaled;
@@ -249,7 +264,8 @@ static fs_status check(fs_adapter *a, fs_error *err) {
         status = check_pair(a, &a->entries[i], i + 1 < a->count && a->entries[i + 1].lora ? &a->entries[i + 1] : NULL, err);
         i++;
     }
-    if (!status && !any) status = fs_fail(err, FS_E_FORMAT, "%s: holds no adapter (tensors ...lora_A.weight and ...lora_B.weight)", a->path);
+    if (!status && !any)
+        status = fs_fail(err, FS_E_FORMAT, "%s: holds no adapter (tensors ...lora_A.weight and ...lora_B.weight)", a->path);
     return status ? status : level_scales(a, err);
 }
 
@@ -270,7 +286,8 @@ static void fingerprint(const char *path, fs_buffer *out) {
     char hash[65];
     if (!path || fs_map_file(path, &m, NULL) != FS_OK) return;
     fs_sha256_begin(&sum);
-    if (m.size <= (size_t)PIECE * PIECES) fs_sha256_add(&sum, m.data, m.size);
+    if (m.size <= (size_t)PIECE * PIECES)
+        fs_sha256_add(&sum, m.data, m.size);
     else
         for (size_t i = 0; i < PIECES; i++) fs_sha256_add(&sum, m.data + (m.size - PIECE) / (PIECES - 1) * i, PIECE);
     fs_sha256_end(&sum, hash);
@@ -312,7 +329,8 @@ static fs_status read_stage(fs_adapter *a, fs_error *err) {
 static fs_status open_archive(fs_adapter *a, int i, const char *path, fs_buffer *seen, fs_error *err) {
     fs_status status = fs_archive_open(path, &a->archives[i], err);
     if (status) return status;
-    if (!fs_path_is_dir(path)) fingerprint(path, seen);
+    if (!fs_path_is_dir(path))
+        fingerprint(path, seen);
     else
         for (size_t k = 0; k < fs_archive_count(a->archives[i]); k++) { /* its shards, each once */
             const char *file = fs_archive_get(a->archives[i], k).file;
@@ -326,7 +344,9 @@ static fs_status open_state_dict(fs_adapter *a, fs_buffer *seen, fs_error *err) 
     a->state_dict = true;
     a->config.alpha = 16;
     fs_status status = open_archive(a, 0, a->path, seen, err);
-    if (!status) fs_log(&a->log, FS_LOG_INFO, "%s: a state dict without adapter_config.json; lora_alpha is taken to be 16, as the original's merge does", a->path);
+    if (!status)
+        fs_log(&a->log, FS_LOG_INFO,
+               "%s: a state dict without adapter_config.json; lora_alpha is taken to be 16, as the original's merge does", a->path);
     return status;
 }
 
@@ -338,7 +358,10 @@ static fs_status open_files(fs_adapter *a, fs_buffer *seen, fs_error *err) {
     if ((status = read_stage(a, err))) goto done;
     if (!config && !model) {
         if ((status = open_state_dict(a, seen, err)) == FS_E_NOT_FOUND)
-            status = fs_fail(err, FS_E_NOT_FOUND, "%s: holds no adapter_config.json, so it is no adapter as peft writes one, and no pytorch_model.bin of zero_to_fp32 either", a->path);
+            status = fs_fail(
+                err, FS_E_NOT_FOUND,
+                "%s: holds no adapter_config.json, so it is no adapter as peft writes one, and no pytorch_model.bin of zero_to_fp32 either",
+                a->path);
         goto done;
     }
     if (!config || !model) {
@@ -370,8 +393,10 @@ fs_status fs_adapter_open(const char *path, const fs_callbacks *log, fs_adapter 
     if (!status && seen.failed) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     if (!status) fs_sha256_hex(seen.data, seen.size, a->fingerprint);
     fs_buffer_free(&seen);
-    if (status) fs_adapter_free(a);
-    else *out = a;
+    if (status)
+        fs_adapter_free(a);
+    else
+        *out = a;
     return status;
 }
 

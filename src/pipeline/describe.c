@@ -535,6 +535,27 @@ static bool holds(const char *dir, const char *name) {
     return there;
 }
 
+static fs_status describe_adapter(report *r, const char *path, fs_error *err) {
+    static const struct { const char *name, *role; } files[] = {{"adapter_model.safetensors", "low-rank adapters"},
+                                                                {"adapter_model.bin", "low-rank adapters"},
+                                                                {"non_lora_trainables.safetensors", "other trained tensors"},
+                                                                {"non_lora_trainables.bin", "other trained tensors"}};
+    json_t *adapter = NULL;
+    fs_error ignored;
+    fs_status status = fs_describe_adapter(path, &adapter, err);
+    if (status) return status;
+    json_object_set_new(r->root, "adapter", adapter);
+    for (size_t i = 0; i < 4; i++) {
+        facts f = {0};
+        char *file = holds(path, files[i].name) ? fs_path_join(path, files[i].name) : NULL;
+        if (file) add_part(r, files[i].name, files[i].role, file, CONFIG_NONE, &f, &ignored);
+        if (file) i |= 1; /* of two forms the first is used */
+        free(f.tower);
+        free(file);
+    }
+    return FS_OK;
+}
+
 static fs_status build(report *r, const char *path, fs_error *err) {
     facts f = {0};
     const char *kind = "file";
@@ -545,6 +566,9 @@ static fs_status build(report *r, const char *path, fs_error *err) {
         return fs_fail(err, FS_E_NOT_FOUND, "%s: no such file or directory; get a checkpoint from %s", path, from_fakeshield);
     if (!fs_path_is_dir(path)) {
         status = add_part(r, fs_path_base(path), "weights", path, CONFIG_NONE, &f, err);
+    } else if (holds(path, "adapter_config.json")) {
+        kind = "adapter";
+        status = describe_adapter(r, path, err);
     } else if (holds(path, FS_BUNDLE_VISION)) {
         kind = "bundle";
         status = describe_bundle(r, path, err);

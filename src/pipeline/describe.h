@@ -1,6 +1,6 @@
 /* A report on a checkpoint as a JSON tree, and the same as text. Private to this room.
  *
- * {path, kind: "checkpoint" | "bundle" | "llava" | "part" | "file", complete, parts: [part], memory: [stage], licence: {name, file} | null, problems: [line]}
+ * {path, kind: "checkpoint" | "bundle" | "llava" | "adapter" | "part" | "file", complete, parts: [part], memory: [stage], licence: {name, file} | null, problems: [line]}
  * and of a bundle that synth made also synthetic: true
  * part found:   {name, role, found: true, path, format, files: [{name, bytes}], tensors, parameters, bytes, dtypes: [{dtype, tensors, parameters,
  *                bytes}], components: [{name, tensors, parameters, bytes, dtypes}], config: {...}, tensor_list: [{name, dtype, shape, file}]}
@@ -15,6 +15,8 @@
 
 #include "base/base.h"
 
+/* {stage: 0 | 1 | 2, form, rank, alpha, layers, modules, places: [name], others, parameters}: the "adapter" of a report of kind "adapter". */
+fs_status fs_describe_adapter(const char *path, json_t **out, fs_error *err);
 /* The report on a tree made by describe.c. malloc'ed; NULL when out of memory. */
 char *fs_describe_text(const json_t *report);
 

@@ -145,6 +145,21 @@ static void add_machine(fs_buffer *b, const json_t *machine) {
     else fs_buffer_puts(b, "too little for any type; weights would be read from disk again for every token\n");
 }
 
+static void add_adapter(fs_buffer *b, const json_t *a) {
+    static const char *const stages[] = {"the stage it fits (none is named in it)", "stage 1 (DTE-FDM)", "stage 2 (MFLM)"};
+    size_t i;
+    json_t *place;
+    char parameters[32];
+    if (!a) return;
+    const int64_t stage = number(a, "stage");
+    fs_buffer_printf(b, "\nadapter for %s\n", stages[stage == 1 || stage == 2 ? stage : 0]);
+    fs_buffer_printf(b, "  rank %" PRId64 ", lora_alpha %g, %s parameters trained\n", number(a, "rank"), json_number_value(json_object_get(a, "alpha")),
+                     scaled(number(a, "parameters"), "", parameters));
+    fs_buffer_printf(b, "  %" PRId64 " matrices of %" PRId64 " layers:", number(a, "modules"), number(a, "layers"));
+    json_array_foreach(json_object_get(a, "places"), i, place) fs_buffer_printf(b, "%s %s", i ? "," : "", json_string_value(place));
+    fs_buffer_printf(b, "\n  %" PRId64 " other tensors in place of the base's\n  use it: fakeshield detect -m BASE --adapter DIR, or fakeshield merge\n", number(a, "others"));
+}
+
 static void add_licence(fs_buffer *b, const json_t *report) {
     const json_t *l = json_object_get(report, "licence");
     if (strcmp(text(report, "kind"), "file") == 0) return;
@@ -171,10 +186,12 @@ char *fs_describe_text(const json_t *report) {
                      : strcmp(kind, "checkpoint") == 0 ? "FakeShield checkpoint"
                      : strcmp(kind, "bundle") == 0   ? "FakeShield bundle"
                      : strcmp(kind, "llava") == 0    ? "LLaVA in GGUF files, for stage 1"
+                     : strcmp(kind, "adapter") == 0  ? "adapter"
                      : strcmp(kind, "part") == 0     ? "model directory"
                                                      : "weight file",
                      json_is_true(json_object_get(report, "complete")) ? "" : ", with problems");
     add_table(&b, parts);
+    add_adapter(&b, json_object_get(report, "adapter"));
     json_array_foreach(parts, i, e) add_part(&b, e);
     add_memory(&b, json_object_get(report, "memory"));
     add_machine(&b, json_object_get(report, "machine"));

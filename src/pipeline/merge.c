@@ -1,7 +1,7 @@
-/* Merging adapters (spec 6.7, 7.6; merge_lora_weights.py of both parts of the original): each changed tensor is computed when its turn to be written
- * comes, so that memory holds one tensor. A merged stage is a folder in the original's layout, safetensors in shards of at most 5e9 bytes with an
- * index, beside what belongs to the model but has no weights; a stage without an adapter, and the other parts, are linked or copied. With a type the
- * result is a bundle instead, by way of convert.c. */
+/* Merging adapters (spec 6.7, 7.6; merge_lora_weights.py of both parts of the original): each changed tensor is computed when its turn to
+ * be written comes, so that memory holds one tensor. A merged stage is a folder in the original's layout, safetensors in shards of at most
+ * 5e9 bytes with an index, beside what belongs to the model but has no weights; a stage without an adapter, and the other parts, are linked
+ * or copied. With a type the result is a bundle instead, by way of convert.c. */
 #include "pipeline/merge.h"
 
 #include <errno.h>
@@ -22,7 +22,8 @@ bool fs_merge_changes(const fs_adapter *a, const char *name) {
 }
 
 static fs_status fail_range(const fs_adapter *a, const char *name, fs_dtype type, fs_error *err) {
-    return fs_fail(err, FS_E_NUMERIC, "%s: tensor %s: with the adapter a value is too large for %s, the base's type", fs_adapter_path(a), name, fs_dtype_name(type));
+    return fs_fail(err, FS_E_NUMERIC, "%s: tensor %s: with the adapter a value is too large for %s, the base's type", fs_adapter_path(a),
+                   name, fs_dtype_name(type));
 }
 
 /* As f32: [n] */
@@ -39,7 +40,8 @@ static fs_status replace(const fs_adapter *a, const char *name, const fs_tensor 
         char expected[96], found[96];
         fs_shape_text(t, expected, sizeof expected);
         fs_shape_text(mine, found, sizeof found);
-        return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected shape %s as in the base, found %s", fs_adapter_path(a), name, expected, found);
+        return fs_fail(err, FS_E_MISMATCH, "%s: tensor %s: expected shape %s as in the base, found %s", fs_adapter_path(a), name, expected,
+                       found);
     }
     float *values = fs_alloc(SOME, sizeof *values);
     if (!values) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
@@ -67,7 +69,8 @@ static float *transposed(const fs_tensor *a) {
 }
 
 /* Rows first .. first + n of W + scale * (B A). at: [in, rank]. */
-static fs_status add_rows(fs_exec *x, const fs_tensor *w, const fs_tensor *b, fs_tensor *at, float scale, int64_t first, int64_t n, float *row, void *out, fs_error *err) {
+static fs_status add_rows(fs_exec *x, const fs_tensor *w, const fs_tensor *b, fs_tensor *at, float scale, int64_t first, int64_t n,
+                          float *row, void *out, fs_error *err) {
     const int64_t in = w->shape[1], rank = b->shape[1];
     const fs_arena_mark mark = fs_arena_get_mark(x->arena);
     fs_tensor *some = fs_new_2d(x, n, rank);
@@ -87,8 +90,8 @@ static fs_status add_rows(fs_exec *x, const fs_tensor *w, const fs_tensor *b, fs
     return status;
 }
 
-static fs_status add_product(const fs_adapter *a, const char *name, const fs_tensor *w, const fs_tensor *lora_a, const fs_tensor *lora_b, double scale, int threads, void *out,
-                             fs_error *err) {
+static fs_status add_product(const fs_adapter *a, const char *name, const fs_tensor *w, const fs_tensor *lora_a, const fs_tensor *lora_b,
+                             double scale, int threads, void *out, fs_error *err) {
     enum { VALUES = 1 << 22 }; /* of the product at a time */
     fs_exec x = {0};
     float *t = NULL, *row = NULL;
@@ -101,7 +104,8 @@ static fs_status add_product(const fs_adapter *a, const char *name, const fs_ten
     if (!t || !row) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     fs_tensor at = {.dtype = FS_DTYPE_F32, .ndim = 2, .shape = {lora_a->shape[1], lora_a->shape[0], 1, 1, 1, 1}, .data = t};
     const int64_t rows = w->shape[0], some = fs_max_i64(1, fs_min_i64(rows, VALUES / w->shape[1]));
-    for (int64_t r = 0; r < rows && !status; r += some) status = add_rows(&x, w, lora_b, &at, (float)scale, r, fs_min_i64(some, rows - r), row, out, err);
+    for (int64_t r = 0; r < rows && !status; r += some)
+        status = add_rows(&x, w, lora_b, &at, (float)scale, r, fs_min_i64(some, rows - r), row, out, err);
     if (status == FS_E_NUMERIC) status = fail_range(a, name, w->dtype, err);
     free(t);
     free(row);
@@ -115,12 +119,17 @@ fs_status fs_merge_tensor(const fs_adapter *a, const char *name, const fs_tensor
     size_t bytes;
     *data = NULL;
     if (t->dtype != FS_DTYPE_F32 && t->dtype != FS_DTYPE_F16 && t->dtype != FS_DTYPE_BF16)
-        return fs_fail(err, FS_E_UNSUPPORTED, "tensor %s: an adapter can be merged into F32, F16 and BF16, not into %s", name, fs_dtype_name(t->dtype));
-    if (!fs_dtype_bytes(t->dtype, t->ndim, t->shape, &bytes) || !(*data = fs_alloc(bytes + 1, 1))) return fs_fail(err, FS_E_NO_MEMORY, "tensor %s: out of memory", name);
+        return fs_fail(err, FS_E_UNSUPPORTED, "tensor %s: an adapter can be merged into F32, F16 and BF16, not into %s", name,
+                       fs_dtype_name(t->dtype));
+    if (!fs_dtype_bytes(t->dtype, t->ndim, t->shape, &bytes) || !(*data = fs_alloc(bytes + 1, 1)))
+        return fs_fail(err, FS_E_NO_MEMORY, "tensor %s: out of memory", name);
     fs_status status = FS_OK;
-    if (mine) status = replace(a, name, mine, t, *data, err);
-    else if (fs_adapter_pair(a, name, &lora_a, &lora_b, &scale)) status = add_product(a, name, t, lora_a, lora_b, scale, threads, *data, err);
-    else status = fs_fail(err, FS_E_INTERNAL, "tensor %s is not changed by the adapter", name);
+    if (mine)
+        status = replace(a, name, mine, t, *data, err);
+    else if (fs_adapter_pair(a, name, &lora_a, &lora_b, &scale))
+        status = add_product(a, name, t, lora_a, lora_b, scale, threads, *data, err);
+    else
+        status = fs_fail(err, FS_E_INTERNAL, "tensor %s is not changed by the adapter", name);
     if (status) {
         free(*data);
         *data = NULL;
@@ -131,22 +140,22 @@ fs_status fs_merge_tensor(const fs_adapter *a, const char *name, const fs_tensor
 /* ---- a merged folder ---- */
 
 static const char *const stage_files[] = {"*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.md", "*.jinja", "LICENSE*", NULL};
-static const char *const kept_files[] = {"config.json", "generation_config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                                         "added_tokens.json"};
+static const char *const kept_files[] = {"config.json",           "generation_config.json",  "tokenizer.model",  "tokenizer.json",
+                                         "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"};
 static const size_t shard_bytes = 5000000000U;
 
 typedef struct merge {
     const fs_adapter *adapter;
     fs_archive *base;
-    const char *title;        /* "DTE-FDM" */
-    fs_tensor *extra;         /* tensors the base has not */
+    const char *title; /* "DTE-FDM" */
+    fs_tensor *extra;  /* tensors the base has not */
     const fs_tensor **tensors;
     const char **names;
-    size_t count, first;      /* first: of the shard that is being written */
-    size_t done, total;       /* bytes */
+    size_t count, first; /* first: of the shard that is being written */
+    size_t done, total;  /* bytes */
     int threads;
     const fs_callbacks *callbacks;
-    void *made;               /* the last one that was computed */
+    void *made; /* the last one that was computed */
 } merge;
 
 static size_t bytes_of(const fs_tensor *t) {
@@ -174,7 +183,8 @@ static fs_status next_tensor(void *user, size_t index, const void **data, fs_err
     return status;
 }
 
-/* Which tensors: the base's, without MFLM's vision tower (spec 7.6), and those parts of SAM that were trained but are in SAM's own file so far. */
+/* Which tensors: the base's, without MFLM's vision tower (spec 7.6), and those parts of SAM that were trained but are in SAM's own file so
+ * far. */
 static fs_status plan(merge *m, int stage, fs_dtype stored, fs_error *err) {
     const char *name;
     const fs_tensor *t;
@@ -195,7 +205,8 @@ static fs_status plan(merge *m, int stage, fs_dtype stored, fs_error *err) {
         fs_adapter_other(m->adapter, i, &name, &t);
         if (fs_archive_find(m->base, name) || (stage == 2 && strstr(name, "vision_tower"))) continue;
         if (stage != 2 || strncmp(name, "model.grounding_encoder.", 24) != 0) {
-            fs_log(m->callbacks, FS_LOG_WARNING, "%s: tensor %s: the base has no such part; it was left out", fs_adapter_path(m->adapter), name);
+            fs_log(m->callbacks, FS_LOG_WARNING, "%s: tensor %s: the base has no such part; it was left out", fs_adapter_path(m->adapter),
+                   name);
             continue;
         }
         m->extra[extra] = *t;
@@ -210,13 +221,15 @@ static fs_status plan(merge *m, int stage, fs_dtype stored, fs_error *err) {
 /* Tensors first .. of the next shard; 0 at the end. */
 static size_t shard_length(const merge *m, size_t first) {
     size_t n = 0, bytes = 0;
-    while (first + n < m->count && (n == 0 || bytes + bytes_of(m->tensors[first + n]) <= shard_bytes)) bytes += bytes_of(m->tensors[first + n++]);
+    while (first + n < m->count && (n == 0 || bytes + bytes_of(m->tensors[first + n]) <= shard_bytes))
+        bytes += bytes_of(m->tensors[first + n++]);
     return n;
 }
 
 static fs_status write_index(const merge *m, const char *dir, json_t *map, fs_error *err) {
     json_t *index = json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)m->total, "weight_map", map);
-    char *text = index ? json_dumps(index, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL, *path = fs_path_join(dir, "model.safetensors.index.json");
+    char *text = index ? json_dumps(index, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL,
+         *path = fs_path_join(dir, "model.safetensors.index.json");
     fs_status status = text && path ? fs_write_file(path, text, strlen(text), err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     free(path);
     free(text);
@@ -231,11 +244,14 @@ static fs_status write_shards(merge *m, const char *dir, fs_error *err) {
     for (size_t i = 0; (n = shard_length(m, i)); i += n) shards++;
     for (size_t s = 0; s < shards && !status; s++) {
         char file[64];
-        if (shards == 1) snprintf(file, sizeof file, "model.safetensors");
-        else snprintf(file, sizeof file, "model-%05zu-of-%05zu.safetensors", s + 1, shards);
+        if (shards == 1)
+            snprintf(file, sizeof file, "model.safetensors");
+        else
+            snprintf(file, sizeof file, "model-%05zu-of-%05zu.safetensors", s + 1, shards);
         char *path = fs_path_join(dir, file);
         n = shard_length(m, m->first);
-        status = path ? fs_safetensors_write_from(path, m->tensors + m->first, m->names + m->first, n, "{\"format\":\"pt\"}", next_tensor, m, err)
+        status = path ? fs_safetensors_write_from(path, m->tensors + m->first, m->names + m->first, n, "{\"format\":\"pt\"}", next_tensor,
+                                                  m, err)
                       : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
         for (size_t i = m->first; i < m->first + n && !status; i++) json_object_set_new(map, m->names[i], json_string(file));
         m->first += n;
@@ -276,7 +292,8 @@ static fs_status merge_stage(const char *dir, int stage, const fs_adapter *a, co
     if (status || (status = fs_lm_config_read(dir, &config, err)) || (status = fs_archive_open(dir, &m.base, err))) goto done;
     if ((status = plan(&m, stage, config.stored, err)) || (status = fs_check_room(out, m.total + SLACK, err))) goto done;
     if ((status = fs_folder_begin(out, stage_files, &folder, err)) || (status = write_shards(&m, folder.temp, err))) goto done;
-    for (size_t i = 0; i < sizeof kept_files / sizeof kept_files[0] && !status; i++) status = copy_into(dir, kept_files[i], folder.temp, err);
+    for (size_t i = 0; i < sizeof kept_files / sizeof kept_files[0] && !status; i++)
+        status = copy_into(dir, kept_files[i], folder.temp, err);
     if (!status) status = fs_folder_commit(&folder, err);
 done:
     fs_folder_drop(&folder);
@@ -313,7 +330,8 @@ static fs_status take_folder(const char *from, const char *to, fs_error *err) {
     }
     static const char *const more[] = {"model.safetensors.index.json", "pytorch_model.bin.index.json", "preprocessor_config.json"};
     for (size_t i = 0; i < sizeof more / sizeof more[0] && !status; i++) status = copy_into(from, more[i], folder.temp, err);
-    for (size_t i = 0; i < sizeof kept_files / sizeof kept_files[0] && !status; i++) status = copy_into(from, kept_files[i], folder.temp, err);
+    for (size_t i = 0; i < sizeof kept_files / sizeof kept_files[0] && !status; i++)
+        status = copy_into(from, kept_files[i], folder.temp, err);
     if (!status) status = fs_folder_commit(&folder, err);
     fs_folder_drop(&folder);
     fs_archive_free(a);
@@ -364,9 +382,13 @@ fs_status fs_merge(const char *model_dir, const char *out_dir, const char *type,
     if (type) return fs_convert(model_dir, out_dir, type, options, err);
     fs_status status = fs_layout_find(model_dir, options, &l, err);
     if (!status && (l.bundle || l.pair))
-        status = fs_fail(err, FS_E_USAGE, "%s: is no checkpoint; merge into the checkpoint it was made of, or use the adapter as it is (detect --adapter)", model_dir);
-    if (!status && !l.dte_fdm && !l.mflm) status = fs_fail(err, FS_E_NOT_FOUND, "%s: holds neither DTE-FDM nor MFLM; give the folder that holds them", model_dir);
-    if (!status && same_folder(model_dir, out_dir)) status = fs_fail(err, FS_E_USAGE, "%s: is the base itself, which stays as it is; name another folder", out_dir);
+        status = fs_fail(err, FS_E_USAGE,
+                         "%s: is no checkpoint; merge into the checkpoint it was made of, or use the adapter as it is (detect --adapter)",
+                         model_dir);
+    if (!status && !l.dte_fdm && !l.mflm)
+        status = fs_fail(err, FS_E_NOT_FOUND, "%s: holds neither DTE-FDM nor MFLM; give the folder that holds them", model_dir);
+    if (!status && same_folder(model_dir, out_dir))
+        status = fs_fail(err, FS_E_USAGE, "%s: is the base itself, which stays as it is; name another folder", out_dir);
     if (!status) status = fs_adapters_open(&l, options, adapters, err);
     if (!status) status = fs_make_dirs(out_dir, err);
     if (!status) status = merge_parts(&l, adapters, out_dir, options, err);

@@ -1,6 +1,6 @@
-/* Adapters over the tiny checkpoint: one that peft wrote gives peft's logits, under every name its tensors go by; what we write is the same adapter;
- * a bundle of F32 with the adapter beside its weights gives what the checkpoint gives, though it keeps rows in another order; and merged and unmerged
- * agree, as a checkpoint and as a bundle (spec Appendix A, 8). */
+/* Adapters over the tiny checkpoint: one that peft wrote gives peft's logits, under every name its tensors go by; what we write is the same
+ * adapter; a bundle of F32 with the adapter beside its weights gives what the checkpoint gives, though it keeps rows in another order; and
+ * merged and unmerged agree, as a checkpoint and as a bundle (spec Appendix A, 8). */
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -22,10 +22,10 @@
 #include "train/lora.h"
 
 #define PEFT FS_GOLDEN_DIR "/train/peft_dte"
-#define assert_ok(call)                                                 \
-    do {                                                                \
-        fs_error assert_ok_error = {0}, *err = &assert_ok_error;        \
-        if ((call) != FS_OK) fail_msg("%s", assert_ok_error.message);   \
+#define assert_ok(call)                                                                                                                    \
+    do {                                                                                                                                   \
+        fs_error assert_ok_error = {0}, *err = &assert_ok_error;                                                                           \
+        if ((call) != FS_OK) fail_msg("%s", assert_ok_error.message);                                                                      \
     } while (0)
 
 /* ---- folders ---- */
@@ -93,10 +93,12 @@ static void write_widened(const char *from, const char *to, char *(*rename)(cons
 /* The tiny checkpoint with F32 weights, so that merging rounds (almost) nothing. */
 static char *make_f32_checkpoint(void) {
     static const char *const stages[] = {"DTE-FDM", "MFLM"};
-    static const char *const files[] = {"config.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"};
+    static const char *const files[] = {"config.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+                                        "added_tokens.json"};
     char *root = make_folder();
     for (int i = 0; i < 2; i++) {
-        char *from = fs_path_join(FS_TINY_DIR, stages[i]), *to = fs_path_join(root, stages[i]), *weights = fs_path_join(to, "model.safetensors");
+        char *from = fs_path_join(FS_TINY_DIR, stages[i]), *to = fs_path_join(root, stages[i]),
+             *weights = fs_path_join(to, "model.safetensors");
         assert_int_equal(mkdir(to, 0777), 0);
         write_widened(from, weights, NULL);
         for (size_t k = 0; k < sizeof files / sizeof files[0]; k++)
@@ -118,7 +120,8 @@ static fs_options f32_options(void) {
     return opt;
 }
 
-/* Stage 1 of `model` with the adapter over it (NULL: none): the largest difference of its logits from the golden ones, which lie within +-20. */
+/* Stage 1 of `model` with the adapter over it (NULL: none): the largest difference of its logits from the golden ones, which lie within
+ * +-20. */
 static double run_golden(const char *model, const char *adapter, float *all) {
     fs_options opt = f32_options();
     fs_layout layout;
@@ -141,7 +144,8 @@ static double run_golden(const char *model, const char *adapter, float *all) {
         char name[3][32];
         static const char *const fields[] = {"ids", "positions", "logits"};
         for (int k = 0; k < 3; k++) snprintf(name[k], sizeof name[k], "sample%d.%s", i, fields[k]);
-        const fs_tensor *ids = fs_archive_find(golden, name[0]), *positions = fs_archive_find(golden, name[1]), *logits = fs_archive_find(golden, name[2]);
+        const fs_tensor *ids = fs_archive_find(golden, name[0]), *positions = fs_archive_find(golden, name[1]),
+                        *logits = fs_archive_find(golden, name[2]);
         assert_true(features && ids && positions && logits);
         int32_t *words = calloc((size_t)ids->shape[0], sizeof *words);
         for (int64_t k = 0; k < ids->shape[0]; k++) words[k] = (int32_t)((int64_t *)ids->data)[k];
@@ -188,18 +192,27 @@ static char *without_prefix(const char *name) {
     free(full);
     return result;
 }
-static char *model_model(const char *name) { return fs_strdup(name + strlen("base_model.")); }
-static char *in_module(const char *name) { return fs_format("module.%s", name); }
+static char *model_model(const char *name) {
+    return fs_strdup(name + strlen("base_model."));
+}
+static char *in_module(const char *name) {
+    return fs_format("module.%s", name);
+}
 
 static void test_names(void **state) {
     (void)state;
-    static const struct { char *(*lora)(const char *), *(*other)(const char *); bool bin; } cases[] = {
-        {with_default, NULL, false}, {without_prefix, model_model, false}, {in_module, in_module, false}, {NULL, NULL, true}};
+    static const struct {
+        char *(*lora)(const char *), *(*other)(const char *);
+        bool bin;
+    } cases[] = {{with_default, NULL, false}, {without_prefix, model_model, false}, {in_module, in_module, false}, {NULL, NULL, true}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char *dir = make_folder(), *lora = fs_path_join(dir, "adapter_model.safetensors"), *other = fs_path_join(dir, "non_lora_trainables.safetensors");
+        char *dir = make_folder(), *lora = fs_path_join(dir, "adapter_model.safetensors"),
+             *other = fs_path_join(dir, "non_lora_trainables.safetensors");
         copy_file(PEFT, "adapter_config.json", dir, "adapter_config.json");
-        if (cases[i].bin) copy_file(PEFT, "adapter_model.bin", dir, "adapter_model.bin");
-        else write_widened(PEFT "/adapter_model.safetensors", lora, cases[i].lora);
+        if (cases[i].bin)
+            copy_file(PEFT, "adapter_model.bin", dir, "adapter_model.bin");
+        else
+            write_widened(PEFT "/adapter_model.safetensors", lora, cases[i].lora);
         write_widened(PEFT "/non_lora_trainables.bin", other, cases[i].other);
         assert_true(run_golden(FS_TINY_DIR, dir, NULL) < peft_bound);
         free(lora);
@@ -264,7 +277,8 @@ static void test_stage1_everywhere(void **state) {
     static float unmerged[LOGITS], other[LOGITS];
     const char *adapter = PEFT;
     char *model = make_f32_checkpoint(), *work = make_folder();
-    char *bundle = fs_path_join(work, "bundle"), *q8 = fs_path_join(work, "q8"), *merged = fs_path_join(work, "merged"), *both = fs_path_join(work, "both");
+    char *bundle = fs_path_join(work, "bundle"), *q8 = fs_path_join(work, "q8"), *merged = fs_path_join(work, "merged"),
+         *both = fs_path_join(work, "both");
     fs_options opt = f32_options();
     assert_true(run_golden(model, PEFT, unmerged) < peft_bound);
     assert_ok(fs_convert(model, bundle, "f32", &opt, err));
@@ -306,7 +320,8 @@ static void test_merged_f16(void **state) {
     const char *adapter = PEFT;
     char *work = make_folder(), *out = fs_path_join(work, "merged");
     merge(FS_TINY_DIR, &adapter, 1, NULL, out);
-    fs_archive *base = open_in(FS_TINY_DIR, "DTE-FDM"), *merged = open_in(out, "DTE-FDM"), *lora = open_in(PEFT, "adapter_model.safetensors");
+    fs_archive *base = open_in(FS_TINY_DIR, "DTE-FDM"), *merged = open_in(out, "DTE-FDM"),
+               *lora = open_in(PEFT, "adapter_model.safetensors");
     fs_archive *other = open_in(PEFT, "non_lora_trainables.bin");
     assert_int_equal(fs_archive_count(base), fs_archive_count(merged));
     size_t changed = 0, off = 0, all = 0;
@@ -333,7 +348,8 @@ static void test_merged_f16(void **state) {
                 float sum = 0;
                 for (int64_t r = 0; r < 8; r++) sum += fs_f32(b)[row * 8 + r] * fs_f32(a)[r * a->shape[1] + column];
                 const uint16_t expected = fs_f32_to_f16(fs_f16_to_f32(w[k]) + sum * 2.0F);
-                assert_true(abs((int)v[k] - (int)expected) <= 1 || (fabsf(fs_f16_to_f32(v[k])) < 1e-6F && fabsf(fs_f16_to_f32(expected)) < 1e-6F));
+                assert_true(abs((int)v[k] - (int)expected) <= 1 ||
+                            (fabsf(fs_f16_to_f32(v[k])) < 1e-6F && fabsf(fs_f16_to_f32(expected)) < 1e-6F));
                 off += v[k] != expected;
                 all++;
             }
@@ -353,7 +369,10 @@ static void test_merged_f16(void **state) {
 
 /* q and v of both layers, and a share of what MFLM trains beside, all a little moved. */
 static char *make_mflm_adapter(const char *root) {
-    static const char *const others[] = {"lm_head.weight", "model.embed_tokens.weight", "model.text_hidden_fcs.0.0.weight", "model.text_hidden_fcs.0.2.bias",
+    static const char *const others[] = {"lm_head.weight",
+                                         "model.embed_tokens.weight",
+                                         "model.text_hidden_fcs.0.0.weight",
+                                         "model.text_hidden_fcs.0.2.bias",
                                          "model.grounding_encoder.mask_decoder.iou_token.weight",
                                          "model.grounding_encoder.mask_decoder.transformer.layers.0.self_attn.q_proj.weight"};
     char *dir = fs_path_join(root, "adapter2");
@@ -389,14 +408,17 @@ static float *localize(const char *model, const char *adapter, size_t *n) {
     opt.adapters = &adapter;
     opt.n_adapters = adapter ? 1 : 0;
     assert_ok(fs_detector_create(model, &opt, &d, err));
-    assert_ok(fs_localize_text(d, FS_GOLDEN_DIR "/e2e_wide.png", "The picture has been tampered with, and the tampered area is the sky.", NULL, 0, &r, err));
+    assert_ok(fs_localize_text(d, FS_GOLDEN_DIR "/e2e_wide.png", "The picture has been tampered with, and the tampered area is the sky.",
+                               NULL, 0, &r, err));
     assert_int_equal(fs_result_mask_status(r), FS_MASK_PRESENT);
     *n = (size_t)(fs_result_width(r) * fs_result_height(r));
     float *logits = malloc(*n * sizeof *logits);
     assert_non_null(logits);
     memcpy(logits, fs_result_mask_logits(r), *n * sizeof *logits);
-    if (adapter) assert_string_equal(fs_result_adapter(r, 2), fs_path_base(adapter));
-    else assert_null(fs_result_adapter(r, 2));
+    if (adapter)
+        assert_string_equal(fs_result_adapter(r, 2), fs_path_base(adapter));
+    else
+        assert_null(fs_result_adapter(r, 2));
     assert_null(fs_result_adapter(r, 1));
     fs_result_free(r);
     fs_detector_free(d);
@@ -421,7 +443,8 @@ static void test_stage2_everywhere(void **state) {
     for (int i = 0; i < 3; i++) {
         float *other = localize(cases[i].model, cases[i].adapter, &m);
         assert_int_equal(n, m);
-        assert_true(difference(unmerged, other, n) < 5e-4 && difference(unmerged, other, n) < effect / 100); /* sums in another order, through SAM */
+        assert_true(difference(unmerged, other, n) < 5e-4 &&
+                    difference(unmerged, other, n) < effect / 100); /* sums in another order, through SAM */
         free(other);
     }
     fs_archive *a = open_in(merged, "MFLM");
@@ -477,16 +500,21 @@ static char *state_dict_name(const char *name) {
 
 static void test_state_dict(void **state) {
     (void)state;
-    char *work = make_folder(), *adapter = make_mflm_adapter(work), *dir = fs_path_join(work, "dict"), *file = fs_path_join(dir, "pytorch_model.bin");
+    char *work = make_folder(), *adapter = make_mflm_adapter(work), *dir = fs_path_join(work, "dict"),
+         *file = fs_path_join(dir, "pytorch_model.bin");
     char *lora = fs_path_join(adapter, "adapter_model.safetensors");
     size_t n, m;
-    fs_archive *a = open_in(adapter, "adapter_model.safetensors"), *b = open_in(adapter, "non_lora_trainables.safetensors"), *base = open_in(FS_TINY_DIR, "MFLM");
+    fs_archive *a = open_in(adapter, "adapter_model.safetensors"), *b = open_in(adapter, "non_lora_trainables.safetensors"),
+               *base = open_in(FS_TINY_DIR, "MFLM");
     const fs_tensor *tensors[64];
     char *names[64];
     size_t count = 0;
-    for (size_t i = 0; i < fs_archive_count(a); i++, count++) tensors[count] = fs_archive_get(a, i).tensor, names[count] = state_dict_name(fs_archive_get(a, i).name);
-    for (size_t i = 0; i < fs_archive_count(b); i++, count++) tensors[count] = fs_archive_get(b, i).tensor, names[count] = state_dict_name(fs_archive_get(b, i).name);
-    tensors[count] = fs_archive_find(base, "model.layers.0.self_attn.q_proj.weight"); /* frozen, and here of another module: must not be taken */
+    for (size_t i = 0; i < fs_archive_count(a); i++, count++)
+        tensors[count] = fs_archive_get(a, i).tensor, names[count] = state_dict_name(fs_archive_get(a, i).name);
+    for (size_t i = 0; i < fs_archive_count(b); i++, count++)
+        tensors[count] = fs_archive_get(b, i).tensor, names[count] = state_dict_name(fs_archive_get(b, i).name);
+    tensors[count] =
+        fs_archive_find(base, "model.layers.0.self_attn.q_proj.weight"); /* frozen, and here of another module: must not be taken */
     names[count++] = fs_strdup("model.layers.1.self_attn.k_proj.weight");
     assert_int_equal(mkdir(dir, 0777), 0);
     assert_ok(fs_torch_write(file, tensors, (const char *const *)names, count, NULL, NULL, err));
@@ -538,9 +566,62 @@ static void test_resume(void **state) {
     fs_detector_free(adapted);
 }
 
+/* For tools/reference/check_adapter.py, which loads in peft what we wrote: FS_ADAPTER_OUT names a folder to be made, with an adapter for
+ * each stage and the logits that this program computes with it. */
+static void leave(const char *model, const char *dir, int stage) {
+    enum { N = 40 };
+    fs_options opt = f32_options();
+    fs_layout layout;
+    fs_adapter *a = NULL;
+    fs_dte_fdm *one = NULL;
+    fs_mflm *two = NULL;
+    int64_t ids[N], length = N;
+    int32_t words[N];
+    for (int i = 0; i < N; i++) ids[i] = words[i] = i ? 3 + (i * 37) % 600 : 1;
+    assert_ok(fs_layout_find(model, &opt, &layout, err));
+    assert_ok(fs_adapter_open(dir, NULL, &a, err));
+    const fs_overlay overlay = fs_adapter_overlay(a);
+    if (stage == 1)
+        assert_ok(fs_dte_fdm_open(&layout, &opt, &overlay, &one, err));
+    else
+        assert_ok(fs_mflm_open(&layout, &opt, &overlay, &two, err));
+    const fs_stage_parts parts = one ? fs_dte_fdm_parts(one) : fs_mflm_parts(two);
+    fs_exec *c = parts.exec;
+    fs_tensor *h =
+        fs_llama_forward_batch(c, parts.llama, &(fs_llama_batch){.lengths = &length, .n = 1}, fs_llama_embed(c, parts.llama, words, N));
+    const fs_tensor *y = fs_llama_logits(c, parts.llama, h), *told = fs_wrap(c, FS_DTYPE_I64, 1, &length, ids);
+    assert_ok(fs_exec_status(c, err));
+    char *file = fs_path_join(dir, "logits.safetensors");
+    assert_ok(fs_safetensors_write(file, (const fs_tensor *const[]){told, y}, (const char *const[]){"ids", "logits"}, 2, NULL, err));
+    free(file);
+    fs_dte_fdm_close(one);
+    fs_mflm_close(two);
+    fs_adapter_free(a);
+    fs_layout_free(&layout);
+}
+
+static void test_leave(void **state) {
+    (void)state;
+    const char *out = getenv("FS_ADAPTER_OUT");
+    if (!out) skip();
+    fs_params p = {0};
+    fs_adapter_info info = fs_adapter_info_defaults();
+    assert_ok(fs_make_dirs(out, err));
+    char *dir = fs_path_join(out, "adapter1"), *dir2 = make_mflm_adapter(out);
+    take(&p, PEFT);
+    assert_ok(fs_adapter_write(dir, &p, &info, err));
+    leave(FS_TINY_DIR, dir, 1);
+    leave(FS_TINY_DIR, dir2, 2);
+    fs_params_free(&p);
+    free(dir);
+    free(dir2);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_peft),          cmocka_unit_test(test_names),      cmocka_unit_test(test_written),
-                                       cmocka_unit_test(test_stage1_everywhere), cmocka_unit_test(test_merged_f16), cmocka_unit_test(test_stage2_everywhere),
-                                       cmocka_unit_test(test_same_bundle),   cmocka_unit_test(test_state_dict), cmocka_unit_test(test_resume)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_peft),        cmocka_unit_test(test_names),
+                                       cmocka_unit_test(test_written),     cmocka_unit_test(test_stage1_everywhere),
+                                       cmocka_unit_test(test_merged_f16),  cmocka_unit_test(test_stage2_everywhere),
+                                       cmocka_unit_test(test_same_bundle), cmocka_unit_test(test_state_dict),
+                                       cmocka_unit_test(test_resume),      cmocka_unit_test(test_leave)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* New adapters and the directory that training leaves: the start is peft's (A within +-1/sqrt(in), B zero, a function of the seed), the files say what
- * was given, a folder is replaced as a whole or left alone. That peft and torch.load take them: tools/reference/check_adapter.py. */
+/* New adapters and the directory that training leaves: the start is peft's (A within +-1/sqrt(in), B zero, a function of the seed), the
+ * files say what was given, a folder is replaced as a whole or left alone. That peft and torch.load take them:
+ * tools/reference/check_adapter.py. */
 #include <jansson.h>
 #include <math.h>
 #include <sys/stat.h>
@@ -61,7 +62,8 @@ static void test_start(void **state) {
             assert_true(square == 0);
             continue;
         }
-        /* uniform: variance bound^2 / 3; of 512 values its estimate has a relative deviation of sqrt(0.8 / 512) = 0.04, the mean one of bound / sqrt(3 * 512) */
+        /* uniform: variance bound^2 / 3; of 512 values its estimate has a relative deviation of sqrt(0.8 / 512) = 0.04, the mean one of
+         * bound / sqrt(3 * 512) */
         assert_true(fabs(square / (double)q->count * 3 / (bound * bound) - 1) < 0.2);
         assert_true(fabs(sum / (double)q->count) < 5 * bound / sqrt(3 * (double)q->count));
         assert_memory_equal(q->data, again.list[i]->data, (size_t)q->count * sizeof(float));
