@@ -9,7 +9,7 @@ static const char help[] = "Usage: fakeshield dataset describe --url URL --model
                            "lisa_train_output.json and lisa_train_gt.json. Answers are kept in answers.jsonl as they come, and\n"
                            "not asked for again. The pictures leave this machine. The cost is estimated first.\n"
                            "\n"
-                           "      --url URL         of the service, as https://host/v1       --model NAME  its name for the model\n"
+                           "      --url URL         of the service, as https://host/v1      --model NAME  its name for the model\n"
                            "      --key-env NAME    variable with the key (default: FAKESHIELD_API_KEY, then OPENAI_API_KEY)\n"
                            "  -o, --out DIR         where the files go (default: into the data set)\n"
                            "      --val             ..._val... in place of ..._train...\n"
