@@ -159,9 +159,13 @@ static void draw_axes(fs_buffer *out, const axes *a) {
         fs_buffer_printf(out, "<path d=\"M%d %.1fH%d\"/><text x=\"%d\" y=\"%.1f\" class=\"y\">%.*f</text>\n", LEFT, place_y(a, y), RIGHT,
                          LEFT - 7, place_y(a, y) + 4, decimals(step_y / unit), fabs(y) < step_y * 1e-6 ? 0.0 : y / unit);
     }
-    for (double x = ceil(a->x0 / step_x) * step_x; x <= a->x1; x += step_x)
+    const double first = ceil(a->x0 / step_x) * step_x;
+    for (int i = 0; i <= 12; i++) {
+        const double x = first + i * step_x;
+        if (x > a->x1) break;
         fs_buffer_printf(out, "<path d=\"M%.1f %dv5\"/><text x=\"%.1f\" y=\"%d\" class=\"x\">%.0f</text>\n", place_x(a, x), BOTTOM,
                          place_x(a, x), BOTTOM + 18, fabs(x) < 0.5 ? 0.0 : x);
+    }
     if (a->exponent)
         fs_buffer_printf(out, "<text x=\"%d\" y=\"%d\">&#215;10<tspan dy=\"-5\" class=\"small\">%d</tspan></text>\n", LEFT, TOP - 9,
                          a->exponent);

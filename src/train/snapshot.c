@@ -303,9 +303,12 @@ fs_status fs_snapshot_write(const char *dir, const fs_params *p, const fs_train_
     if (!o) o = &defaults;
     char *path = checkpoint_path(dir, state->step, ""), *temp = checkpoint_path(dir, state->step, ".tmp");
     char *old = checkpoint_path(dir, state->step, ".old"), *best = checkpoint_path(dir, state->best_step, "");
-    fs_status status = path && temp && old && best ? fs_make_dirs(dir, err) : fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", dir);
-    if (!status) status = check_space(dir, p, o, err);
-    if (status) goto done;
+    fs_status status = FS_OK;
+    if (!path || !temp || !old || !best) {
+        status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", dir);
+        goto done;
+    }
+    if ((status = fs_make_dirs(dir, err)) || (status = check_space(dir, p, o, err))) goto done;
     status = write_folder(temp, p, state, o, err);
     if (!status) status = put_in_place(dir, temp, path, old, err);
     if (status) {

@@ -221,8 +221,11 @@ fs_status fs_trainlog_open(const char *dir, const char *const *columns, size_t n
     log->csv = log->events = -1;
     log->step = -1;
     log->csv_path = fs_path_join(dir, FS_TRAINLOG_CSV);
-    if (!log->csv_path) status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", dir);
-    if (!status) status = open_csv(log, columns, n, resumed_at, err);
+    if (!log->csv_path) {
+        free(log);
+        return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", dir);
+    }
+    status = open_csv(log, columns, n, resumed_at, err);
     if (!status && settings) status = write_settings(dir, settings, err);
     if (!status) status = open_events(log, dir, resumed_at, err);
     if (status)

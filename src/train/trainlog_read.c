@@ -54,29 +54,33 @@ static fs_status read_row(fs_run *r, const char *path, size_t number, char *line
     return FS_OK;
 }
 
-static fs_status make_room(fs_run *r, const char *path, const char *text, fs_error *err) {
+static bool make_room(fs_run *r, const char *text) {
     size_t lines = 1;
     for (const char *p = text; (p = strchr(p, '\n')); p++) lines++;
     r->steps = fs_alloc(lines, sizeof *r->steps);
     bool ok = r->steps != NULL;
     for (size_t i = 0; i < r->columns && ok; i++) ok = (r->values[i] = fs_alloc(lines, sizeof(double))) != NULL;
-    return ok ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory for %zu rows", path, lines);
+    return ok;
 }
 
 fs_status fs_run_parse(const char *path, char *text, fs_run *out, fs_error *err) {
-    size_t number = 0;
-    fs_status status = FS_OK;
     fs_run r = {0};
-    for (char *line = text, *end; !status && (end = strchr(line, '\n')); line = end + 1) {
+    fs_status status = FS_OK;
+    char *end = strchr(text, '\n');
+    if (!end) return fs_fail(err, FS_E_FORMAT, "%s: has no step yet", path);
+    *end = '\0';
+    if ((status = read_header(&r, path, text, err))) goto done;
+    if (!make_room(&r, end + 1)) {
+        status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", path);
+        goto done;
+    }
+    size_t number = 1;
+    for (char *line = end + 1; !status && (end = strchr(line, '\n')); line = end + 1) {
         *end = '\0';
-        if (++number > 1) {
-            status = read_row(&r, path, number, line, err);
-        } else {
-            status = read_header(&r, path, line, err);
-            if (!status) status = make_room(&r, path, end + 1, err);
-        }
+        status = read_row(&r, path, ++number, line, err);
     }
     if (!status && r.rows == 0) status = fs_fail(err, FS_E_FORMAT, "%s: has no step yet", path);
+done:
     if (status)
         fs_run_free(&r);
     else
