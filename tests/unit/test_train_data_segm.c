@@ -165,6 +165,14 @@ static void test_doubtful(void **state) {
     expect_warning(w, "no pixel of value 255");
     draw_mask(w->dir, "ps/S/mask/p.png", W, H, 255, 254);
     expect_warning(w, "50.00 % of its mask's marked pixels are not 255");
+    fs_samples *s;
+    fs_sample sample;
+    fs_segm_options o = options(w);
+    assert_ok(fs_samples_open_segm(w->dir, "ps|S", &o, &s, err));
+    assert_ok(s->load(s, 0, 0, &sample, err));
+    for (int i = 0; i < W * H; i++) assert_int_equal(sample.mask[i], i % W < W / 2);
+    fs_sample_free(&sample);
+    fs_samples_close(s);
     draw_mask(w->dir, "ps/S/mask/p.png", W, H, 0, 0);
     expect_warning(w, "its largest is 0");
     write_set(w->dir, "ps/S", "Here [SEG] and <image> and </s>.");
@@ -274,8 +282,37 @@ static void test_check(void **state) {
     free(json);
 }
 
+/* A photo that lies on its side in the file: stage 2 sees it turned, and so is its mask; the check, which reads headers alone, must agree. */
+static void test_turned(void **state) {
+    world *w = *state;
+    uint8_t *bytes;
+    size_t size;
+    fs_image *im;
+    fs_image_info info;
+    fs_samples *s;
+    fs_sample sample;
+    const fs_decode_options style = fs_decode_options_defaults(FS_DECODE_CV2);
+    char *path = place(w->dir, "ps/E/image/p.jpg");
+    assert_ok(fs_read_file(FS_GOLDEN_DIR "/image/exif6.jpg", 1 << 20, &bytes, &size, err));
+    assert_ok(fs_write_file(path, bytes, size, err));
+    assert_ok(fs_image_load(path, &style, &im, &info, err));
+    assert_true(im->width == info.height && im->height == info.width && im->width != im->height);
+    draw_mask(w->dir, "ps/E/mask/p.png", im->width, im->height, 255, 0);
+    fs_segm_options o = options(w);
+    o.texts = FS_TEXTS_NONE;
+    assert_ok(fs_samples_open_segm(w->dir, "ps|E", &o, &s, err));
+    assert_ok(fs_samples_check(s, FS_BAD_FATAL, NULL, NULL, err));
+    assert_ok(s->load(s, 0, 0, &sample, err));
+    assert_true(sample.width == im->width && sample.height == im->height);
+    fs_sample_free(&sample);
+    fs_samples_close(s);
+    fs_image_free(im);
+    free(bytes);
+    free(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden), cmocka_unit_test(test_pictures), cmocka_unit_test(test_doubtful),
-                                       cmocka_unit_test(test_wrong_sets), cmocka_unit_test(test_check)};
+                                       cmocka_unit_test(test_wrong_sets), cmocka_unit_test(test_check), cmocka_unit_test(test_turned)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
