@@ -24,6 +24,7 @@ void fs_exec_end(fs_exec *x) {
     if (!x) return;
     fs_arena_free(x->arena);
     x->arena = NULL;
+    fs_grads_free(x);
 }
 
 fs_status fs_exec_status(fs_exec *x, fs_error *err) {

@@ -14,23 +14,74 @@ fs_tensor fs_tape_leaf(fs_tape_node *node, const fs_tensor *weight, float *grad)
     return leaf;
 }
 
+/* ---- gradients in between ----
+ * Many of some megabytes come and go in each step; without memory that stays, the system would clear pages for each of them, which takes longer
+ * than many an operator. So all but the smallest and the largest are kept for the next that fits. A block serves what needs at least half of it, and one that is
+ * too small goes when a larger one is made, so what is kept follows the largest step and not the number of steps. */
+
+enum { SPARE_BLOCKS = 64, SPARE_LEAST = 1 << 14, SPARE_MOST = 1 << 27 }; /* floats: 64 KiB to 512 MiB */
+struct fs_spare_grads { int n; struct { float *p; int64_t room; } block[SPARE_BLOCKS]; };
+
+static float *take_block(struct fs_spare_grads *s, int i) {
+    float *p = s->block[i].p;
+    s->block[i] = s->block[--s->n];
+    return p;
+}
+
+/* At least count floats, as many as *room says, not cleared. */
+static float *take_memory(fs_exec *c, int64_t count, int64_t *room) {
+    struct fs_spare_grads *s = c->spare;
+    int fits = -1, small = -1;
+    for (int i = 0; s && i < s->n; i++) {
+        const int64_t has = s->block[i].room;
+        if (has >= count && has <= 2 * count && (fits < 0 || has < s->block[fits].room)) fits = i;
+        if (has < count && (small < 0 || has > s->block[small].room)) small = i;
+    }
+    if (fits >= 0) {
+        *room = s->block[fits].room;
+        return take_block(s, fits);
+    }
+    if (small >= 0 && count <= SPARE_MOST && 2 * s->block[small].room > count) free(take_block(s, small));
+    *room = count;
+    return fs_alloc((size_t)count, sizeof(float));
+}
+
+static void give_back(fs_exec *c, float *p, int64_t room) {
+    if (!c->spare && room >= SPARE_LEAST) c->spare = fs_alloc_zero(1, sizeof *c->spare);
+    if (p && c->spare && c->spare->n < SPARE_BLOCKS && room >= SPARE_LEAST && room <= SPARE_MOST) {
+        c->spare->block[c->spare->n].p = p;
+        c->spare->block[c->spare->n++].room = room;
+    } else {
+        free(p);
+    }
+}
+
+void fs_grads_free(fs_exec *c) {
+    while (c->spare && c->spare->n > 0) free(take_block(c->spare, 0));
+    free(c->spare);
+    c->spare = NULL;
+}
+
 float *fs_grad(fs_exec *c, const fs_tensor *t) {
     fs_tape_node *n = t ? t->node : NULL;
     if (!n || c->error.status) return NULL;
     if (n->grad) return n->grad;
-    n->grad = fs_alloc_zero((size_t)n->count, sizeof *n->grad);
+    n->grad = take_memory(c, n->count, &n->room);
     n->own_grad = true;
+    if (n->grad) memset(n->grad, 0, (size_t)n->count * sizeof *n->grad);
     if (!n->grad) fs_exec_fail(c, FS_E_NO_MEMORY, "out of memory for the gradient of %s", n->name);
     return n->grad;
 }
 
-static void drop_grad(fs_tape_node *n) {
-    if (n->own_grad) free(n->grad);
+/* c: whose the memory will be; NULL: nobody's */
+static void drop_grad(fs_exec *c, fs_tape_node *n) {
+    if (n->own_grad && c) give_back(c, n->grad, n->room);
+    else if (n->own_grad) free(n->grad);
     n->grad = NULL;
 }
 
 void fs_tape_reset(fs_tape *t) {
-    for (fs_tape_node *n = t->last; n; n = n->before) drop_grad(n);
+    for (fs_tape_node *n = t->last; n; n = n->before) drop_grad(NULL, n);
     t->last = NULL;
 }
 
@@ -74,7 +125,7 @@ void fs_tape_backward(fs_exec *c, const fs_tensor *y, const float *seed) {
         const fs_arena_mark mark = fs_arena_get_mark(c->arena);
         if (n->grad && !c->error.status) n->backward(c, n);
         fs_arena_release(c->arena, mark);
-        drop_grad(n);
+        drop_grad(c, n);
     }
     tape->last = NULL;
     c->tape = tape;

@@ -30,6 +30,7 @@ struct fs_tape_node {
     const void *params;      /* what else the operator was told, as it recorded it */
     float *grad;             /* NULL as long as nothing has flowed back to here */
     int64_t count;           /* elements of out and grad */
+    int64_t room;            /* floats of memory behind grad, if the tape has it */
     bool own_grad;           /* freed by the tape; a leaf's is the caller's */
     fs_tape_node *before;    /* recorded before this one */
 };
@@ -45,6 +46,9 @@ fs_tensor fs_tape_leaf(fs_tape_node *node, const fs_tensor *weight, float *grad)
 /* The gradient of `t` to add to, zeroed at first; NULL if t wants none (or memory is out: the context's error). For backward functions. */
 float *fs_grad(fs_exec *c, const fs_tensor *t);
 static inline bool fs_wants_grad(const fs_tensor *t) { return t && t->node; }
+
+/* Gives back the memory that a context keeps for gradients from one use to the next; fs_exec_end does it. */
+void fs_grads_free(fs_exec *c);
 
 /* Flows back from `y` to every leaf it depends on. seed: the gradient of y [count], NULL for a loss of one element: 1. Frees the
  * gradients in between as it goes; the nodes are used up. */
