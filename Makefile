@@ -14,7 +14,7 @@ CTEST = OMP_WAIT_POLICY=passive ctest --output-on-failure --timeout 600 -j $(JOB
 ASAN = ASAN_OPTIONS=abort_on_error=0:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps demo test asan tsan fuzz parity arm coverage bench install format lint clean
+.PHONY: all help deps demo test asan long tsan fuzz parity arm coverage bench install format lint clean
 
 all: deps ## build build/fakeshield and the libraries
 	@mkdir -p build
@@ -33,21 +33,27 @@ demo: all ## detect on a photograph with the tiny checkpoint; IMAGE=yours MODEL=
 
 test: all ## the whole suite, then once more under ASan and UBSan
 	@cmake --build --preset release -j $(JOBS)
-	@cd build && $(CTEST) -LE parity-full
+	@cd build && $(CTEST) -LE "parity-full|long"
 	@$(MAKE) --no-print-directory asan
 
 asan: deps ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
 	@mkdir -p build/asan
 	@$(call CONFIGURE,asan,)
 	@cmake --build --preset asan -j $(JOBS)
-	@cd build/asan && $(ASAN) $(CTEST) -LE parity-full
+	@cd build/asan && $(ASAN) $(CTEST) -LE "parity-full|long"
+
+long: deps ## whole trainings on the tiny checkpoint: does it learn what it is shown? (minutes)
+	@mkdir -p build
+	@$(call CONFIGURE,release,-DFS_BUILD_LONG=ON)
+	@cmake --build --preset release -j $(JOBS)
+	@cd build && $(CTEST) -j 1 --timeout 3000 -L long
 
 tsan: ## the suite under ThreadSanitizer (clang)
 	@scripts/deps.sh build tsan
 	@mkdir -p build/tsan
 	@$(call CONFIGURE,tsan,)
 	@cmake --build --preset tsan -j $(JOBS)
-	@cd build/tsan && FS_TEST_NO_LIMITS=1 TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1" $(CTEST) -LE parity-full
+	@cd build/tsan && FS_TEST_NO_LIMITS=1 TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1" $(CTEST) -LE "parity-full|long"
 
 fuzz: ## every fuzz harness for SECONDS each (clang)
 	@scripts/deps.sh build fuzz
@@ -74,7 +80,7 @@ coverage: ## line coverage of the suite, in build/coverage/coverage.txt
 	@mkdir -p build/coverage
 	@$(call CONFIGURE,coverage,)
 	@cmake --build --preset coverage -j $(JOBS)
-	@cd build/coverage && FS_TEST_NO_LIMITS=1 $(CTEST) -LE parity-full
+	@cd build/coverage && FS_TEST_NO_LIMITS=1 $(CTEST) -LE "parity-full|long"
 	@gcovr -r . --filter src/ --gcov-ignore-parse-errors --exclude-directories '.*CompilerId.*' --object-directory build/coverage build/coverage -o build/coverage/coverage.txt --print-summary
 
 bench: all ## time every stage: MODEL=bundle, else random weights of the true size (9 GB)

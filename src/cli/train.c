@@ -192,7 +192,7 @@ static int train_recipe(fs_recipe recipe, int argc, char **argv) {
     cli_term_clear(&t);
     if (status) cli_error(&t, "%s", err.message);
     else if (flags[2]) cli_print(&t, "%s\n", summary);
-    else if (!s.quiet) cli_print(&t, "%s/adapter: trained. Curves: fakeshield train report %s\n", train.output_dir, train.output_dir);
+    else if (!s.quiet) cli_print(&t, "%s: trained. Curves: fakeshield train report %s\n", train.output_dir, train.output_dir);
     if (!status) status = cli_flush(&t);
 done:
     fs_string_free(summary);

@@ -283,6 +283,8 @@ static fs_status open_log(run *r, const char *settings, int64_t resumed_at, fs_e
 /* Is the result a model and no adapter? */
 static bool whole_model(const run *r) { return r->o->all_weights || (r->o->recipe == FS_RECIPE_DTG && r->trainee.layout.bundle); }
 
+static const char *result_name(const run *r) { return whole_model(r) ? "model" : r->o->recipe == FS_RECIPE_DTG ? "dtg" : "adapter"; }
+
 /* The trained tensors as others read them, in `dir`. */
 static fs_status write_artefact(const run *r, const char *dir, fs_error *err) {
     if (whole_model(r)) return fs_trainee_write_bundle(&r->trainee, dir, err);
@@ -309,8 +311,7 @@ static fs_status save(run *r, bool best, fs_error *err) {
     so.keep_last = r->o->keep;
     so.callbacks = r->cb;
     fs_status status = fs_snapshot_write(r->o->output_dir, &r->trainee.params, &r->state, &so, err);
-    const bool whole = whole_model(r);
-    const char *name = whole ? "model" : r->o->recipe == FS_RECIPE_DTG ? "dtg" : "adapter";
+    const char *name = result_name(r);
     char *dir = fs_path_join(r->o->output_dir, name), *best_dir = fs_format("%s/%s-best", r->o->output_dir, name);
     if (!status && (!dir || !best_dir)) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     if (!status) status = write_artefact(r, dir, err);
@@ -490,6 +491,7 @@ fs_status fs_train(const fs_train_options *options, char **summary, fs_error *er
     fs_log(r.cb, FS_LOG_INFO, "%lld records, %lld steps of %d x %d, %.1f million numbers are trained", (long long)r.train->count, (long long)r.steps,
            o.accumulation, o.batch, (double)fs_params_total(&r.trainee.params) / 1e6);
     status = loop(&r, err);
+    if (!status) fs_log(r.cb, FS_LOG_INFO, "the result is %s/%s", o.output_dir, result_name(&r));
     if (!status && summary && !(*summary = summarize(&r))) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
 done:
     if (status && r.size > 1 && err) fs_comm_abort(r.comm, err->message);

@@ -1,0 +1,103 @@
+# shellcheck shell=sh disable=SC1091,SC2154,SC2034
+# Training on the command line: what it says and leaves, going on, two processes like one, the scripts with the original's names, wrong usage.
+. "$ROOT/tests/cli/lib.sh"
+pictures=$ROOT/tests/golden
+
+# eight conversations about four pictures
+{
+    echo "["
+    n=0
+    for name in large square tall wide large square tall wide; do
+        [ $n -eq 0 ] || echo ","
+        printf '{"id": %d, "image": "e2e_%s.png", "conversations": [{"from": "human", "value": "<image>\\nWhat of this?"}, {"from": "gpt", "value": "It is the %s, number %d."}]}\n' \
+            $n "$name" "$name" $n
+        n=$((n + 1))
+    done
+    echo "]"
+} >conversations.json
+small="--data conversations.json --image-folder $pictures --lora-rank 4 --lora-alpha 8 --batch 2 --accumulate 2 --epochs 2 --rate 1e-3 --threads 1"
+
+begin "a run"
+run train dte-fdm -m "$TINY" $small -o run
+expect_code 0; expect_out '^run: trained'; expect_err 'step 4/4'; expect_err '8 records, 4 steps of 2 x 2'
+for file in adapter/adapter_config.json adapter/adapter_model.safetensors adapter/non_lora_trainables.bin log.csv settings.json checkpoint-4/training.safetensors; do
+    pass; [ -s "run/$file" ] || fail "run/$file is not there"
+done
+pass; [ "$(wc -l <run/log.csv)" -eq 5 ] || fail "log.csv: $(wc -l <run/log.csv) lines, expected 5"
+run detect -m "$TINY" --adapter run/adapter --max-new-tokens 4 --no-times "$pictures/e2e_tall.png"
+expect_code 0; expect_out 'adapter    stage 1'
+
+begin "again: nothing left to do"
+run train dte-fdm -m "$TINY" $small -o run
+expect_code 0; expect_err 'going on behind step 4 of 4'
+
+begin "other settings are another run"
+run train dte-fdm -m "$TINY" $small --rate 2e-3 -o run
+expect_code 8; expect_err 'rate'; expect_err 'fresh'
+run train dte-fdm -m "$TINY" $small --rate 2e-3 --fresh -q -o run
+expect_code 0; expect_no_error
+
+begin "summary as JSON"
+run train dte-fdm -m "$TINY" $small --json -q -o again
+expect_code 0; expect_out '"recipe":"dte-fdm"'; expect_out '"steps":4'
+
+begin "report"
+run train report again -o page.html
+expect_code 0; expect_out '^page.html$'
+pass; grep -q '<svg' page.html || fail "no curve in the page"
+run train report nowhere
+expect_code 3
+
+begin "two processes are one"
+if command -v mpirun >/dev/null 2>&1 && [ -z "${FS_TEST_EMULATED:-}" ]; then
+    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
+    export OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM PRTE_MCA_rmaps_default_mapping_policy
+    run_as env ASAN_OPTIONS=detect_leaks=0 mpirun --oversubscribe -n 2 "$FAKESHIELD" train dte-fdm -m "$TINY" $small -q -o two
+    if grep -q 'built without MPI' err; then
+        pass # each of them trained alone, and said so
+    else
+        expect_code 0
+        # losses to 1e-5: sums of gradients are made in another order
+        pass
+        awk -F, 'NR == FNR { loss[FNR] = $2; next }
+            FNR > 1 { n++; d = $2 - loss[FNR]; if (d < 0) d = -d; if (d > 1e-5 * loss[FNR]) bad++ }
+            END { exit bad > 0 || n != 4 }' again/log.csv two/log.csv || fail "losses differ: $(cut -d, -f2 again/log.csv two/log.csv | tr '\n' ' ')"
+    fi
+    run_as env ASAN_OPTIONS=detect_leaks=0 mpirun --oversubscribe -n 2 "$FAKESHIELD" train dte-fdm -m "$TINY" $small --accumulate 1 -q -o three
+    expect_failure; expect_err 'cannot be divided among 2 processes'
+fi
+
+begin "with the original's names"
+OUTPUT_DIR=upstream DATA_PATH=conversations.json WEIGHT_PATH=$TINY/DTE-FDM run_as sh "$ROOT/scripts/DTE-FDM/finetune_lora.sh" --image-folder "$pictures" \
+    --max-steps 1 --batch 2 --accumulate 1 --lora-rank 2 -q
+expect_code 0
+pass; [ -s upstream/adapter/adapter_config.json ] || fail "no adapter"
+mkdir -p data/ps/A/image data/ps/A/mask
+cp "$pictures/e2e_tall.png" data/ps/A/image/a.png
+cp "$pictures/e2e_tall_test0_mask.png" data/ps/A/mask/a.png
+echo '[{"image": "a.png", "query": "", "outputs": "The picture has been tampered with."}]' >data/ps/A/lisa_train_output.json
+cp data/ps/A/lisa_train_output.json data/ps/A/lisa_val_output.json
+OUTPUT_DIR=stage2 DATA_PATH=data WEIGHT_PATH=$TINY TRAIN_DATA_CHOICE='ps|A' VAL_DATA_CHOICE='ps|A' run_as sh "$ROOT/scripts/MFLM/finetune_lora.sh" \
+    --max-steps 1 --batch 1 --accumulate 1 --json
+expect_code 0; expect_out '"giou":'
+pass; [ -s stage2/results/step_1/a.png_GT_mask.png ] && [ -s stage2/results/step_1/a.png_output_mask.png ] || fail "validation left no masks"
+
+begin "wrong usage"
+run train
+expect_code 2; expect_err 'train what'
+run train dtefdm
+expect_code 2; expect_err 'did you mean dte-fdm'
+run train dte-fdm -m "$TINY" -o x
+expect_code 2; expect_err 'give --data'
+run train dte-fdm -m "$TINY" $small --rate fast -o x
+expect_code 2; expect_err 'rate'
+run train dte-fdm -m "$TINY" $small --lora-targets q_proj,x_proj -o x
+expect_code 2; expect_err 'x_proj'
+run train dte-fdm -m "$TINY" $small --data nowhere.json -o x
+expect_code 3; expect_err 'nowhere.json'
+run train mflm -m "$TINY" --data data --train-sets 'ps|B' -o x
+expect_code 3
+run train dte-fdm -m "$TINY" $small --all-weights -o x
+expect_code 2; expect_err 'fakeshield convert'
+pass; [ ! -e x/adapter ] || fail "a failed run left an adapter"
+finish
