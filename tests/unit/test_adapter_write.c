@@ -3,7 +3,9 @@
  * tools/reference/check_adapter.py. */
 #include <jansson.h>
 #include <math.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "format/archive.h"
@@ -194,6 +196,66 @@ static void test_directory(void **state) {
     remove_all(root);
 }
 
+/* The folder holds one version whole: every value of every tensor is the same number. */
+static void check_version(const char *dir) {
+    static const char *const names[] = {"adapter_model.safetensors", "non_lora_trainables.safetensors", "non_lora_trainables.bin"};
+    double version = 0;
+    for (int f = 0; f < 3; f++) {
+        char *path = fs_path_join(dir, names[f]);
+        fs_archive *a = NULL;
+        assert_ok(fs_archive_open(path, &a, err));
+        for (size_t i = 0; i < fs_archive_count(a); i++) {
+            const fs_tensor *t = fs_archive_get(a, i).tensor;
+            for (int64_t k = 0; k < fs_tensor_count(t); k++) {
+                if (version == 0) version = (double)fs_f32(t)[k];
+                assert_true((double)fs_f32(t)[k] == version);
+            }
+        }
+        fs_archive_free(a);
+        free(path);
+    }
+    json_decref(read_json(dir, "adapter_config.json"));
+    json_decref(read_json(dir, "fakeshield.json"));
+}
+
+/* Killed at any moment, the last good adapter is there, or the new one. */
+static void test_kills(void **state) {
+    (void)state;
+    char *root = make_folder(), *dir = fs_path_join(root, "adapter");
+    fs_params p = {0};
+    fs_adapter_info info = fs_adapter_info_defaults();
+    fs_rng r = fs_rng_seed(11);
+    int killed = 0;
+    if (getenv("FS_TEST_EMULATED")) skip();
+    make_params(&p);
+    for (int version = 1; version <= 30; version++) {
+        for (size_t i = 0; i < p.count; i++)
+            for (int64_t k = 0; k < p.list[i]->count; k++) p.list[i]->data[k] = (float)version;
+        if (version == 1) {
+            assert_ok(fs_adapter_write(dir, &p, &info, err));
+            continue;
+        }
+        const pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            for (;;) /* until killed */
+                if (fs_adapter_write(dir, &p, &info, NULL)) _exit(1);
+        }
+        usleep((useconds_t)(fs_rng_uniform(&r) * 20000));
+        kill(child, SIGKILL);
+        int how;
+        assert_int_equal(waitpid(child, &how, 0), child);
+        killed += WIFSIGNALED(how);
+        check_version(dir);
+    }
+    assert_int_equal(killed, 29);
+    assert_ok(fs_adapter_write(dir, &p, &info, err)); /* and what was left beside it goes */
+    assert_false(there(root, ".adapter.part"));
+    fs_params_free(&p);
+    free(dir);
+    remove_all(root);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     char *root = make_folder(), *dir = fs_path_join(root, "adapter");
@@ -233,6 +295,6 @@ static void test_refusals(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_start), cmocka_unit_test(test_directory), cmocka_unit_test(test_refusals)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_start), cmocka_unit_test(test_directory), cmocka_unit_test(test_kills), cmocka_unit_test(test_refusals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
