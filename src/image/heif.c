@@ -25,7 +25,7 @@ fs_status fs_codec_heif(const fs_codec_job *job, fs_image **out) {
     snprintf(job->info->format, sizeof job->info->format, "HEIF");
     if (!ctx) return fs_fail(job->err, FS_E_NO_MEMORY, "%s: no memory for the HEIF decoder", job->name);
     /* libheif's limit is on a side: the square of it is the area it allows */
-    int side = 1;
+    int side = job->opt->max_pixels < 0 ? 65536 : 1; /* below 0: only the header is wanted (fs_image_probe), whatever it says */
     while (side < 65535 && (int64_t)side * side < job->opt->max_pixels) side *= 2;
     heif_context_set_maximum_image_size_limit(ctx, side > 65535 ? 65535 : side);
     heif_context_set_max_decoding_threads(ctx, 0);

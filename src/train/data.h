@@ -39,7 +39,8 @@ void fs_sample_free(fs_sample *s); /* what is in it; leaves it zeroed */
 typedef struct fs_samples fs_samples;
 struct fs_samples {
     int64_t count;
-    uint8_t *told; /* the loader's: what was said of a record is not said again in the next pass */
+    uint8_t *told;   /* the loader's: what was said of a record is not said again in the next pass */
+    int64_t skipped; /* records that loaders could not load and passed over so far, each counted once */
     fs_status (*load)(fs_samples *s, int64_t index, uint64_t draw, fs_sample *out, fs_error *err);
     int64_t (*length)(fs_samples *s, int64_t index); /* for batching by length (spec 6.5): words, at least 1, negative without a picture; NULL: all alike */
     const char *(*name)(fs_samples *s, int64_t index); /* of the record's picture, for messages and validation files; "" without one */

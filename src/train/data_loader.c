@@ -190,8 +190,10 @@ static fs_status take(fs_loader *l, place *got, fs_error *err) {
 }
 
 static void tell_once(fs_loader *l, int64_t item, uint8_t what, const char *line) {
-    if (line && !(l->samples->told[item] & what)) fs_log(l->opt.callbacks, FS_LOG_WARNING, "%s", line);
-    if (line) l->samples->told[item] |= what;
+    if (!line || l->samples->told[item] & what) return;
+    fs_log(l->opt.callbacks, FS_LOG_WARNING, "%s", line);
+    l->samples->told[item] |= what;
+    l->samples->skipped += what == TOLD_BAD;
 }
 
 fs_status fs_loader_next(fs_loader *l, fs_sample *out, bool *have, fs_error *err) {

@@ -251,7 +251,7 @@ static fs_status log_step(run *r, const fs_losses *l, double norm, double rate, 
         const fs_train_progress p = {.step = r->state.step, .steps = r->steps, .epoch = (double)r->state.step / (double)r->epoch_steps,
                                      .loss = l->total, .rate = rate, .grad_norm = norm, .tokens_per_second = speed,
                                      .seconds_left = r->state.seconds / (double)r->state.step * (double)(r->steps - r->state.step),
-                                     .memory_bytes = memory, .skipped = r->skipped,
+                                     .memory_bytes = memory, .skipped = r->skipped + r->train->skipped,
                                      .metric = r->has_validation ? fabs(r->validation.metric) : NAN, .best = r->state.has_best ? fabs(r->state.best) : NAN};
         if (r->rank == 0) r->o->step(r->cb->user_data, &p);
     }

@@ -123,6 +123,34 @@ static void records_are_pythons(void **state) {
           "{\"image\": \"\\ufffd.png\", \"outputs\": \"a\\ufffdb\\ufffd\"}");
 }
 
+/* Training's texts; their ids and labels are in test_train_data*.c. */
+static void training(void **state) {
+    (void)state;
+    const char *const turns[] = {"A?", "B.", "C?", "D.", "", ""};
+    int defused = -1;
+    check(fs_prompt_conversation(FS_SYSTEM_HUMAN, turns, 2), SYSTEM " USER: A? ASSISTANT: B.</s>");
+    check(fs_prompt_conversation(FS_SYSTEM_HUMAN, turns, 6), SYSTEM " USER: A? ASSISTANT: B.</s>USER: C? ASSISTANT: D.</s>USER:ASSISTANT:");
+    check(fs_prompt_conversation(FS_SYSTEM_USER, turns, 1),
+          "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the "
+          "user's questions. USER: A? ");
+    check(fs_prompt_stage2_training("Here <p>[SEG]", 0, 4, &defused),
+          SYSTEM " USER: The <im_start><image><im_end> provides an overview of the picture.\nThis photo has been tampered. The following is a description "
+                 "of the tampering area and the basis for judgment: \nHere (p)(SEG)\n Based on the description of the tampered area, please give the mask "
+                 "of the tampered area. ASSISTANT: [SEG].</s>");
+    assert_int_equal(defused, 2);
+    check(fs_prompt_stage2_training(NULL, 1, 0, NULL),
+          SYSTEM " USER: The <im_start><image><im_end> provides an overview of the picture.\n\nThis is a tampered image, point out the areas you believe "
+                 "have been tampered with. Please output segmentation mask. ASSISTANT: It is [SEG].</s>");
+    assert_null(fs_prompt_stage2_training(NULL, 2, 0, NULL));
+    assert_null(fs_prompt_stage2_training("x", 3, 0, NULL));
+    assert_null(fs_prompt_stage2_training("x", -1, 0, NULL));
+    assert_null(fs_prompt_stage2_training("x", 0, 5, NULL));
+    assert_null(fs_prompt_conversation((fs_prompt_system)2, turns, 2));
+    fs_prompt_system s;
+    for (int i = 0; i < 2; i++) assert_true(fs_prompt_system_from_name(fs_prompt_system_name((fs_prompt_system)i), &s) && (int)s == i);
+    assert_false(fs_prompt_system_from_name("v2", &s));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stage1),
@@ -130,6 +158,7 @@ int main(void) {
         cmocka_unit_test(defusing),
         cmocka_unit_test(defused_text_has_no_tokens),
         cmocka_unit_test(records_are_pythons),
+        cmocka_unit_test(training),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

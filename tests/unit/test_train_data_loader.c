@@ -160,6 +160,7 @@ static void test_leave_out(void **state) {
         }
         assert_int_equal(fs_loader_position(l), 6);
         expect_log(&log, 3, "record 5 (x.jpg): broken; it is left out");
+        assert_int_equal(f.base.skipped, 3);
         fs_loader_close(l);
         free(f.base.told);
     }
