@@ -151,11 +151,10 @@ static fs_status finish_options(eval_run *r) {
 }
 
 /* The tables and where the files are. */
-static fs_status show(eval_run *r, char *text, bool files) {
+static fs_status show(eval_run *r, const char *text, const char *what) {
     if (r->s.quiet || !text) return cli_flush(&r->term);
     cli_print(&r->term, "%s", text);
-    if (files && r->opt.html) cli_print(&r->term, "The report is %s/report.html\n", r->opt.out);
-    else if (files) cli_print(&r->term, "The figures are in %s/summary.json\n", r->opt.out);
+    if (r->opt.out && r->opt.html) cli_print(&r->term, "The report is %s/%s.html\n", r->opt.out, what);
     return cli_flush(&r->term);
 }
 
@@ -189,7 +188,7 @@ static int run_main(int argc, char **argv, const char *command) {
     cli_term_clear(&r.term);
     if (status && !cli_signal()) cli_error(&r.term, "%s", err.message);
     if (status && cli_signal()) cli_error(&r.term, "interrupted%s", r.opt.source == FS_EVAL_MODEL && !merge && !compare ? "; --resume goes on from here" : "");
-    if (!status) status = show(&r, text, r.opt.out != NULL);
+    if (!status) status = show(&r, text, compare ? "compare" : "report");
 done:
     fs_string_free(text);
     cli_list_free(&r.operands);

@@ -17,6 +17,7 @@ typedef struct fs_chart_line {
     const double *x, *y; /* [n]; NaN breaks the line */
     size_t n, color; /* of fs_svg_color */
     bool dashed;     /* and grey */
+    bool dots;       /* points without a line */
 } fs_chart_line;
 typedef struct fs_chart {
     const char *title, *x_label, *y_label;

@@ -55,6 +55,11 @@ static void x_numbers(fs_buffer *b) {
 static void draw_line(fs_buffer *b, const fs_chart *c, const fs_chart_line *l) {
     const double span = c->n_names > 1 ? (double)(c->n_names - 1) : 1;
     bool open = false;
+    if (l->dots) {
+        for (size_t i = 0; i < l->n; i++)
+            fs_buffer_printf(b, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.2\" fill=\"%s\" fill-opacity=\"0.55\"/>", x_at(l->x[i]), y_at(l->y[i]), fs_svg_color(l->color));
+        return;
+    }
     fs_buffer_printf(b, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"%s\"%s d=\"", l->dashed ? GREY : fs_svg_color(l->color), l->dashed ? "1.3" : "2",
                      l->dashed ? " stroke-dasharray=\"5 4\"" : "");
     for (size_t i = 0; i < l->n; i++) {

@@ -5,8 +5,7 @@
  *   words are split at blanks and at punctuation, which is a word by itself;
  *   of each word the longest piece of the vocabulary is taken from the front again and again ("##" marks a piece inside); a word that cannot be made up so,
  *   or of more than 100 characters, is [UNK].
- * Small letters are those of single characters, so a capital sigma at a word's end becomes the ordinary small one, as in the fast tokenizer; the slow one
- * writes a final sigma. Character properties come from utf8proc. */
+ * Small letters are those of single characters, so a capital sigma at a word's end becomes the ordinary small one. Character properties come from utf8proc. */
 #include "text/wordpiece.h"
 
 #include <stdlib.h>
