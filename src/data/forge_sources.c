@@ -44,7 +44,7 @@ static void label_pixels(fs_source *s, const fs_image *ids, uint16_t *labels, bo
         const uint8_t *p = ids->data + i * 3;
         uint32_t id = s->panoptic ? (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 : p[0] >= 128;
         if (i == 0 || id != last) {
-            const fs_segment *found = bsearch(&(fs_segment){.id = id}, s->segments, s->n_segments, sizeof *found, by_id);
+            const fs_segment *found = !s->n_segments ? NULL : bsearch(&(fs_segment){.id = id}, s->segments, s->n_segments, sizeof *found, by_id);
             label = found ? (uint16_t)(found - s->segments + 1) : 0;
             last = id;
         }
@@ -101,7 +101,7 @@ static void prepare_segments(fs_source *s) {
         s->segments[0] = (fs_segment){.id = 1, .thing = true};
         s->n_segments = 1;
     }
-    qsort(s->segments, s->n_segments, sizeof *s->segments, by_id);
+    if (s->n_segments) qsort(s->segments, s->n_segments, sizeof *s->segments, by_id);
 }
 
 typedef struct opening {
