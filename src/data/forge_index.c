@@ -9,7 +9,7 @@
 #include "text/text.h"
 
 /* Raised when the same settings make other pictures than before, so that a folder is not half of one kind and half of another. */
-enum { RECIPE = 2 };
+enum { RECIPE = 3 };
 
 /* ---- settings ---- */
 

@@ -86,7 +86,7 @@ fs_status fs_edit_color(fs_workshop *w, fs_edit *e, fs_error *err) {
     if (!status) status = copy_of(w->after, &worked, err);
     if (status) goto done;
     bool up = fs_dice_chance(w->rng, 0.5);
-    double kind = fs_rng_uniform(w->rng), hue = fs_dice(w->rng, 0.5, 2.9), feather = fs_dice_log(w->rng, 0.7, 5);
+    double kind = fs_rng_uniform(w->rng), hue = fs_dice_log(w->rng, 0.3, 2.6), feather = fs_dice_log(w->rng, 0.7, 5);
     double amount = fs_dice(w->rng, 0, 1), middle = mean_light(worked, &e->mask);
     tint t;
     if (kind < 0.45) {

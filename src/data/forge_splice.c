@@ -14,7 +14,7 @@ typedef struct choice {
 static bool usable(const fs_source *s, const fs_segment *g) {
     int64_t w = g->box.x1 - g->box.x0, h = g->box.y1 - g->box.y0;
     double share = (double)g->pixels / ((double)s->width * (double)s->height);
-    if (g->pixels * 10 < w * h * 4 || w > 3 * h || h > 4 * w) return false; /* frames, rods and scattered bits are not what one cuts out */
+    if (g->pixels * 10 < w * h * 3 || w > 3 * h || h > 4 * w) return false; /* frames, rods and scattered bits are not what one cuts out */
     return g->thing && share > 0.006 && share < 0.5 && g->box.x0 > 1 && g->box.y0 > 1 && g->box.x1 < s->width - 1 && w > 20 && h > 20;
 }
 
@@ -103,11 +103,11 @@ static bool find_place(fs_workshop *w, const fs_piece *p, const fs_plane *things
     const fs_image *host = w->after;
     int64_t free_x = host->width - p->im->width, free_y = host->height - p->im->height;
     if (free_x < 0 || free_y < 0) return false;
-    fs_place_rule rule = {.x_low = 0, .x_high = free_x, .y_low = 0, .y_high = free_y, .tries = object ? 24 : 60};
+    fs_place_rule rule = {.x_low = 0, .x_high = free_x, .y_low = 0, .y_high = free_y, .tries = object ? 24 : 120};
     if (object) rule.avoid = things;
     if (on_ground) rule.y_low = rule.y_high = free_y;
     else if (object) rule.y_low = free_y * 2 / 5;
-    return fs_place_find(host, p, &rule, w->rng, x, y, misfit) && (object || *misfit < 50); /* a region must be able to pass for what is there */
+    return fs_place_find(host, p, &rule, w->rng, x, y, misfit) && (object || *misfit < 40); /* a region must be able to pass for what is there */
 }
 
 static fs_blend draw_blend(fs_workshop *w, bool object, double *feather) {
