@@ -38,8 +38,8 @@ typedef struct worker { fs_arena *arena; int threads; } worker;
 
 /* out[m, n] = or += a b. a at the strides given; b: [n, k] if turned, else [k, n], rows b_ld apart. */
 typedef struct operand { const float *p; int64_t row, col; } operand;
-static bool product(const job *j, worker at, int64_t m, int64_t n, int64_t k, operand a, const float *b, int64_t b_ld, bool turned, bool add, float *out,
-                    int64_t ld) {
+static bool product(const job *j, worker at, int64_t m, int64_t n, int64_t k, operand a, const float *b, int64_t b_ld, bool turned, bool add,
+                    float *out, int64_t ld) {
     const fs_gemm g = {.m = m, .n = n, .k = k, .a = a.p, .a_type = FS_DTYPE_F32, .a_round = FS_DTYPE_F32, .a_row = a.row, .a_col = a.col,
                        .pack = turned ? fs_gemm_pack_nk : fs_gemm_pack_kn, .b = b, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32, .b_ld = b_ld,
                        .c = out, .ldc = ld, .add = add, .finish.round = FS_DTYPE_F32};
@@ -116,7 +116,8 @@ static bool head_block(const job *j, const head *t, worker at, int64_t i0, int64
 }
 
 static bool head_back(const job *j, const head *t, worker at) {
-    const int64_t fit = BLOCK_SCORES / j->nk, most = fs_max_i64(1, fs_min_i64(j->nq, j->causal ? fs_min_i64(CAUSAL_QUERIES, fit) : fit)), terms = t->rel_h ? most * 2 * (j->h + j->w) : 0;
+    const int64_t fit = BLOCK_SCORES / j->nk, most = fs_max_i64(1, fs_min_i64(j->nq, j->causal ? fs_min_i64(CAUSAL_QUERIES, fit) : fit));
+    const int64_t terms = t->rel_h ? most * 2 * (j->h + j->w) : 0;
     const fs_arena_mark mark = fs_arena_get_mark(at.arena);
     float *scratch = fs_arena_alloc(at.arena, (size_t)(2 * most * j->nk + terms) * sizeof *scratch);
     bool ok = scratch != NULL;

@@ -106,7 +106,8 @@ static fs_tensor *convolve(const fs_op *op, int stride, int pad, fs_finish finis
     const geometry g = conv_geometry(x, w, stride, pad);
     const int64_t n = pictures(x), points = g.grid_h * g.grid_w, in = w->shape[1] * g.h * g.w, out = w->shape[0] * points;
     const int64_t shape[4] = {n, w->shape[0], g.grid_h, g.grid_w}, *from = shape + 4 - x->ndim;
-    if (residual && (residual->dtype != FS_DTYPE_F32 || residual->ndim != x->ndim || memcmp(residual->shape, from, (size_t)x->ndim * sizeof *from) != 0))
+    if (residual && (residual->dtype != FS_DTYPE_F32 || residual->ndim != x->ndim ||
+                     memcmp(residual->shape, from, (size_t)x->ndim * sizeof *from) != 0))
         return fs_op_misuse(op, "%s is not of the result's shape, to be added", fs_op_describe(residual).text);
     fs_tensor *y = fs_op_result(op, x->ndim, from);
     if (!y) return NULL;
@@ -146,8 +147,8 @@ static void gather_row(const geometry *g, const float *parts, int64_t oy, float 
 
 /* The transposed convolution: picture [channels, h, w] = or += what grid [m][points] spreads through kernel [m, channels kh kw]; with `bias` (NULL:
  * none) and rounded unless it is added. */
-static bool spread(const fs_op *op, const geometry *g, int64_t m, int64_t channels, const fs_tensor *kernel, const float *grid, const float *bias, bool add,
-                   float *picture) {
+static bool spread(const fs_op *op, const geometry *g, int64_t m, int64_t channels, const fs_tensor *kernel, const float *grid,
+                   const float *bias, bool add, float *picture) {
     const fs_backend *be = op->c->backend;
     const int64_t each = g->kh * g->kw, points = g->grid_h * g->grid_w, slab = fs_max_i64(1, fs_min_i64(channels, SLAB_VALUES / (each * points)));
     const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
@@ -155,7 +156,8 @@ static bool spread(const fs_op *op, const geometry *g, int64_t m, int64_t channe
     bool ok = parts != NULL;
     for (int64_t c0 = 0; ok && c0 < channels; c0 += slab) {
         const int64_t count = fs_min_i64(slab, channels - c0), rows = count * g->h;
-        const fs_gemm product = {.m = count * each, .n = points, .k = m, .a = (const char *)kernel->data + (size_t)(c0 * each) * fs_dtype_size(kernel->dtype),
+        const fs_gemm product = {.m = count * each, .n = points, .k = m,
+                                 .a = (const char *)kernel->data + (size_t)(c0 * each) * fs_dtype_size(kernel->dtype),
                                  .a_type = kernel->dtype, .a_round = op->c->precision, .a_row = 1, .a_col = channels * each, .pack = fs_gemm_pack_kn,
                                  .b = grid, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32, .b_ld = points, .c = parts, .ldc = points};
         ok = run(op, &product);
@@ -177,7 +179,8 @@ static bool spread(const fs_op *op, const geometry *g, int64_t m, int64_t channe
 /* ---- backward ---- */
 
 /* dw [m, channels kh kw] += rows [m, points] x patches^T of the picture [channels, h, w] */
-static bool add_kernel_gradient(const fs_op *op, const geometry *at, int64_t m, int64_t channels, const float *rows, const float *picture, float *dw) {
+static bool add_kernel_gradient(const fs_op *op, const geometry *at, int64_t m, int64_t channels, const float *rows, const float *picture,
+                                float *dw) {
     const patches s = {.g = *at, .x = picture};
     const int64_t terms = channels * at->kh * at->kw, points = at->grid_h * at->grid_w;
     const fs_gemm g = {.m = m, .n = terms, .k = points, .a = rows, .a_type = FS_DTYPE_F32, .a_round = FS_DTYPE_F32, .a_row = points, .a_col = 1,

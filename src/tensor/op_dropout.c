@@ -1,5 +1,6 @@
-/* Dropout (Srivastava et al. 2014), inverted: what stays is made larger, so inference does nothing. The mask is never stored: value i of a
- * call is kept or not by a number that Philox gives for i under the call's key, in the forward pass, in the backward pass and in a segment that is computed again. */
+/* Dropout (Srivastava et al. 2014), inverted: what stays is made larger, so inference does nothing. The mask is never stored: value i of a call
+ * is kept or not by a number that Philox gives for i under the call's key, in the forward pass, in the backward pass and in a segment that is
+ * computed again. */
 #include "tensor/op.h"
 
 enum { CHUNK = 2048 };

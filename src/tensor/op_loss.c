@@ -71,23 +71,41 @@ fs_tensor *fs_cross_entropy(fs_exec *c, const fs_tensor *logits, const int32_t *
 
 /* ---- masks: x [n] logits, target [n] 0 or 1. Sums are over chunks, each by one thread, which are then added in order. ---- */
 
-static double logistic(double x) { return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x)); }
+/* The logistic function of n values and of their negatives, which is what is missing to 1 without cancellation. */
+typedef struct logistics { float s[CHUNK], rest[CHUNK]; } logistics;
+static void logistic(const fs_backend *be, const float *x, int64_t n, logistics *l) {
+    be->sigmoid(x, l->s, n);
+    be->scale(x, -1.0f, l->rest, n);
+    be->sigmoid(l->rest, l->rest, n);
+}
 
 static void bce_backward(fs_exec *c, const fs_tape_node *node) {
     const fs_op op = {.c = c, .name = "bce_with_logits"};
-    const float *x = fs_f32(node->in[0]), *t = fs_f32(node->in[1]);
-    const int64_t n = fs_tensor_count(node->in[0]);
+    const float *x = fs_f32(node->in[0]), *target = fs_f32(node->in[1]);
+    const int64_t n = fs_tensor_count(node->in[0]), chunks = (n + CHUNK - 1) / CHUNK;
+    const float factor = (float)((double)node->grad[0] / (double)n);
     float *dx = fs_grad(c, node->in[0]);
-    const int threads = fs_op_threads(&op, 16 * n);
+    const int threads = fs_op_threads(&op, 4 * n);
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < (dx ? n : 0); i++) dx[i] += (float)((double)node->grad[0] / (double)n * (logistic((double)x[i]) - (double)t[i]));
+    for (int64_t k = 0; k < (dx ? chunks : 0); k++) {
+        const float *t = target + k * CHUNK;
+        const int64_t some = fs_min_i64(CHUNK, n - k * CHUNK);
+        logistics l;
+        logistic(c->backend, x + k * CHUNK, some, &l);
+        for (int64_t i = 0; i < some; i++) dx[k * CHUNK + i] += factor * (l.s[i] * (1.0f - t[i]) - l.rest[i] * t[i]);
+    }
 }
 
-static double bce_chunk(const float *x, const float *t, int64_t n) {
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) { /* log(1 + exp(x)) - x t without overflow */
-        const double v = (double)x[i];
-        sum += fmax(v, 0) - v * (double)t[i] + log1p(exp(-fabs(v)));
+/* Sum of log(1 + exp(x)) - x t = max(x, 0) - x t + log(1 + exp(-|x|)); of the last, the logarithm of 32 factors at once, none above 2. */
+static double bce_chunk(const fs_backend *be, const float *x, const float *t, int64_t n) {
+    float e[CHUNK] = {0};
+    double sum = 0, product = 1;
+    for (int64_t i = 0; i < n; i++) e[i] = -fabsf(x[i]);
+    be->exp_sum(e, 0.0f, e, n);
+    for (int64_t i = 0; i < n; i++) {
+        sum += (double)(x[i] < 0.0f ? 0.0f : x[i]) - (double)x[i] * (double)t[i];
+        product *= 1.0 + (double)e[i];
+        if (i % 32 == 31 || i + 1 == n) sum += log(product), product = 1;
     }
     return sum;
 }
@@ -106,7 +124,8 @@ fs_tensor *fs_bce_with_logits(fs_exec *c, const fs_tensor *x, const fs_tensor *t
     double *each = fs_op_scratch(&op, chunks, sizeof *each), sum = 0;
     if (!each) return NULL;
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < chunks; i++) each[i] = bce_chunk(fs_f32(x) + i * CHUNK, fs_f32(target) + i * CHUNK, fs_min_i64(CHUNK, n - i * CHUNK));
+    for (int64_t i = 0; i < chunks; i++)
+        each[i] = bce_chunk(c->backend, fs_f32(x) + i * CHUNK, fs_f32(target) + i * CHUNK, fs_min_i64(CHUNK, n - i * CHUNK));
     for (int64_t i = 0; i < chunks; i++) sum += each[i];
     fs_arena_release(c->arena, mark);
     fs_f32(y)[0] = (float)(sum / (double)n);
@@ -118,13 +137,12 @@ enum { DICE_SCALE = 1000 };
 static const double dice_eps = 1e-6;
 
 typedef struct dice_sums { double both, s, t; } dice_sums;
-static dice_sums dice_chunk(const float *x, const float *target, int64_t n) {
-    dice_sums d = {0, 0, 0};
-    for (int64_t i = 0; i < n; i++) {
-        const double s = logistic((double)x[i]), t = (double)target[i];
-        d.both += s / DICE_SCALE * t, d.s += s / DICE_SCALE, d.t += t / DICE_SCALE;
-    }
-    return d;
+static dice_sums dice_chunk(const fs_backend *be, const float *x, const float *target, int64_t n) {
+    float s[CHUNK];
+    double both = 0;
+    be->sigmoid(x, s, n);
+    for (int64_t i = 0; i < n; i++) both += (double)s[i] * (double)target[i];
+    return (dice_sums){both / DICE_SCALE, be->sum(s, n) / DICE_SCALE, be->sum(target, n) / DICE_SCALE};
 }
 
 static dice_sums add_up(const fs_op *op, const fs_tensor *x, const fs_tensor *target) {
@@ -134,7 +152,7 @@ static dice_sums add_up(const fs_op *op, const fs_tensor *x, const fs_tensor *ta
     dice_sums *each = fs_op_scratch(op, chunks, sizeof *each), d = {0, 0, 0};
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t i = 0; i < (each ? chunks : 0); i++)
-        each[i] = dice_chunk(fs_f32(x) + i * CHUNK, fs_f32(target) + i * CHUNK, fs_min_i64(CHUNK, n - i * CHUNK));
+        each[i] = dice_chunk(op->c->backend, fs_f32(x) + i * CHUNK, fs_f32(target) + i * CHUNK, fs_min_i64(CHUNK, n - i * CHUNK));
     for (int64_t i = 0; each && i < chunks; i++) d.both += each[i].both, d.s += each[i].s, d.t += each[i].t;
     fs_arena_release(op->c->arena, mark);
     return d;
@@ -146,12 +164,17 @@ static void dice_backward(fs_exec *c, const fs_tape_node *node) {
     float *dx = fs_grad(c, x);
     const dice_sums d = add_up(&op, x, target);
     const double above = 2 * d.both + dice_eps, below = d.s + d.t + dice_eps;
-    const int64_t n = fs_tensor_count(x);
-    const int threads = fs_op_threads(&op, 16 * n);
+    const float on = (float)((double)node->grad[0] * (2 * below - above) / (below * below) / DICE_SCALE),
+                off = (float)((double)node->grad[0] * -above / (below * below) / DICE_SCALE); /* of a pixel whose target is 1, or 0 */
+    const int64_t n = fs_tensor_count(x), chunks = (n + CHUNK - 1) / CHUNK;
+    const int threads = fs_op_threads(&op, 4 * n);
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < (dx ? n : 0); i++) {
-        const double s = logistic((double)fs_f32(x)[i]), slope = s * (1 - s) / DICE_SCALE;
-        dx[i] -= (float)((double)node->grad[0] * slope * (2 * (double)fs_f32(target)[i] * below - above) / (below * below));
+    for (int64_t k = 0; k < (dx ? chunks : 0); k++) {
+        const float *t = fs_f32(target) + k * CHUNK;
+        const int64_t some = fs_min_i64(CHUNK, n - k * CHUNK);
+        logistics l;
+        logistic(c->backend, fs_f32(x) + k * CHUNK, some, &l);
+        for (int64_t i = 0; i < some; i++) dx[k * CHUNK + i] -= l.s[i] * l.rest[i] * (on * t[i] + off * (1.0f - t[i]));
     }
 }
 

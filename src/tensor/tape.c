@@ -16,8 +16,8 @@ fs_tensor fs_tape_leaf(fs_tape_node *node, const fs_tensor *weight, float *grad)
 
 /* ---- gradients in between ----
  * Many of some megabytes come and go in each step; without memory that stays, the system would clear pages for each of them, which takes longer
- * than many an operator. So all but the smallest and the largest are kept for the next that fits. A block serves what needs at least half of it, and one that is
- * too small goes when a larger one is made, so what is kept follows the largest step and not the number of steps. */
+ * than many an operator. So all but the smallest and the largest are kept for the next that fits. A block serves what needs at least half of
+ * it, and one that is too small goes when a larger one is made, so what is kept follows the largest step and not the number of steps. */
 
 enum { SPARE_BLOCKS = 64, SPARE_LEAST = 1 << 14, SPARE_MOST = 1 << 27 }; /* floats: 64 KiB to 512 MiB */
 struct fs_spare_grads { int n; struct { float *p; int64_t room; } block[SPARE_BLOCKS]; };
