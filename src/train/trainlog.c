@@ -196,7 +196,7 @@ static fs_status open_events(fs_trainlog *log, const char *dir, int64_t resumed_
         if (log->events < 0 && errno != EEXIST) return fail_errno(log->events_path, "write it", err);
     }
     fs_event_add_version(&b, now);
-    if (resumed_at >= 0) fs_event_add_restart(&b, now, resumed_at + 1);
+    fs_event_add_restart(&b, now, resumed_at + 1); /* of a new run: everything that an earlier one has left here */
     const fs_status status =
         b.failed ? fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", dir) : put(log->events, log->events_path, b.data, b.size, 0, err);
     fs_buffer_free(&b);

@@ -210,7 +210,7 @@ static void event_files_are_framed(void **state) {
         fs_unmap(&m);
     }
     closedir(d);
-    assert_true(files == 2 && records == 1 + 3 + 2 && restarts == 1);
+    assert_true(files == 2 && records == 2 + 3 + 2 && restarts == 1);
 }
 
 /* A limit on the size of a file stands in for a full disk. */
