@@ -201,7 +201,7 @@ static fs_status check_space(const char *dir, const fs_params *p, const fs_snaps
     const double room = (double)fs.f_bavail * (double)fs.f_frsize;
     if (room >= (double)need) return FS_OK;
     return fs_fail(err, FS_E_IO,
-                   "%s: a checkpoint takes %.1f MB and %.1f MB are free; free some space and resume (earlier checkpoints are untouched)",
+                   "%s: a checkpoint takes %.2f MB and %.2f MB are free; free some space and resume (earlier checkpoints are untouched)",
                    dir, (double)need / 1e6, room / 1e6);
 }
 
