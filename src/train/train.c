@@ -376,8 +376,11 @@ static fs_status resume(run *r, const char *settings, int64_t *resumed_at, fs_er
     if (r->o->fresh) return FS_OK;
     fs_status status = fs_snapshot_find(r->o->output_dir, r->cb, &path, err);
     if (status || !path) return status;
-    status = fs_snapshot_read(path, &r->trainee.params, &r->state, NULL, err);
-    if (!status) status = fs_train_state_check(&r->state, settings, may_differ, err);
+    fs_train_state said = {0}; /* settings first: they say why the tensors would not fit */
+    status = fs_snapshot_read_state(path, &said, err);
+    if (!status) status = fs_train_state_check(&said, settings, may_differ, err);
+    fs_train_state_free(&said);
+    if (!status) status = fs_snapshot_read(path, &r->trainee.params, &r->state, NULL, err);
     if (status) fs_error_prefix(err, "%s (a run with other settings needs another folder, or --fresh)", path);
     else {
         *resumed_at = r->state.step;
