@@ -107,12 +107,15 @@ static void scan_file(check_file *f) {
     free(data);
 }
 
+int check_threads(const check_state *s) {
+    return s->opt->threads > 0 ? s->opt->threads : omp_get_max_threads();
+}
+
 static fs_status scan(check_state *s, fs_error *err) {
     const fs_callbacks *cb = &s->opt->callbacks;
-    const int threads = s->opt->threads > 0 ? s->opt->threads : omp_get_max_threads();
     atomic_size_t next = 0, done = 0;
     atomic_bool stop = false;
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(check_threads(s))
     {
         for (size_t i; !atomic_load(&stop) && (i = atomic_fetch_add(&next, 1)) < s->n_files;) {
             scan_file(&s->files[i]);

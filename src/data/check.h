@@ -72,6 +72,7 @@ typedef struct check_state {
     bool failed; /* out of memory while findings were added */
 } check_state;
 
+int check_threads(const check_state *s);
 /* Takes over `message`. */
 void check_add(check_state *s, check_kind kind, size_t set, const char *path, char *message);
 fs_status check_judge(check_state *s, fs_error *err);

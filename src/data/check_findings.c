@@ -2,7 +2,6 @@
 #include "data/check.h"
 #include "text/text.h"
 
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -241,13 +240,12 @@ static size_t find_root(twin *t, size_t i) {
 /* Joins what looks the same. Every pair is compared: 64 bits a picture, so that a hundred thousand take seconds. */
 static fs_status join_alike(const check_state *s, twin *t, size_t n, fs_error *err) {
     const fs_callbacks *cb = &s->opt->callbacks;
-    const int threads = s->opt->threads > 0 ? s->opt->threads : omp_get_max_threads();
     enum { STRIPE = 256 };
     for (size_t begin = 0; begin < n; begin += STRIPE) {
         const size_t end = begin + STRIPE < n ? begin + STRIPE : n;
         fs_progress(cb, "comparing pictures", (int64_t)begin, (int64_t)n);
         if (fs_cancelled(cb)) return fs_fail(err, FS_E_CANCELLED, "stopped");
-#pragma omp parallel for schedule(dynamic, 8) num_threads(threads)
+#pragma omp parallel for schedule(dynamic, 8) num_threads(check_threads(s))
         for (size_t i = begin; i < end; i++) {
             if (t[i].file->print.flat) continue;
             for (size_t j = 0; j < i; j++) {

@@ -38,8 +38,11 @@ static fs_status read_turns(const fs_json *item, fs_data_record *r, fs_error *er
     const size_t n = fs_json_length(&list);
     size_t first = 0;
     r->turns = fs_alloc_zero(n + 1, sizeof *r->turns);
-    if (!r->turns) status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", item->path);
-    if (!status && n && fs_json_item(&list, 0, &turn, NULL) == FS_OK) { /* what is wrong with it, the loop tells */
+    if (!r->turns) {
+        fs_json_close(&list);
+        return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", item->path);
+    }
+    if (n && fs_json_item(&list, 0, &turn, NULL) == FS_OK) { /* what is wrong with it, the loop tells */
         const char *from = NULL;
         if (fs_json_string(&turn, "from", FS_JSON_REQUIRED, &from, NULL) == FS_OK && strcmp(from, "gpt") == 0) first = 1;
         fs_json_close(&turn);

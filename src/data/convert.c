@@ -180,7 +180,8 @@ static fs_status pair(convert_state *s, fs_error *err) {
             pictures[left_pictures++] = pictures[i];
     }
     while (m < n_masks) masks[left_masks++] = masks[m++];
-    if (!status && s->form == FS_FORM_CASIA) status = pair_by_number(s, pictures, &left_pictures, masks, &left_masks, err);
+    if (!status && pictures && masks && s->form == FS_FORM_CASIA)
+        status = pair_by_number(s, pictures, &left_pictures, masks, &left_masks, err);
     for (size_t i = 0; i < left_pictures && !status; i++)
         status = convert_add_note(s, CONVERT_NO_MASK, pictures[i]->path, fs_strdup("no mask of its name"), err);
     for (size_t i = 0; i < left_masks && !status; i++)
@@ -253,9 +254,10 @@ static bool take_name(taken *t, const convert_state *s, size_t index) {
 /* Its own name; where another picture of the set has that one too, the folders are put in front. */
 static fs_status name_items(convert_state *s, fs_error *err) {
     taken t = {.size = 16};
+    fs_status status = FS_OK;
     while (t.size < 2 * s->n_items) t.size *= 2;
     t.slots = fs_alloc_zero(t.size, sizeof *t.slots);
-    fs_status status = t.slots ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", s->src);
+    if (!t.slots) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", s->src);
     for (size_t i = 0; i < s->n_items && !status; i++) {
         convert_item *it = &s->items[i];
         it->name = fs_strdup(it->image->name);
@@ -327,7 +329,7 @@ static fs_status make_mask(const convert_state *s, convert_item *it, int64_t wid
                                fs_format("%lld x %lld, but its mask %s is %lld x %lld", (long long)width, (long long)height, it->mask->rel,
                                          (long long)m.width, (long long)m.height));
         } else {
-            uint8_t *other = nearest(m.data, m.width, m.height, width, height);
+            uint8_t *other = m.data ? nearest(m.data, m.width, m.height, width, height) : NULL;
             free(m.data);
             m = (fs_mask){width, height, other, false};
             it->resized = true;
@@ -379,9 +381,12 @@ static fs_status place_picture(const convert_state *s, const char *from, const c
 static fs_status write_item(const convert_state *s, const convert_item *it, const uint8_t *mask, int64_t w, int64_t h, fs_error *err) {
     char *image = target(s, it, "image", it->name, strlen(it->name), ""),
          *to = target(s, it, "mask", it->name, fs_data_stem(it->name, false), ".png");
-    fs_status status = image && to ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", it->image->path);
-    if (!status && mask) status = fs_png_write(to, mask, w, h, 1, err); /* first: a picture without a mask would be an error in the tree */
-    if (!status) status = place_picture(s, it->image->path, image, err);
+    fs_status status = FS_OK;
+    if (!image || !to)
+        status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", it->image->path);
+    else if (mask)
+        status = fs_png_write(to, mask, w, h, 1, err); /* first: a picture without a mask would be an error in the tree */
+    if (!status && image) status = place_picture(s, it->image->path, image, err);
     free(image), free(to);
     return status;
 }
@@ -402,14 +407,17 @@ static fs_status do_item(const convert_state *s, convert_item *it, fs_error *err
     return status;
 }
 
+static int thread_count(const convert_state *s) {
+    return s->opt->threads > 0 ? s->opt->threads : omp_get_max_threads();
+}
+
 static fs_status do_items(convert_state *s, fs_error *err) {
     const fs_callbacks *cb = &s->opt->callbacks;
-    const int threads = s->opt->threads > 0 ? s->opt->threads : omp_get_max_threads();
     atomic_size_t next = 0, done = 0;
     atomic_bool stop = false;
     bool cancelled = false;
     fs_status status = FS_OK;
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(thread_count(s))
     {
         for (size_t i; !atomic_load(&stop) && (i = atomic_fetch_add(&next, 1)) < s->n_items;) {
             fs_error why = {0};
@@ -442,10 +450,13 @@ static fs_status make_folders(const convert_state *s, fs_error *err) {
         if (*once) continue;
         *once = true;
         char *image = target(s, it, "image", "", 0, ""), *mask = target(s, it, "mask", "", 0, "");
-        if (!image || !mask) status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", s->out);
-        if (!status) image[strlen(image) - 1] = mask[strlen(mask) - 1] = 0; /* without the '/' at the end */
-        if (!status) status = fs_make_dirs(image, err);
-        if (!status && it->mask) status = fs_make_dirs(mask, err);
+        if (!image || !mask) {
+            status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", s->out);
+        } else {
+            image[strlen(image) - 1] = mask[strlen(mask) - 1] = 0; /* without the '/' at the end */
+            status = fs_make_dirs(image, err);
+            if (!status && it->mask) status = fs_make_dirs(mask, err);
+        }
         free(image), free(mask);
     }
     return status;

@@ -163,13 +163,15 @@ fs_status describe_guard(const fs_dataset_describe_options *opt, const fs_datase
 /* Takes over `list`. */
 static fs_status write_list(char *path, json_t *list, fs_error *err) {
     char *slash = path ? strrchr(path, '/') : NULL, *text = list ? json_dumps(list, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
-    fs_status status = slash && text ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "out of memory for a list of texts");
-    if (!status) {
+    fs_status status = FS_OK;
+    if (!slash || !text) {
+        status = fs_fail(err, FS_E_NO_MEMORY, "out of memory for a list of texts");
+    } else {
         *slash = 0;
         status = fs_make_dirs(path, err);
         *slash = '/';
+        if (!status) status = fs_write_file(path, text, strlen(text), err);
     }
-    if (!status) status = fs_write_file(path, text, strlen(text), err);
     json_decref(list);
     free(text), free(path);
     return status;

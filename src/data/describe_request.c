@@ -82,6 +82,10 @@ static fs_status load_picture(const describe_question *q, int max_side, bool hid
     fs_status status = fs_read_file(path, opt.max_file_bytes, &data, &size, err);
     if (!status) status = fs_image_decode(path, data, size, &opt, &v->im, &info, err);
     if (status) goto done;
+    if (!v->im) { /* never, with FS_OK */
+        status = FS_E_INTERNAL;
+        goto done;
+    }
     int64_t w = v->im->width, h = v->im->height;
     fit(&w, &h, max_side);
     const bool known = strcmp(info.format, "JPEG") == 0 || strcmp(info.format, "PNG") == 0 || strcmp(info.format, "WebP") == 0;
@@ -103,6 +107,7 @@ done:
 /* The mask brought to the size of the picture that is sent, and where it lies. */
 static fs_status load_mask(const describe_question *q, view *v, fs_error *err) {
     fs_mask m;
+    if (!v->im) return FS_E_INTERNAL; /* load_picture goes first */
     fs_status status = fs_mask_load(q->record->mask, &m, err);
     if (status) return status;
     const int64_t w = v->im->width, h = v->im->height;

@@ -22,7 +22,7 @@ fs_status fs_mask_decode(const char *name, const uint8_t *data, size_t size, fs_
         coloured |= r != g || g != b;
         grey[i] = (uint8_t)((4899 * r + 9617 * g + 1868 * b + 8192) >> 14);
     }
-    uint8_t *smaller = realloc(grey, n);
+    uint8_t *smaller = realloc(grey, n ? n : 1);
     *out = (fs_mask){im->width, im->height, smaller ? smaller : grey, coloured};
     im->data = NULL;
     fs_image_free(im);

@@ -249,7 +249,10 @@ static fs_status pair(fs_dataset *d, size_t set, const char *image_dir, const ch
     fs_status status = FS_OK;
     p.stems = fs_alloc_zero(images->count + 1, sizeof *p.stems);
     p.owner = fs_alloc_zero(images->count + 1, sizeof *p.owner);
-    if (!p.stems || !p.owner) status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", image_dir);
+    if (!p.stems || !p.owner) {
+        free(p.stems), free(p.owner);
+        return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", image_dir);
+    }
     for (size_t i = 0; i < images->count && !status; i++)
         p.stems[i] = (stem_entry){images->items[i], fs_data_stem(images->items[i], false), i};
     if (!status && masks) {

@@ -135,6 +135,22 @@ static void test_unpaired(void **state) {
     expect_problem(dir, FS_DATA_AMBIGUOUS, "ps/S/mask/a_gt.png", "second mask for a.jpg, which has a.png");
 }
 
+/* Of several masks for a picture the one of exactly its name is kept, wherever it stands in the order. */
+static void test_second_mask(void **state) {
+    const char *dir = *state;
+    fs_data_options opt = fs_data_options_defaults();
+    fs_dataset d;
+    touch(dir, "ps/S/image/a.jpg");
+    touch(dir, "ps/S/mask/a-gt.png");
+    touch(dir, "ps/S/mask/a.png");
+    touch(dir, "ps/S/mask/a_mask.png");
+    opt.keep_problems = true;
+    assert_ok(fs_dataset_open(dir, &opt, &d, err));
+    assert_int_equal(d.n_problems, 2);
+    assert_record(dir, &d, 0, "ps/S/image/a.jpg", "ps/S/mask/a.png", FS_VERDICT_TAMPERED);
+    fs_dataset_free(&d);
+}
+
 /* Upstream would pair these in order of position, and every mask would be another picture's. */
 static void test_not_by_position(void **state) {
     const char *dir = *state;
@@ -356,6 +372,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_levels, setup_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_spec, setup_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_unpaired, setup_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_second_mask, setup_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_not_by_position, setup_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_twins, setup_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_nothing, setup_folder, remove_folder),
