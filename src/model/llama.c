@@ -110,46 +110,46 @@ typedef struct pass {
     const int64_t *positions; /* [n] */
 } pass;
 
+/* What the adapter at a place sees of x. */
+static const fs_tensor *dropped(fs_exec *c, const pass *p, int64_t index, fs_lora_place place, const fs_tensor *x) {
+    return p->batch.dropout > 0 ? fs_dropout(c, x, p->batch.dropout, p->batch.key + (uint64_t)(index * FS_LORA_PLACES + (int)place)) : x;
+}
+
 /* y, and what the adapter at this place makes of x, W's input. Scaling the few values in between saves two passes over the many. */
 static fs_tensor *adapt(fs_exec *c, const pass *p, int64_t index, fs_lora_place place, const fs_tensor *x, fs_tensor *y) {
     if (!p->m->lora || !x || !y) return y;
     const fs_lora_pair *l = &p->m->lora[index].at[place];
     if (!l->a) return y;
-    if (p->batch.dropout > 0) x = fs_dropout(c, x, p->batch.dropout, p->batch.key + (uint64_t)(index * FS_LORA_PLACES + (int)place));
-    const fs_tensor *low = fs_scale(c, fs_linear(c, x, l->a, NULL), l->scale);
-    return c->tape ? fs_add(c, y, fs_linear(c, low, l->b, NULL)) : fs_linear_add(c, low, l->b, NULL, y);
+    x = dropped(c, p, index, place, x);
+    if (c->tape) return fs_linear_lora(c, NULL, NULL, y, x, l->a, l->b, l->scale);
+    return fs_linear_add(c, fs_scale(c, fs_linear(c, x, l->a, NULL), l->scale), l->b, NULL, y);
 }
 
-static fs_tensor *linear(fs_exec *c, const pass *p, int64_t index, fs_lora_place place, const fs_tensor *x, const fs_tensor *w) {
-    return adapt(c, p, index, place, x, fs_linear(c, x, w, NULL));
+/* W x with its adapter, and residual (NULL: none) */
+static fs_tensor *linear(fs_exec *c, const pass *p, int64_t index, fs_lora_place place, const fs_tensor *x, const fs_tensor *w, const fs_tensor *residual) {
+    const fs_lora_pair *l = p->m->lora ? &p->m->lora[index].at[place] : NULL;
+    if (c->tape && l && l->a) return fs_linear_lora(c, x, w, residual, dropped(c, p, index, place, x), l->a, l->b, l->scale);
+    if (residual && !(l && l->a)) return fs_linear_add(c, x, w, NULL, residual);
+    fs_tensor *y = adapt(c, p, index, place, x, fs_linear(c, x, w, NULL));
+    return residual ? fs_add(c, residual, y) : y;
 }
 
 /* Rows of q or k in the order of transformers, [n, heads, d]: everything after is the same to the bit whatever the file's order was. */
 static fs_tensor *heads_of(fs_exec *c, const pass *p, int64_t index, fs_lora_place place, const fs_tensor *x, const fs_tensor *w, int64_t heads) {
     const int64_t n = x->shape[0], d = p->m->config.hidden / p->m->config.heads;
+    if (!p->m->config.rope_pairs || place > FS_LORA_K) return fs_reshape_3d(c, linear(c, p, index, place, x, w, NULL), n, heads, d);
     fs_tensor *y = fs_linear(c, x, w, NULL);
-    if (p->m->config.rope_pairs && place <= FS_LORA_K) y = fs_reshape_2d(c, fs_halves_from_pairs(c, fs_reshape_3d(c, y, n, heads, d)), n, heads * d);
+    y = fs_reshape_2d(c, fs_halves_from_pairs(c, fs_reshape_3d(c, y, n, heads, d)), n, heads * d);
     return fs_reshape_3d(c, adapt(c, p, index, place, x, y), n, heads, d);
 }
 
 /* Each sequence attends to itself. */
 static fs_tensor *attend_apart(fs_exec *c, const pass *p, const fs_tensor *q, const fs_tensor *k, const fs_tensor *v, float scale) {
-    if (p->batch.n < 2) return fs_attention(c, q, k, v, scale, true);
-    const fs_tensor **parts = fs_arena_alloc(c->arena, p->batch.n * sizeof *parts);
-    if (!parts) {
-        fs_exec_fail(c, FS_E_NO_MEMORY, "out of memory for a batch of %zu", p->batch.n);
-        return NULL;
-    }
-    int64_t at = 0;
-    for (size_t i = 0; i < p->batch.n; i++) {
-        const int64_t end = at + p->batch.lengths[i];
-        parts[i] = fs_attention(c, fs_rows(c, q, at, end), fs_rows(c, k, at, end), fs_rows(c, v, at, end), scale, true);
-        at = end;
-    }
-    return fs_concat_rows(c, parts, p->batch.n);
+    return p->batch.n < 2 ? fs_attention(c, q, k, v, scale, true) : fs_attention_apart(c, q, k, v, p->batch.lengths, p->batch.n, scale);
 }
 
-static fs_tensor *attention(fs_exec *c, const pass *p, int64_t index, const fs_tensor *x) {
+/* x: the layer's input, normed; its output is residual and what attention makes of x */
+static fs_tensor *attention(fs_exec *c, const pass *p, int64_t index, const fs_tensor *x, const fs_tensor *residual) {
     if (!x) return NULL; /* an operator before it failed, or the user said stop */
     const fs_llama_config *g = &p->m->config;
     const fs_llama_layer *l = &p->m->layers[index];
@@ -162,16 +162,16 @@ static fs_tensor *attention(fs_exec *c, const pass *p, int64_t index, const fs_t
     /* upstream divides the scores by sqrt(d); the product with its reciprocal differs by at most one unit in the last place */
     const float scale = 1.0f / __builtin_sqrtf((float)d);
     fs_tensor *a = p->parts ? fs_attention_cached(c, q, k, v, p->parts, p->n_parts, index, scale) : attend_apart(c, p, q, k, v, scale);
-    return linear(c, p, index, FS_LORA_O, fs_reshape_2d(c, a, n, g->hidden), l->o);
+    return linear(c, p, index, FS_LORA_O, fs_reshape_2d(c, a, n, g->hidden), l->o, residual);
 }
 
 static fs_tensor *layer(fs_exec *c, const pass *p, int64_t index, const fs_tensor *x) {
     const fs_llama_config *g = &p->m->config;
     const fs_llama_layer *l = &p->m->layers[index];
-    const fs_tensor *h = fs_add(c, x, attention(c, p, index, fs_rms_norm(c, x, l->norm1, g->eps)));
+    const fs_tensor *h = attention(c, p, index, fs_rms_norm(c, x, l->norm1, g->eps), x);
     const fs_tensor *y = fs_rms_norm(c, h, l->norm2, g->eps);
-    y = fs_silu_mul(c, linear(c, p, index, FS_LORA_GATE, y, l->gate), linear(c, p, index, FS_LORA_UP, y, l->up));
-    return fs_add(c, h, linear(c, p, index, FS_LORA_DOWN, y, l->down));
+    y = fs_silu_mul(c, linear(c, p, index, FS_LORA_GATE, y, l->gate, NULL), linear(c, p, index, FS_LORA_UP, y, l->up, NULL));
+    return linear(c, p, index, FS_LORA_DOWN, y, l->down, h);
 }
 
 /* Room in every cache, and the positions of all rows (in the arena). */

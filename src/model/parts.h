@@ -22,7 +22,7 @@ void fs_bind_fail(fs_binder *b, const char *name, const char *format, ...) __att
 static inline int64_t fs_dim(const fs_tensor *t, int d) { return t ? t->shape[d] : 0; }
 
 static inline fs_tensor *fs_affine_linear(fs_exec *c, const fs_tensor *x, const fs_affine *a) { return fs_linear(c, x, a->w, a->b); }
-/* And what follows it, in one pass: the activation; residual + the layer's result. A tape is given the two steps. */
+/* And what follows it, in one pass: the activation; residual + the layer's result. A tape is given an activation as a step of its own. */
 static inline fs_tensor *fs_affine_gelu(fs_exec *c, const fs_tensor *x, const fs_affine *a) {
     return c->tape ? fs_gelu(c, fs_affine_linear(c, x, a)) : fs_linear_gelu(c, x, a->w, a->b);
 }
@@ -30,7 +30,7 @@ static inline fs_tensor *fs_affine_quick_gelu(fs_exec *c, const fs_tensor *x, co
     return c->tape ? fs_quick_gelu(c, fs_affine_linear(c, x, a)) : fs_linear_quick_gelu(c, x, a->w, a->b);
 }
 static inline fs_tensor *fs_affine_add(fs_exec *c, const fs_tensor *x, const fs_affine *a, const fs_tensor *residual) {
-    return c->tape ? fs_add(c, residual, fs_affine_linear(c, x, a)) : fs_linear_add(c, x, a->w, a->b, residual);
+    return fs_linear_add(c, x, a->w, a->b, residual);
 }
 /* The linear layer where PyTorch 1.13, on which the original runs, does not add the bias in the product itself: inputs of more than three dimensions
  * (SAM's grids) and transposed views. A 16-bit network then rounds the product once and the sum once more. */

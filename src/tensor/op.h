@@ -46,6 +46,8 @@ const fs_tensor *fs_op_matrix(const fs_op *op, const fs_tensor *w);
 bool fs_op_batch_affine(const fs_op *op, const fs_batch *norm, int64_t n, float *factor, float *shift);
 
 bool fs_is_float(fs_dtype t);
+/* to += from, or = where to is fresh; by all threads. */
+void fs_add_to(fs_exec *c, float *to, const float *from, int64_t n, bool fresh);
 /* Threads worth starting for `work` simple operations (about one a nanosecond). */
 int fs_op_threads(const fs_op *op, int64_t work);
 /* "w NAME [2,3]" or "[2,3]", for error lines. */

@@ -324,27 +324,61 @@ static bool run(const fs_op *op, const attention *a) {
     return true;
 }
 
-fs_tensor *fs_attention(fs_exec *c, const fs_tensor *q, const fs_tensor *k, const fs_tensor *v, float scale, bool causal) {
-    const fs_attention_params params = {.scale = scale, .causal = causal};
-    const fs_op op = {.c = c, .name = "attention", .in = {q, k, v}, .backward = fs_attention_backward, .params = &params, .params_size = sizeof params};
-    if (!fs_op_ready(&op, 3) || !fs_op_needs_f32(&op, 0) || !fs_op_needs_f32(&op, 1) || !fs_op_needs_f32(&op, 2)) return NULL;
+/* lengths, n: sequences, or none for one of all rows. */
+static fs_tensor *attend(const fs_op *op, float scale, bool causal, const int64_t *lengths, size_t n) {
+    fs_exec *c = op->c;
+    const fs_tensor *q = op->in[0], *k = op->in[1], *v = op->in[2];
     const bool fits = q->ndim == 3 && k->ndim == 3 && v->ndim == 3 && q->shape[2] == k->shape[2] && k->shape[0] == v->shape[0] &&
                       k->shape[1] == v->shape[1] && k->shape[1] > 0 && q->shape[1] % k->shape[1] == 0 && q->shape[2] > 0 &&
                       k->shape[0] > 0 && (!causal || k->shape[0] >= q->shape[0]);
     if (!fits)
-        return fs_op_misuse(&op, "q %s, k %s, v %s do not fit%s", fs_op_describe(q).text, fs_op_describe(k).text, fs_op_describe(v).text,
+        return fs_op_misuse(op, "q %s, k %s, v %s do not fit%s", fs_op_describe(q).text, fs_op_describe(k).text, fs_op_describe(v).text,
                             causal ? " (causal: no fewer keys than queries)" : "");
     const int64_t heads = q->shape[1], heads_kv = k->shape[1], d = q->shape[2], dv = v->shape[2];
-    fs_tensor *y = fs_op_result(&op, 3, (const int64_t[]){q->shape[0], heads, dv});
+    fs_tensor *y = fs_op_result(op, 3, (const int64_t[]){q->shape[0], heads, dv});
     if (!y) return NULL;
-    const attention a = {.be = c->backend, .precision = c->precision, .q = fs_f32(q), .k = fs_f32(k), .v = fs_f32(v), .y = fs_f32(y),
+    attention a = {.be = c->backend, .precision = c->precision, .q = fs_f32(q), .k = fs_f32(k), .v = fs_f32(v), .y = fs_f32(y),
                          .nq = q->shape[0], .nk = k->shape[0], .d = d, .dv = dv, .q_ld = heads * d, .k_ld = heads_kv * d,
                          .v_ld = heads_kv * dv, .y_ld = heads * dv, .windows = 1, .heads = heads, .heads_kv = heads_kv, .q_scale = 1.0f,
                          .score_scale = scale, .causal = causal};
     const fs_arena_mark mark = fs_arena_get_mark(c->arena);
-    const bool ok = run(&op, &a);
+    bool ok = true;
+    if (n == 0) ok = run(op, &a);
+    for (size_t i = 0; ok && i < n; i++) {
+        a.nq = a.nk = lengths[i];
+        ok = run(op, &a);
+        a.q += a.nq * a.q_ld, a.k += a.nq * a.k_ld, a.v += a.nq * a.v_ld, a.y += a.nq * a.y_ld;
+        fs_arena_release(c->arena, mark);
+    }
     fs_arena_release(c->arena, mark);
     return ok ? y : NULL;
+}
+
+fs_tensor *fs_attention(fs_exec *c, const fs_tensor *q, const fs_tensor *k, const fs_tensor *v, float scale, bool causal) {
+    const fs_attention_params params = {.scale = scale, .causal = causal};
+    const fs_op op = {.c = c, .name = "attention", .in = {q, k, v}, .backward = fs_attention_backward, .params = &params, .params_size = sizeof params};
+    if (!fs_op_ready(&op, 3) || !fs_op_needs_f32(&op, 0) || !fs_op_needs_f32(&op, 1) || !fs_op_needs_f32(&op, 2)) return NULL;
+    return attend(&op, scale, causal, NULL, 0);
+}
+
+fs_tensor *fs_attention_apart(fs_exec *c, const fs_tensor *q, const fs_tensor *k, const fs_tensor *v, const int64_t *lengths, size_t n, float scale) {
+    fs_op op = {.c = c, .name = "attention_apart", .in = {q, k, v}, .backward = fs_attention_backward};
+    if (!fs_op_ready(&op, 3) || !fs_op_needs_f32(&op, 0) || !fs_op_needs_f32(&op, 1) || !fs_op_needs_f32(&op, 2)) return NULL;
+    int64_t rows = 0;
+    bool fits = n > 0;
+    for (size_t i = 0; i < n && fits; i++) {
+        fits = lengths[i] > 0 && lengths[i] <= q->shape[0] - rows;
+        rows += lengths[i];
+    }
+    if (!fits || rows != q->shape[0] || k->shape[0] != rows)
+        return fs_op_misuse(&op, "sequences of %" PRId64 " rows do not make up q %s, k %s", rows, fs_op_describe(q).text, fs_op_describe(k).text);
+    op.params_size = sizeof(fs_attention_params) + n * sizeof *lengths;
+    fs_attention_params *p = fs_op_scratch(&op, (int64_t)op.params_size, 1); /* small; goes with the caller's scope */
+    if (!p) return NULL;
+    *p = (fs_attention_params){.scale = scale, .causal = true, .parts = n};
+    memcpy(p->lengths, lengths, n * sizeof *lengths);
+    op.params = p;
+    return attend(&op, scale, true, lengths, n);
 }
 
 /* The table, its rows from last to first, packed as a right operand: [panel of rows][d][tile_cols]. */

@@ -169,12 +169,18 @@ void fs_attention_backward(fs_exec *c, const fs_tape_node *node) {
     const fs_attention_params *p = node->params;
     const fs_tensor *q = node->in[0], *k = node->in[1], *v = node->in[2];
     const int64_t heads = q->shape[1], heads_kv = k->shape[1], d = q->shape[2], dv = v->shape[2];
-    const job j = {.be = c->backend, .nq = q->shape[0], .nk = k->shape[0], .d = d, .dv = dv, .q_ld = heads * d, .k_ld = heads_kv * d,
+    job j = {.be = c->backend, .nq = q->shape[0], .nk = k->shape[0], .d = d, .dv = dv, .q_ld = heads * d, .k_ld = heads_kv * d,
                    .v_ld = heads_kv * dv, .y_ld = heads * dv, .scale = p->scale, .causal = p->causal};
-    const plain all = {.first = {.q = fs_f32(q), .k = fs_f32(k), .v = fs_f32(v), .dy = node->grad, .dq = fs_grad(c, q), .dk = fs_grad(c, k),
+    plain all = {.first = {.q = fs_f32(q), .k = fs_f32(k), .v = fs_f32(v), .dy = node->grad, .dq = fs_grad(c, q), .dk = fs_grad(c, k),
                                  .dv = fs_grad(c, v)},
                        .group = heads / heads_kv};
-    if (!c->error.status) run_tasks(&op, &j, heads_kv, heads * j.nq * (j.nk / 16 + 1) * (d + dv), plain_task, &all);
+    head *t = &all.first;
+    for (size_t i = 0; i < (p->parts ? p->parts : 1) && !c->error.status; i++) {
+        if (p->parts) j.nq = j.nk = p->lengths[i];
+        run_tasks(&op, &j, heads_kv, heads * j.nq * (j.nk / 16 + 1) * (d + dv), plain_task, &all);
+        t->q += j.nq * j.q_ld, t->k += j.nk * j.k_ld, t->v += j.nk * j.v_ld, t->dy += j.nq * j.y_ld;
+        t->dq = moved(t->dq, j.nq * j.q_ld), t->dk = moved(t->dk, j.nk * j.k_ld), t->dv = moved(t->dv, j.nk * j.v_ld);
+    }
 }
 
 /* ---- with relative positions ---- */

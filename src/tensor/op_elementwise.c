@@ -2,6 +2,7 @@
  * the precision where the original rounds, as quick GELU and SiLU * up are) costs one pass over memory. */
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
 #include "tensor/op.h"
 
@@ -117,6 +118,7 @@ static void silu_mul_chunk(const job *j, int64_t at, int64_t n) {
 
 typedef struct back {
     const fs_backend *be;
+    bool fresh;              /* dx holds nothing yet: it is zeroed a chunk at a time, which costs no pass over memory */
     const float *dy, *x, *other; /* x: the operator's first input; other: the second */
     float *dx;
     float factor;
@@ -131,10 +133,17 @@ static void back_chunks(fs_exec *c, const back *b, int64_t count, void (*fn)(con
     with.be = c->backend;
     if (!b->dx) return;
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < chunks; i++) fn(&with, i * CHUNK, fs_min_i64(CHUNK, count - i * CHUNK));
+    for (int64_t i = 0; i < chunks; i++) {
+        const int64_t n = fs_min_i64(CHUNK, count - i * CHUNK);
+        if (b->fresh) memset(b->dx + i * CHUNK, 0, (size_t)n * sizeof *b->dx);
+        fn(&with, i * CHUNK, n);
+    }
 }
 
 static void pass_back(const back *b, int64_t at, int64_t n) { b->be->add(b->dx + at, b->dy + at, b->dx + at, n); }
+
+void fs_add_to(fs_exec *c, float *to, const float *from, int64_t n, bool fresh) { back_chunks(c, &(back){.dy = from, .dx = to, .fresh = fresh}, n, pass_back); }
+
 /* Pointers of their own tell the compiler that they do not overlap, so it makes vectors of these loops. */
 static void scale_back(const back *b, int64_t at, int64_t n) {
     const float *restrict dy = b->dy + at, factor = b->factor;
@@ -186,9 +195,16 @@ static void sum_repeats(fs_exec *c, const float *dy, const float *by, int64_t co
 }
 
 static void add_backward(fs_exec *c, const fs_tape_node *n) {
-    float *da = fs_grad(c, n->in[0]), *db = fs_grad(c, n->in[1]);
-    if (da) back_chunks(c, &(back){.dy = n->grad, .dx = da}, n->count, pass_back);
-    if (db) sum_repeats(c, n->grad, NULL, n->count, db, fs_tensor_count(n->in[1]));
+    const fs_tensor *b = n->in[1];
+    bool fresh = false;
+    if (fs_wants_grad(b) && fs_tensor_count(b) == n->count) {
+        float *db = fs_grad_into(c, b, &fresh);
+        if (db) fs_add_to(c, db, n->grad, n->count, fresh);
+    } else if (fs_wants_grad(b)) {
+        float *db = fs_grad(c, b);
+        if (db) sum_repeats(c, n->grad, NULL, n->count, db, fs_tensor_count(b));
+    }
+    fs_grad_pass(c, n, n->in[0]);
 }
 static void mul_backward(fs_exec *c, const fs_tape_node *n) {
     const fs_op op = {.c = c, .name = "mul"};
@@ -198,20 +214,25 @@ static void mul_backward(fs_exec *c, const fs_tape_node *n) {
     for (int64_t row = 0; b && row < n->count; row += repeat) back_chunks(c, &(back){.dy = n->grad + row, .other = b, .dx = da + row}, repeat, times_back);
     if (db) sum_repeats(c, n->grad, fs_f32(n->in[0]), n->count, db, repeat);
 }
+static void back_unary(fs_exec *c, const fs_tape_node *n, float factor, void (*fn)(const back *b, int64_t at, int64_t n)) {
+    back b = {.dy = n->grad, .x = fs_f32(n->in[0]), .factor = factor};
+    b.dx = fs_grad_into(c, n->in[0], &b.fresh);
+    back_chunks(c, &b, n->count, fn);
+}
 static void scale_backward(fs_exec *c, const fs_tape_node *n) {
-    back_chunks(c, &(back){.dy = n->grad, .dx = fs_grad(c, n->in[0]), .factor = *(const float *)n->params}, n->count, scale_back);
+    back_unary(c, n, *(const float *)n->params, scale_back);
 }
 static void relu_backward(fs_exec *c, const fs_tape_node *n) {
-    back_chunks(c, &(back){.dy = n->grad, .x = fs_f32(n->in[0]), .dx = fs_grad(c, n->in[0])}, n->count, relu_back);
+    back_unary(c, n, 0, relu_back);
 }
 static void gelu_backward(fs_exec *c, const fs_tape_node *n) {
-    back_chunks(c, &(back){.dy = n->grad, .x = fs_f32(n->in[0]), .dx = fs_grad(c, n->in[0])}, n->count, gelu_back);
+    back_unary(c, n, 0, gelu_back);
 }
 static void silu_backward(fs_exec *c, const fs_tape_node *n) {
-    back_chunks(c, &(back){.dy = n->grad, .x = fs_f32(n->in[0]), .dx = fs_grad(c, n->in[0]), .factor = 1.0f}, n->count, logistic_back);
+    back_unary(c, n, 1.0f, logistic_back);
 }
 static void quick_gelu_backward(fs_exec *c, const fs_tape_node *n) {
-    back_chunks(c, &(back){.dy = n->grad, .x = fs_f32(n->in[0]), .dx = fs_grad(c, n->in[0]), .factor = 1.702f}, n->count, logistic_back);
+    back_unary(c, n, 1.702f, logistic_back);
 }
 
 #define OP(title, ...) &(fs_op){.c = c, .name = #title, .in = {__VA_ARGS__}, .backward = title##_backward}
@@ -240,8 +261,8 @@ static void up_back(const back *b, int64_t at, int64_t n) {
 }
 static void silu_mul_backward(fs_exec *c, const fs_tape_node *n) {
     back b = {.dy = n->grad, .x = fs_f32(n->in[0]), .other = fs_f32(n->in[1])};
-    if ((b.dx = fs_grad(c, n->in[0]))) back_chunks(c, &b, n->count, gate_back);
-    if ((b.dx = fs_grad(c, n->in[1]))) back_chunks(c, &b, n->count, up_back);
+    if ((b.dx = fs_grad_into(c, n->in[0], &b.fresh))) back_chunks(c, &b, n->count, gate_back);
+    if ((b.dx = fs_grad_into(c, n->in[1], &b.fresh))) back_chunks(c, &b, n->count, up_back);
 }
 
 fs_tensor *fs_silu_mul(fs_exec *c, const fs_tensor *gate, const fs_tensor *up) {

@@ -7,8 +7,7 @@
 
 /* dx += dy: the same values in the same order */
 static void same_backward(fs_exec *c, const fs_tape_node *n) {
-    float *dx = fs_grad(c, n->in[0]);
-    if (dx) c->backend->add(dx, n->grad, dx, n->count);
+    fs_grad_pass(c, n, n->in[0]);
 }
 
 fs_tensor *fs_reshape(fs_exec *c, const fs_tensor *x, int ndim, const int64_t *shape) {
@@ -30,7 +29,7 @@ static int64_t row_count(const fs_tensor *x) {
 static void rows_backward(fs_exec *c, const fs_tape_node *n) {
     float *dx = fs_grad(c, n->in[0]);
     if (dx) dx += *(const int64_t *)n->params * row_count(n->in[0]);
-    if (dx) c->backend->add(dx, n->grad, dx, n->count);
+    if (dx) fs_add_to(c, dx, n->grad, n->count, false);
 }
 
 fs_tensor *fs_rows(fs_exec *c, const fs_tensor *x, int64_t begin, int64_t end) {
@@ -48,7 +47,11 @@ static void columns_backward(fs_exec *c, const fs_tape_node *n) {
     const fs_tensor *x = n->in[0];
     const int64_t begin = *(const int64_t *)n->params, width = x->shape[x->ndim - 1], take = n->out->shape[x->ndim - 1];
     float *dx = fs_grad(c, x);
-    for (int64_t i = 0; dx && take && i < n->count / take; i++) c->backend->add(dx + i * width + begin, n->grad + i * take, dx + i * width + begin, take);
+    const fs_op op = {.c = c, .name = "columns"};
+    const int threads = fs_op_threads(&op, n->count);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < (dx && take ? n->count / take : 0); i++)
+        c->backend->add(dx + i * width + begin, n->grad + i * take, dx + i * width + begin, take);
 }
 
 fs_tensor *fs_columns(fs_exec *c, const fs_tensor *x, int64_t begin, int64_t end) {
@@ -108,8 +111,9 @@ static void concat_backward(fs_exec *c, const fs_tape_node *n) {
     const fs_tensor *const *parts = n->params;
     for (int64_t done = 0; done < n->count; parts++) {
         const int64_t count = fs_tensor_count(*parts);
-        float *dx = fs_grad(c, *parts);
-        if (dx) c->backend->add(dx, dy + done, dx, count);
+        bool fresh;
+        float *dx = fs_grad_into(c, *parts, &fresh);
+        if (dx) fs_add_to(c, dx, dy + done, count, fresh);
         done += count;
     }
 }

@@ -54,6 +54,10 @@ fs_tensor *fs_linear(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const f
 fs_tensor *fs_linear_gelu(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b);
 fs_tensor *fs_linear_quick_gelu(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b);
 fs_tensor *fs_linear_add(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, const fs_tensor *residual);
+/* A linear layer with a low-rank adapter beside it, in one pass and with little to remember: residual + x w^T + scale (xd a^T) b^T -> [n, out]. xd: what
+ * the adapter sees, x itself or x after dropout. a: [rank, in], b: [out, rank]: F32, F16 or BF16. w or residual may be NULL. Precision F32 only. */
+fs_tensor *fs_linear_lora(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *residual, const fs_tensor *xd, const fs_tensor *a,
+                          const fs_tensor *b, float scale);
 /* a: [m, k], b: [k, n] (both F32) -> [m, n] */
 fs_tensor *fs_matmul(fs_exec *c, const fs_tensor *a, const fs_tensor *b);
 /* x: [C, H, W], w: [O, C, kh, kw], b: [O] or NULL, stride, zero padding -> [O, H', W']; or [N, C, H, W] -> [N, O, H', W'] */
@@ -97,6 +101,8 @@ fs_tensor *fs_halves_from_pairs(fs_exec *c, const fs_tensor *x);
  * causal: query i sees keys 0 .. nk - nq + i. scale is applied to the scores (scores rounded, then scaled and rounded). A caller whose
  * original scales q instead (CLIP, SAM) scales q with fs_scale and passes 1. */
 fs_tensor *fs_attention(fs_exec *c, const fs_tensor *q, const fs_tensor *k, const fs_tensor *v, float scale, bool causal);
+/* The same, causal, for n sequences that lie one after the other and see nothing of each other. lengths: [n], of their rows in q, k and v alike. */
+fs_tensor *fs_attention_apart(fs_exec *c, const fs_tensor *q, const fs_tensor *k, const fs_tensor *v, const int64_t *lengths, size_t n, float scale);
 /* SAM's attention with decomposed relative positions over an h x w grid, one window at a time.
  * q, k, v: [windows, h*w, heads, d]; rel_h: [2h-1, d], rel_w: [2w-1, d]; scale multiplies q before the product, the relative terms use
  * the unscaled q -> [windows, h*w, heads, d]. */

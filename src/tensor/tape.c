@@ -2,6 +2,7 @@
  * computed again (see tape.h). What each operator does with a gradient stands beside its forward. */
 #include "tensor/tape.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,74 +15,110 @@ fs_tensor fs_tape_leaf(fs_tape_node *node, const fs_tensor *weight, float *grad)
     return leaf;
 }
 
-/* ---- gradients in between ----
- * Many of some megabytes come and go in each step; without memory that stays, the system would clear pages for each of them, which takes longer
- * than many an operator. So all but the smallest and the largest are kept for the next that fits. A block serves what needs at least half of
- * it, and one that is too small goes when a larger one is made, so what is kept follows the largest step and not the number of steps. */
+/* ---- memory of gradients: what one node gives back the next one takes, for memory that is new costs a page fault for every page, which took
+ * longer than the products ---- */
 
-enum { SPARE_BLOCKS = 64, SPARE_LEAST = 1 << 14, SPARE_MOST = 1 << 27 }; /* floats: 64 KiB to 512 MiB */
-struct fs_spare_grads { int n; struct { float *p; int64_t room; } block[SPARE_BLOCKS]; };
+enum { KEPT = 64, SLACK = 32 << 20 };
+typedef struct spare { float *p; size_t room; } spare;
+struct fs_spare_grads {
+    spare list[KEPT]; /* oldest first */
+    size_t count, bytes, live, peak; /* bytes: of the kept ones; live: of those in use; peak: the most that ever were */
+};
 
-static float *take_block(struct fs_spare_grads *s, int i) {
-    float *p = s->block[i].p;
-    s->block[i] = s->block[--s->n];
-    return p;
+static void forget(struct fs_spare_grads *p, size_t i) {
+    p->bytes -= p->list[i].room;
+    memmove(p->list + i, p->list + i + 1, (--p->count - i) * sizeof *p->list);
 }
 
-/* At least count floats, as many as *room says, not cleared. */
-static float *take_memory(fs_exec *c, int64_t count, int64_t *room) {
-    struct fs_spare_grads *s = c->spare;
-    int fits = -1, small = -1;
-    for (int i = 0; s && i < s->n; i++) {
-        const int64_t has = s->block[i].room;
-        if (has >= count && has <= 2 * count && (fits < 0 || has < s->block[fits].room)) fits = i;
-        if (has < count && (small < 0 || has > s->block[small].room)) small = i;
-    }
-    if (fits >= 0) {
-        *room = s->block[fits].room;
-        return take_block(s, fits);
-    }
-    if (small >= 0 && count <= SPARE_MOST && 2 * s->block[small].room > count) free(take_block(s, small));
-    *room = count;
-    return fs_alloc((size_t)count, sizeof(float));
+static void give_up_oldest(struct fs_spare_grads *p) {
+    free(p->list[0].p);
+    forget(p, 0);
 }
 
-static void give_back(fs_exec *c, float *p, int64_t room) {
-    if (!c->spare && room >= SPARE_LEAST) c->spare = fs_alloc_zero(1, sizeof *c->spare);
-    if (p && c->spare && c->spare->n < SPARE_BLOCKS && room >= SPARE_LEAST && room <= SPARE_MOST) {
-        c->spare->block[c->spare->n].p = p;
-        c->spare->block[c->spare->n++].room = room;
+/* At least `bytes`; *room: how many there are. The smallest kept piece that fits without waste; else a new one, for which old ones go where memory
+ * would grow beyond what was once in use at the same time, and some. */
+static float *take(fs_exec *c, size_t bytes, size_t *room) {
+    struct fs_spare_grads *p = c->spare ? c->spare : (c->spare = fs_alloc_zero(1, sizeof *c->spare));
+    if (!p) return NULL;
+    size_t best = KEPT;
+    for (size_t i = 0; i < p->count; i++)
+        if (p->list[i].room >= bytes && p->list[i].room <= bytes + bytes / 2 + 4096 && (best == KEPT || p->list[i].room < p->list[best].room)) best = i;
+    float *memory = NULL;
+    if (best < KEPT) {
+        memory = p->list[best].p;
+        *room = p->list[best].room;
+        forget(p, best);
     } else {
-        free(p);
+        while (p->count && p->live + p->bytes + bytes > p->peak + p->peak / 8 + SLACK) give_up_oldest(p);
+        memory = fs_alloc(bytes, 1);
+        *room = bytes;
     }
+    if (memory) p->live += *room;
+    if (p->live > p->peak) p->peak = p->live;
+    return memory;
+}
+
+static void give_back(fs_exec *c, float *memory, size_t room) {
+    struct fs_spare_grads *p = c->spare;
+    if (!memory) return;
+    p->live -= p->live < room ? p->live : room;
+    if (p->count == KEPT) give_up_oldest(p);
+    p->list[p->count++] = (spare){memory, room};
+    p->bytes += room;
 }
 
 void fs_grads_free(fs_exec *c) {
-    while (c->spare && c->spare->n > 0) free(take_block(c->spare, 0));
+    while (c->spare && c->spare->count) give_up_oldest(c->spare);
     free(c->spare);
     c->spare = NULL;
 }
 
-float *fs_grad(fs_exec *c, const fs_tensor *t) {
+/* ---- gradients ---- */
+
+float *fs_grad_into(fs_exec *c, const fs_tensor *t, bool *fresh) {
     fs_tape_node *n = t ? t->node : NULL;
+    *fresh = false;
     if (!n || c->error.status) return NULL;
     if (n->grad) return n->grad;
-    n->grad = take_memory(c, n->count, &n->room);
+    n->grad = take(c, (size_t)n->count * sizeof *n->grad, &n->room);
     n->own_grad = true;
-    if (n->grad) memset(n->grad, 0, (size_t)n->count * sizeof *n->grad);
+    *fresh = n->grad != NULL;
     if (!n->grad) fs_exec_fail(c, FS_E_NO_MEMORY, "out of memory for the gradient of %s", n->name);
     return n->grad;
 }
 
-/* c: whose the memory will be; NULL: nobody's */
+float *fs_grad(fs_exec *c, const fs_tensor *t) {
+    bool fresh;
+    float *grad = fs_grad_into(c, t, &fresh);
+    if (fresh) memset(grad, 0, (size_t)t->node->count * sizeof *grad);
+    return grad;
+}
+
+void fs_grad_pass(fs_exec *c, const fs_tape_node *n, const fs_tensor *t) {
+    fs_tape_node *to = t ? t->node : NULL, *from = (fs_tape_node *)(uintptr_t)n;
+    if (!to || c->error.status) return;
+    if (!to->grad && n->own_grad) {
+        to->grad = n->grad;
+        to->room = n->room;
+        to->own_grad = true;
+        from->grad = NULL;
+        return;
+    }
+    bool fresh;
+    float *dx = fs_grad_into(c, t, &fresh);
+    if (dx) fs_add_to(c, dx, n->grad, n->count, fresh);
+}
+
 static void drop_grad(fs_exec *c, fs_tape_node *n) {
-    if (n->own_grad && c) give_back(c, n->grad, n->room);
-    else if (n->own_grad) free(n->grad);
+    if (n->own_grad) give_back(c, n->grad, n->room);
     n->grad = NULL;
 }
 
 void fs_tape_reset(fs_tape *t) {
-    for (fs_tape_node *n = t->last; n; n = n->before) drop_grad(NULL, n);
+    for (fs_tape_node *n = t->last; n; n = n->before) {
+        if (n->own_grad) free(n->grad);
+        n->grad = NULL;
+    }
     t->last = NULL;
 }
 
@@ -107,6 +144,18 @@ void fs_tape_record(const fs_op *op, fs_tensor *out, bool always) {
     out->node = n;
 }
 
+/* From the last node to the first. Leaves the context without a tape. */
+static void walk(fs_exec *c, fs_tape *tape) {
+    c->tape = NULL;
+    for (fs_tape_node *n = tape->last; n; n = n->before) {
+        const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+        if (n->grad && !c->error.status) n->backward(c, n);
+        fs_arena_release(c->arena, mark);
+        drop_grad(c, n);
+    }
+    tape->last = NULL;
+}
+
 void fs_tape_backward(fs_exec *c, const fs_tensor *y, const float *seed) {
     fs_tape *tape = c->tape;
     if (!y || c->error.status) return;
@@ -119,15 +168,9 @@ void fs_tape_backward(fs_exec *c, const fs_tensor *y, const float *seed) {
         return;
     }
     float *dy = fs_grad(c, y);
-    for (int64_t i = 0; dy && i < fs_tensor_count(y); i++) dy[i] += seed ? seed[i] : 1.0f;
-    c->tape = NULL;
-    for (fs_tape_node *n = tape->last; n; n = n->before) {
-        const fs_arena_mark mark = fs_arena_get_mark(c->arena);
-        if (n->grad && !c->error.status) n->backward(c, n);
-        fs_arena_release(c->arena, mark);
-        drop_grad(c, n);
-    }
-    tape->last = NULL;
+    if (dy && seed) fs_add_to(c, dy, seed, fs_tensor_count(y), false);
+    else if (dy) dy[0] += 1.0f;
+    walk(c, tape);
     c->tape = tape;
 }
 
@@ -144,7 +187,10 @@ static void backward_segment(fs_exec *c, const fs_tape_node *n) {
     fs_tape inner = {0};
     c->tape = &inner;
     const fs_tensor *y = s->fn(c, s->user, n->in[0]); /* whose node is the outer tape's: what flows back to it waits there */
-    if (y && y->node) fs_tape_backward(c, y, n->grad);
+    if (y && y->node) {
+        fs_grad_pass(c, n, y);
+        walk(c, &inner);
+    }
     fs_tape_reset(&inner);
     c->tape = NULL;
 }
@@ -166,5 +212,51 @@ fs_tensor *fs_checkpoint(fs_exec *c, fs_segment_fn fn, const void *user, size_t 
     fs_tensor *y = fs_scope_end(c, mark, fn(c, kept, x));
     c->tape = tape;
     fs_tape_record(&op, y, true); /* weights inside may be trained even if x is data */
+    return y;
+}
+
+/* ---- a loss whose gradient is taken at once ---- */
+
+typedef struct loss_now { float seed; float *dx; /* [count of x], the gradient for a seed as promised; NULL: x wants none */ } loss_now;
+
+static void backward_loss_now(fs_exec *c, const fs_tape_node *n) {
+    const loss_now *l = n->params;
+    bool fresh;
+    float *dx = l->dx && fs_wants_grad(n->in[0]) ? fs_grad_into(c, n->in[0], &fresh) : NULL;
+    if (n->grad[0] != l->seed && !(fabsf(n->grad[0] - l->seed) <= 1e-5f * fabsf(l->seed)))
+        fs_exec_fail(c, FS_E_INTERNAL, "a loss was promised a gradient of %g and gets %g", (double)l->seed, (double)n->grad[0]);
+    else if (dx) fs_add_to(c, dx, l->dx, fs_tensor_count(n->in[0]), fresh);
+}
+
+fs_tensor *fs_loss_now(fs_exec *c, fs_segment_fn fn, const void *user, const fs_tensor *x, float seed) {
+    fs_tape *tape = c->tape;
+    if (!tape) return fn(c, user, x);
+    if (!x || c->error.status) return NULL;
+    loss_now l = {.seed = seed};
+    const int64_t count = fs_tensor_count(x);
+    fs_tape inner = {0};
+    fs_tape_node node;
+    fs_tensor leaf = *x;
+    if (fs_wants_grad(x)) {
+        l.dx = fs_arena_alloc(c->arena, (size_t)count * sizeof *l.dx);
+        if (!l.dx) {
+            fs_exec_fail(c, FS_E_NO_MEMORY, "out of memory for the gradient of %lld values", (long long)count);
+            return NULL;
+        }
+        memset(l.dx, 0, (size_t)count * sizeof *l.dx);
+        leaf = fs_tape_leaf(&node, x, l.dx);
+    }
+    const fs_op op = {.c = c, .name = "loss_now", .in = {x}, .backward = backward_loss_now, .params = &l, .params_size = sizeof l};
+    fs_tensor *y = fs_new(c, 1, (const int64_t[]){1});
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+    c->tape = &inner;
+    const fs_tensor *loss = fn(c, user, &leaf);
+    if (loss && y) fs_f32(y)[0] = fs_f32(loss)[0];
+    if (loss && loss->node) fs_tape_backward(c, loss, &seed);
+    fs_tape_reset(&inner);
+    c->tape = tape;
+    fs_arena_release(c->arena, mark);
+    if (!loss || c->error.status) return NULL;
+    fs_tape_record(&op, y, true);
     return y;
 }

@@ -30,7 +30,7 @@ struct fs_tape_node {
     const void *params;      /* what else the operator was told, as it recorded it */
     float *grad;             /* NULL as long as nothing has flowed back to here */
     int64_t count;           /* elements of out and grad */
-    int64_t room;            /* floats of memory behind grad, if the tape has it */
+    size_t room;             /* bytes of memory behind grad, if the tape has it */
     bool own_grad;           /* freed by the tape; a leaf's is the caller's */
     fs_tape_node *before;    /* recorded before this one */
 };
@@ -45,6 +45,11 @@ fs_tensor fs_tape_leaf(fs_tape_node *node, const fs_tensor *weight, float *grad)
 
 /* The gradient of `t` to add to, zeroed at first; NULL if t wants none (or memory is out: the context's error). For backward functions. */
 float *fs_grad(fs_exec *c, const fs_tensor *t);
+/* The same without zeros: where *fresh, the values are undefined and all of them must be written rather than added to. */
+float *fs_grad_into(fs_exec *c, const fs_tensor *t, bool *fresh);
+/* The gradient of an output goes to an input as it is, t having as many elements: handed over if it is the first to come there, else added. For the
+ * last thing a backward function does with n->grad. */
+void fs_grad_pass(fs_exec *c, const fs_tape_node *n, const fs_tensor *t);
 static inline bool fs_wants_grad(const fs_tensor *t) { return t && t->node; }
 
 /* Gives back the memory that a context keeps for gradients from one use to the next; fs_exec_end does it. */
@@ -60,5 +65,10 @@ void fs_tape_reset(fs_tape *t);
  * the result stay. fn must compute the same both times; user is copied (user_size bytes). Without a tape it is fn itself. */
 typedef fs_tensor *(*fs_segment_fn)(fs_exec *c, const void *user, const fs_tensor *x);
 fs_tensor *fs_checkpoint(fs_exec *c, fs_segment_fn fn, const void *user, size_t user_size, const fs_tensor *x);
+
+/* The end of a network whose result is one number, its share of the total loss being known before: the segment's backward pass runs at once, so
+ * nothing of it stays but its result and the gradient of x, and nothing is computed twice. seed: the gradient that will flow back to the result;
+ * trained tensors inside get their gradients now, times seed. Without a tape it is fn itself. */
+fs_tensor *fs_loss_now(fs_exec *c, fs_segment_fn fn, const void *user, const fs_tensor *x, float seed);
 
 #endif
