@@ -91,7 +91,7 @@ double fs_mcnemar_exact(int64_t a, int64_t b);
 typedef struct fs_wilcoxon_result {
     size_t n, zeros; /* differences other than 0, and those left out */
     double statistic, p; /* the smaller rank sum; two-sided */
-    bool exact; /* at most 50 differences, no ties, no zeros: exact; else the normal approximation with correction for ties */
+    bool exact; /* at most 50 differences (zeros dropped) and no ties: exact; else the normal approximation with correction for ties */
 } fs_wilcoxon_result;
 /* Signed-rank test on pairs a[i], b[i]; zeros are dropped (Wilcoxon's own rule). p is NaN without a difference. */
 fs_status fs_wilcoxon(const double *a, const double *b, size_t n, fs_wilcoxon_result *out, fs_error *err);

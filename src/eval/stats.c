@@ -133,7 +133,7 @@ fs_status fs_wilcoxon(const double *a, const double *b, size_t n, fs_wilcoxon_re
     if (m) {
         const double N = (double)m, mean = N * (N + 1) / 4, least = fmin(up, down);
         out->statistic = least;
-        out->exact = m <= 50 && ties == 0 && out->zeros == 0;
+        out->exact = m <= 50 && ties == 0;
         if (out->exact)
             out->p = fmin(1, 2 * exact_tail(m, (size_t)least));
         else
