@@ -127,6 +127,7 @@ static bool span(const line *lines, const fs_chart *c, axes *a) {
         free(sorted);
     }
     if (a->x1 <= a->x0) a->x0 -= 1, a->x1 += 1; /* a single step */
+    if (a->y1 < a->y0) a->y0 = 0, a->y1 = 1;    /* no number at all */
     if (c->from_zero && a->y0 > 0) a->y0 = 0;
     const double least = fmax(fabs(a->y1), fabs(a->y0)) * 1e-3 + 1e-12;
     if (a->y1 - a->y0 < least) a->y0 -= c->from_zero && a->y0 == 0 ? 0 : least, a->y1 += least;

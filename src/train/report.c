@@ -303,7 +303,7 @@ static fs_status write_page(fs_buffer *out, const fs_run *runs, size_t n, char *
     fs_buffer_puts(out, "</style></head><body>\n<h1>");
     fs_html_escape(out, n == 1 ? labels[0] : "Training runs");
     fs_buffer_puts(out, "</h1>\n<p>");
-    fs_buffer_puts(out, "Thin lines are the numbers of each step, strong ones their smoothed course.</p>\n");
+    fs_buffer_puts(out, "The numbers of each step; where there are many, they are thin, and their smoothed course is on top.</p>\n");
     write_charts(out, runs, n, labels);
     for (size_t r = 0; r < n; r++) write_figures(out, &runs[r], labels[r], (int)r, n > 1);
     const fs_status status = write_settings(out, runs, n, labels, err);
