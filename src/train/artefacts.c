@@ -181,8 +181,8 @@ static fs_status write_config(const job *j, fs_error *err) {
 
 static fs_status write_about(const job *j, fs_error *err) {
     json_error_t where;
-    json_t *training = NULL;
-    if (j->info->training_json && !json_is_object(training = json_loads(j->info->training_json, JSON_REJECT_DUPLICATES, &where))) {
+    json_t *training = j->info->training_json ? json_loads(j->info->training_json, JSON_REJECT_DUPLICATES, &where) : NULL;
+    if (j->info->training_json && !json_is_object(training)) {
         json_decref(training);
         return fs_fail(err, FS_E_INTERNAL, "the summary of the training is no JSON object");
     }
