@@ -215,7 +215,8 @@ static fs_status add_pickle(writer *w, const fs_tensor *const *tensors, const ch
 fs_status fs_torch_write(const char *path, const fs_tensor *const *tensors, const char *const *names, size_t n, fs_tensor_bytes_fn bytes_of,
                          void *user, fs_error *err) {
     writer *w = calloc(1, sizeof *w);
-    fs_status status = w ? fs_output_open(path, &w->out, err) : fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", path);
+    if (!w) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", path);
+    fs_status status = fs_output_open(path, &w->out, err);
     if (status) goto done;
     make_crc(w->crc);
     status = add_pickle(w, tensors, names, n, err);
@@ -236,7 +237,8 @@ fs_status fs_torch_write(const char *path, const fs_tensor *const *tensors, cons
     if (!status) status = add_record(w, "archive/version", "3\n", 2, err);
     if (!status) status = finish(w, err);
 done:
-    if (w) fs_output_drop(&w->out), fs_buffer_free(&w->central);
+    fs_output_drop(&w->out);
+    fs_buffer_free(&w->central);
     free(w);
     return status;
 }

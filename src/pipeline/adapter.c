@@ -291,7 +291,7 @@ fs_status fs_adapters_open(const fs_layout *layout, const fs_options *opt, fs_ad
         int stage = 0;
         status = fs_adapter_open(opt->adapters[i], &opt->callbacks, &a, err);
         if (!status) status = choose(a, &s, &stage, err);
-        if (!status && out[stage - 1])
+        if (!status && stage > 0 && out[stage - 1])
             status = fs_fail(err, FS_E_USAGE, "%s and %s are both for %s; give one adapter for each stage", out[stage - 1]->path, a->path,
                              stage_names[stage - 1]);
         if (status)

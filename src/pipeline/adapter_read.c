@@ -167,13 +167,10 @@ static fs_status sort(fs_adapter *a, fs_error *err) {
         if (last && strcmp(last->name, e->name) == 0) {
             if (last->file == e->file)
                 return fs_fail(err, FS_E_FORMAT, "%s: tensors %s and %s are the same one", e->file, last->written, e->written);
-            if (e->file == first) {
-                const fs_adapter_entry other = *last;
-                *last = *e;
-                *e = other;
-            }
-            entry_free(e);
+            fs_adapter_entry dropped = e->file == first ? *last : *e;
+            if (e->file == first) *last = *e;
             *e = (fs_adapter_entry){0};
+            entry_free(&dropped);
             continue;
         }
         if (n != i) {

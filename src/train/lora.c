@@ -32,7 +32,7 @@ static fs_status add_pair(fs_params *p, const fs_llama_config *config, int64_t l
     char *name_a = fs_format("base_model.model.model.layers.%lld.%s.lora_A.weight", (long long)layer, fs_lora_place_names[place]);
     char *name_b = fs_format("base_model.model.model.layers.%lld.%s.lora_B.weight", (long long)layer, fs_lora_place_names[place]);
     fs_status status = add_one(p, name_a, rank, in, group, &a, err);
-    if (!status) draw(a, in, seed, layer, place);
+    if (!status && a) draw(a, in, seed, layer, place);
     if (!status) status = add_one(p, name_b, out, rank, group, NULL, err);
     free(name_a);
     free(name_b);

@@ -479,7 +479,7 @@ static void test_same_bundle(void **state) {
             size_t bytes;
             assert_string_equal(e.name, g.name);
             assert_true(fs_dtype_bytes(e.tensor->dtype, e.tensor->ndim, e.tensor->shape, &bytes));
-            if (memcmp(e.tensor->data, g.tensor->data, bytes)) fail_msg("%s: %s differs", files[f], e.name);
+            if (memcmp(e.tensor->data, g.tensor->data, bytes) != 0) fail_msg("%s: %s differs", files[f], e.name);
         }
         fs_archive_free(x);
         fs_archive_free(y);
