@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SENT = 4 << 20, MEASURED = 200 };
+enum { MAX_SENT = 4 << 20, MEASURED = 10000 };
 
 /* ---- pictures ------------------------------------------------------------------------------------------------------ */
 
@@ -252,14 +252,13 @@ fs_status describe_estimate_cost(const fs_dataset_describe_options *opt, const d
     double tokens = 0;
     *out = (describe_estimate){.questions = to_ask};
     for (size_t i = 0; i < n && out->measured < MEASURED && out->measured < to_ask; i++) {
-        fs_image *im = NULL;
+        fs_image_info info;
         fs_error ignored = {0};
         if (q[i].text) continue;
         if (fs_cancelled(&opt->callbacks)) return fs_fail(err, FS_E_CANCELLED, "stopped");
         const bool tampered = q[i].record->label == FS_VERDICT_TAMPERED;
         int64_t w = opt->max_side, h = opt->max_side;
-        if (fs_image_load(q[i].record->image, &decode, &im, NULL, &ignored) == FS_OK) w = im->width, h = im->height;
-        fs_image_free(im);
+        if (fs_image_probe(q[i].record->image, &decode, &info, &ignored) == FS_OK) w = info.width, h = info.height;
         tokens += (double)describe_picture_tokens(w, h, opt->max_side) * (tampered ? 2 : 1) + word_tokens(d, tampered);
         out->measured++;
         fs_progress(&opt->callbacks, "estimating the cost", (int64_t)out->measured, (int64_t)(to_ask < MEASURED ? to_ask : MEASURED));
