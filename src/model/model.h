@@ -107,6 +107,9 @@ fs_tensor *fs_llama_forward_parts(fs_exec *c, const fs_llama *m, const fs_kv_par
 typedef struct fs_llama_batch { const int64_t *lengths; size_t n; bool recompute; float dropout; uint64_t key; } fs_llama_batch;
 fs_tensor *fs_llama_forward_batch(fs_exec *c, const fs_llama *m, const fs_llama_batch *batch, const fs_tensor *x);
 fs_tensor *fs_llama_logits(fs_exec *c, const fs_llama *m, const fs_tensor *h); /* [n, hidden] -> [n, vocab] */
+/* Mean cross entropy of the words targets[0..n) after states rows[0..n) of h. The logits of few rows are there at a time, and their backward pass
+ * runs at once: seed is the gradient that will flow back to the result (fs_loss_now). NULL for n 0. */
+fs_tensor *fs_llama_loss(fs_exec *c, const fs_llama *m, const fs_tensor *h, const int64_t *rows, const int32_t *targets, int64_t n, float seed);
 
 /* ---- SAM ----------------------------------------------------------------------------------------------------------- */
 

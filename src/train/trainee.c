@@ -10,8 +10,6 @@
 
 #include "train/lora.h"
 
-enum { LOGIT_ROWS = 512 }; /* rows of logits at a time: with 32000 words 64 MB */
-
 /* ---- what is trained ---- */
 
 enum { GROUP_MAIN = 0, GROUP_PROJECTOR = 1 };
@@ -132,6 +130,7 @@ typedef struct pass {
     const fs_sample *samples;
     size_t n;
     uint64_t key;
+    double seed;       /* what the loss's gradient is multiplied with */
     int64_t *lengths;  /* [n] rows of each sample in the language model */
     int64_t *rows;     /* whose state predicts a target */
     int32_t *targets;
@@ -179,28 +178,6 @@ static fs_tensor *embed(pass *p, size_t i, int64_t at) {
     return x;
 }
 
-typedef struct word_loss { const fs_llama *m; const int32_t *targets; float share; } word_loss;
-static fs_tensor *word_loss_of(fs_exec *c, const void *user, const fs_tensor *h) {
-    const word_loss *w = user;
-    return fs_scale(c, fs_cross_entropy(c, fs_llama_logits(c, w->m, h), w->targets), w->share);
-}
-
-/* Mean cross entropy over all rows with a target, NULL without any. The logits of few rows are there at a time. */
-static fs_tensor *cross_entropy(pass *p, const fs_tensor *h) {
-    fs_exec *c = p->c;
-    const bool recompute = p->t->options->recompute;
-    const int64_t step = recompute ? LOGIT_ROWS : fs_max_i64(1, p->n_rows);
-    fs_tensor *sum = NULL;
-    for (int64_t at = 0; at < p->n_rows; at += step) {
-        const int64_t count = fs_min_i64(step, p->n_rows - at);
-        const word_loss w = {p->t->parts.llama, p->targets + at, (float)count / (float)p->n_rows};
-        const fs_tensor *rows = fs_gather_rows(c, h, p->rows + at, count);
-        fs_tensor *part = recompute ? fs_checkpoint(c, word_loss_of, &w, sizeof w, rows) : word_loss_of(c, &w, rows);
-        sum = sum ? fs_add(c, sum, part) : part;
-    }
-    return sum;
-}
-
 static fs_tensor *picture(pass *p, const fs_sample *s) {
     fs_exec *c = p->c;
     const fs_sam_encoder *sam = p->t->parts.sam;
@@ -212,50 +189,59 @@ static fs_tensor *picture(pass *p, const fs_sample *s) {
     return y;
 }
 
-/* The mask logits [1, height, width] that the sample's first [SEG] stands for; NULL if it has none. at: its first row in h. */
-static fs_tensor *draw(pass *p, size_t i, int64_t at, const fs_tensor *h) {
+/* The row of h whose state draws the sample's mask, its first [SEG]'s; -1 if there is none. at: the sample's first row. */
+static int64_t seg_row(const pass *p, size_t i, int64_t at) {
     const fs_sample *s = &p->samples[i];
-    const fs_stage_parts *m = &p->t->parts;
-    fs_exec *c = p->c;
-    int64_t row = at - 1, seg = -1;
     const int64_t patches = p->lengths[i] - (int64_t)s->ids.count + 1; /* rows of a picture in place of one id */
-    for (size_t k = 0; k < s->ids.count && seg < 0; k++) {
-        if (s->ids.data[k] == p->t->seg_id && row >= at) seg = row;
+    int64_t row = at - 1;
+    for (size_t k = 0; s->sam && k < s->ids.count; k++) {
+        if (s->ids.data[k] == p->t->seg_id && row >= at) return row;
         row += s->ids.data[k] == FS_IMAGE_TOKEN ? patches : 1;
     }
-    if (seg < 0 || !s->sam) return NULL;
-    const fs_tensor *text = fs_seg_head_forward(c, m->seg_head, fs_gather_rows(c, h, &seg, 1));
-    const fs_tensor *low = fs_sam_decoder_forward(c, m->sam_decoder, picture(p, s), p->t->pe, m->sam_prompt->no_mask, text);
-    return fs_sam_postprocess(c, low, m->sam->image_size, s->sam_h, s->sam_w, s->height, s->width);
+    return -1;
 }
 
-/* BCE and dice over the masks of the micro-batch (spec 7.4), weighted; NULL without any. */
+typedef struct one_mask { pass *p; const fs_sample *s; double bce, dice; } one_mask; /* weights of the two losses */
+
+/* state: [1, hidden] -> the mask's part of the loss; NULL if there is nothing to compare it with. */
+static fs_tensor *one_mask_loss(fs_exec *c, const void *user, const fs_tensor *state) {
+    const one_mask *w = user;
+    pass *p = w->p;
+    const fs_sample *s = w->s;
+    const fs_stage_parts *m = &p->t->parts;
+    const fs_tensor *text = fs_seg_head_forward(c, m->seg_head, state);
+    const fs_tensor *low = fs_sam_decoder_forward(c, m->sam_decoder, picture(p, s), p->t->pe, m->sam_prompt->no_mask, text);
+    const fs_tensor *x = fs_sam_postprocess(c, low, m->sam->image_size, s->sam_h, s->sam_w, s->height, s->width);
+    if (x && p->logits && !p->found) memcpy(p->logits, fs_f32(x), (size_t)fs_tensor_count(x) * sizeof *p->logits);
+    p->found = p->found || x;
+    if (!x || !s->mask) return NULL;
+    fs_tensor *g = fs_new_3d(c, 1, s->height, s->width);
+    if (!g) return NULL;
+    for (int64_t k = 0; k < s->height * s->width; k++) fs_f32(g)[k] = s->mask[k];
+    const fs_tensor *bce = fs_scale(c, fs_bce_with_logits(c, x, g), (float)w->bce), *dice = fs_scale(c, fs_dice_loss(c, x, g), (float)w->dice);
+    if (bce && dice) p->losses.bce += (double)fs_f32(bce)[0], p->losses.dice += (double)fs_f32(dice)[0];
+    return fs_add(c, bce, dice);
+}
+
+/* BCE and dice over the masks of the micro-batch (spec 7.4), weighted; NULL without any. What draws one mask is computed, gone back through and
+ * forgotten before the next. */
 static fs_tensor *mask_loss(pass *p, const fs_tensor *h) {
     const fs_train_options *o = p->t->options;
     fs_exec *c = p->c;
-    fs_tensor *bce = NULL, *dice = NULL;
+    fs_tensor *sum = NULL;
     int64_t at = 0;
-    for (size_t i = 0; i < p->n; at += p->lengths[i], i++) {
-        const fs_sample *s = &p->samples[i];
-        fs_tensor *x = draw(p, i, at, h);
-        if (!x) continue;
-        if (p->logits && !p->found) memcpy(p->logits, fs_f32(x), (size_t)fs_tensor_count(x) * sizeof *p->logits);
-        p->found = true;
-        if (!s->mask) continue;
-        fs_tensor *g = fs_new_3d(c, 1, s->height, s->width);
-        if (!g) return NULL;
-        for (int64_t k = 0; k < s->height * s->width; k++) fs_f32(g)[k] = s->mask[k];
-        fs_tensor *b = fs_bce_with_logits(c, x, g), *d = fs_dice_loss(c, x, g);
-        bce = bce ? fs_add(c, bce, b) : b;
-        dice = dice ? fs_add(c, dice, d) : d;
-        p->losses.masks++;
-    }
-    if (!p->losses.masks) return NULL;
+    for (size_t i = 0; i < p->n; at += p->lengths[i], i++) p->losses.masks += p->samples[i].mask && seg_row(p, i, at) >= 0;
     const double masks = (double)p->losses.masks + 1e-8, inner = 1 / (1 + 1e-8); /* upstream's guards against no mask */
-    bce = fs_scale(c, bce, (float)(o->bce_weight * inner / masks));
-    dice = fs_scale(c, dice, (float)(o->dice_weight * inner / masks));
-    if (bce && dice) p->losses.bce = (double)fs_f32(bce)[0], p->losses.dice = (double)fs_f32(dice)[0];
-    return fs_add(c, bce, dice);
+    at = 0;
+    for (size_t i = 0; i < p->n; at += p->lengths[i], i++) {
+        const int64_t row = seg_row(p, i, at);
+        if (row < 0) continue;
+        const one_mask w = {p, &p->samples[i], o->bce_weight * inner / masks, o->dice_weight * inner / masks};
+        const fs_arena_mark mark = fs_arena_get_mark(c->arena);
+        fs_tensor *part = fs_scope_end(c, mark, fs_loss_now(c, one_mask_loss, &w, fs_gather_rows(c, h, &row, 1), (float)p->seed));
+        if (part) sum = sum ? fs_add(c, sum, part) : part;
+    }
+    return sum;
 }
 
 static bool take_memory(pass *p) {
@@ -286,7 +272,7 @@ static fs_tensor *forward(pass *p) {
     const fs_llama_batch batch = {.lengths = p->lengths, .n = p->n, .recompute = o->recompute && c->tape, .key = p->key,
                                   .dropout = c->tape && !o->all_weights ? (float)o->lora_dropout : 0};
     const fs_tensor *h = fs_llama_forward_batch(c, p->t->parts.llama, &batch, parts ? fs_concat_rows(c, parts, p->n) : NULL);
-    fs_tensor *ce = h ? cross_entropy(p, h) : NULL;
+    fs_tensor *ce = h ? fs_llama_loss(c, p->t->parts.llama, h, p->rows, p->targets, p->n_rows, (float)(p->seed * o->ce_weight)) : NULL;
     if (ce) ce = fs_scale(c, ce, (float)o->ce_weight);
     if (ce) p->losses.ce = (double)fs_f32(ce)[0];
     fs_tensor *masks = h && p->t->mflm ? mask_loss(p, h) : NULL;
@@ -294,7 +280,8 @@ static fs_tensor *forward(pass *p) {
     return ce && masks ? fs_add(c, ce, masks) : ce ? ce : masks;
 }
 
-static fs_status run(pass *p, double seed, fs_losses *out, fs_error *err) {
+static fs_status run(pass *p, fs_losses *out, fs_error *err) {
+    const double seed = p->seed;
     fs_trainee *t = p->t;
     fs_exec *c = p->c = &t->exec;
     c->error = (fs_error){0};
@@ -314,13 +301,13 @@ static fs_status run(pass *p, double seed, fs_losses *out, fs_error *err) {
 }
 
 fs_status fs_trainee_step(fs_trainee *t, const fs_sample *samples, size_t n, double seed, uint64_t key, fs_losses *out, fs_error *err) {
-    pass p = {.t = t, .samples = samples, .n = n, .key = key};
-    return run(&p, seed, out, err);
+    pass p = {.t = t, .samples = samples, .n = n, .key = key, .seed = seed};
+    return run(&p, out, err);
 }
 
 fs_status fs_trainee_mask(fs_trainee *t, const fs_sample *sample, float *logits, bool *found, fs_losses *losses, fs_error *err) {
     pass p = {.t = t, .samples = sample, .n = 1, .logits = logits};
-    const fs_status status = run(&p, 0, losses, err);
+    const fs_status status = run(&p, losses, err);
     *found = p.found;
     return status;
 }
