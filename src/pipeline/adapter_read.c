@@ -92,8 +92,8 @@ static fs_status new_entry(fs_adapter *a, fs_adapter_entry e, fs_error *err) {
     return FS_OK;
 }
 
-static fs_status add(fs_adapter *a, const fs_archive_entry *t, bool model_model, fs_error *err) {
-    fs_adapter_entry e = {.file = t->file, .tensor = *t->tensor};
+static fs_status add(fs_adapter *a, int archive, const fs_archive_entry *t, bool model_model, fs_error *err) {
+    fs_adapter_entry e = {.file = t->file, .archive = archive, .tensor = *t->tensor};
     if (strstr(t->name, ".original_module.")) return FS_OK; /* the base's own, kept by peft beside the trained copy */
     char *name = base_name(t->name, model_model);
     if (!name) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
@@ -131,7 +131,8 @@ done:
     return status;
 }
 
-static fs_status add_archive(fs_adapter *a, fs_archive *from, fs_error *err) {
+static fs_status add_archive(fs_adapter *a, int archive, fs_error *err) {
+    const fs_archive *from = a->archives[archive];
     bool model_model = false;
     fs_status status = FS_OK;
     for (size_t i = 0; i < fs_archive_count(from); i++) {
@@ -141,14 +142,15 @@ static fs_status add_archive(fs_adapter *a, fs_archive *from, fs_error *err) {
     }
     for (size_t i = 0; i < fs_archive_count(from) && !status; i++) {
         const fs_archive_entry e = fs_archive_get(from, i);
-        status = add(a, &e, model_model, err);
+        status = add(a, archive, &e, model_model, err);
     }
     return status;
 }
 
 static int by_name(const void *x, const void *y) {
     const fs_adapter_entry *a = x, *b = y;
-    return strcmp(a->name, b->name);
+    const int order = strcmp(a->name, b->name);
+    return order ? order : a->archive - b->archive;
 }
 
 static void entry_free(fs_adapter_entry *e) {
@@ -160,17 +162,14 @@ static void entry_free(fs_adapter_entry *e) {
 /* Sorted, and each once: of the same tensor in two files, the first file's (peft's own over LLaVA's). */
 static fs_status sort(fs_adapter *a, fs_error *err) {
     size_t n = 0;
-    const char *first = a->count ? a->entries[0].file : NULL;
     if (a->count) qsort(a->entries, a->count, sizeof *a->entries, by_name);
     for (size_t i = 0; i < a->count; i++) {
         fs_adapter_entry *e = &a->entries[i], *last = n ? &a->entries[n - 1] : NULL;
         if (last && strcmp(last->name, e->name) == 0) {
-            if (last->file == e->file)
+            if (last->archive == e->archive)
                 return fs_fail(err, FS_E_FORMAT, "%s: tensors %s and %s are the same one", e->file, last->written, e->written);
-            fs_adapter_entry dropped = e->file == first ? *last : *e;
-            if (e->file == first) *last = *e;
+            entry_free(e);
             *e = (fs_adapter_entry){0};
-            entry_free(&dropped);
             continue;
         }
         if (n != i) {
@@ -333,7 +332,7 @@ static fs_status open_archive(fs_adapter *a, int i, const char *path, fs_buffer 
             const char *file = fs_archive_get(a->archives[i], k).file;
             if (k == 0 || file != fs_archive_get(a->archives[i], k - 1).file) fingerprint(file, seen);
         }
-    return add_archive(a, a->archives[i], err);
+    return add_archive(a, i, err);
 }
 
 /* A state dict: the original's merge script takes lora_alpha 16 for it, unless it is told another. */

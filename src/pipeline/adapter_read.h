@@ -8,6 +8,7 @@ typedef struct fs_adapter_entry {
     char *name;    /* as adapter.h says */
     char *written; /* as the file has it, for error lines */
     const char *file;
+    int archive;      /* which of the adapter's */
     fs_tensor tensor; /* its name is `name` */
     bool lora, is_b;
     int64_t layer; /* of an adapter */

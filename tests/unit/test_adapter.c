@@ -216,6 +216,26 @@ static void test_scales(void **state) {
     }
 }
 
+/* The same tensor in both files: peft's own goes before LLaVA's. */
+static void test_twice(void **state) {
+    (void)state;
+    static const named list[] = {{Q "lora_A.weight", 2, HIDDEN, 1},
+                                 {Q "lora_B.weight", HIDDEN, 2, 1},
+                                 {"base_model.model.lm_head.weight", 5, 3, 1},
+                                 {NULL, 0, 0, 0}};
+    static const named others[] = {
+        {"base_model.model.lm_head.weight", 5, 3, 2}, {"base_model.model.model.norm.weight", 1, HIDDEN, 2}, {NULL, 0, 0, 0}};
+    fs_adapter *a = NULL;
+    char *dir = make_adapter(CONFIG, list);
+    put_tensors(dir, "non_lora_trainables.safetensors", others);
+    assert_ok(fs_adapter_open(dir, NULL, &a, err));
+    assert_int_equal(fs_adapter_facts_of(a).others, 2);
+    assert_true(fs_f32(fs_adapter_find(a, "lm_head.weight"))[0] == 1);
+    assert_true(fs_f32(fs_adapter_find(a, "model.norm.weight"))[0] == 2);
+    fs_adapter_free(a);
+    remove_folder(dir);
+}
+
 /* ---- against the tiny checkpoint ---- */
 
 static fs_status create(const char *const *adapters, size_t n, fs_error *err) {
@@ -337,6 +357,7 @@ int main(void) {
                                        cmocka_unit_test(test_tensor_refusals),
                                        cmocka_unit_test(test_files),
                                        cmocka_unit_test(test_scales),
+                                       cmocka_unit_test(test_twice),
                                        cmocka_unit_test(test_fit),
                                        cmocka_unit_test(test_told)};
     return cmocka_run_group_tests(tests, NULL, NULL);
