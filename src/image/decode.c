@@ -139,9 +139,11 @@ fs_status fs_image_load(const char *path, const fs_decode_options *opt, fs_image
 
 fs_status fs_image_probe(const char *path, const fs_decode_options *opt, fs_image_info *info, fs_error *err) {
     fs_decode_options limits = opt ? *opt : fs_decode_options_defaults(FS_DECODE_PIL), header = limits;
+    fs_image_info local;
     fs_mapping file = {0};
     fs_image *im = NULL;
     fs_error why = {0};
+    if (!info) info = &local;
     fs_status status = fs_map_file(path, &file, err);
     if (status) return status;
     header.max_pixels = -1; /* every codec asks whether the size is allowed once it has read the header: with this, it stops there */
@@ -151,7 +153,7 @@ fs_status fs_image_probe(const char *path, const fs_decode_options *opt, fs_imag
         const fs_codec_job job = {path, file.data, file.size, &limits, info, err};
         const fs_image_info found = *info; /* the check writes its arguments into the same struct */
         status = fs_codec_check_size(&job, found.format, found.mode, found.width, found.height);
-    } else if (err) {
+    } else if (status && err) {
         *err = why;
     }
     fs_unmap(&file);

@@ -139,7 +139,7 @@ static void test_skip(void **state) {
 /* Without replacement the order closes up. */
 static void test_leave_out(void **state) {
     (void)state;
-    const int64_t order[6] = {1, 0, 2, 3, 4, 5}, want[3] = {0, 3, 4};
+    const int64_t order[6] = {1, 0, 2, 3, 4, 5}, want[4] = {0, 3, 4, -1};
     const bool bad[6] = {[1] = true, [2] = true, [5] = true};
     for (int workers = 0; workers < 3; workers += 2) {
         kept_log log = {0};
@@ -148,7 +148,7 @@ static void test_leave_out(void **state) {
         f.bad = bad;
         fs_loader_options o = {.workers = workers, .ahead = 2, .bad = FS_BAD_SKIP, .leave_out = true, .callbacks = &cb};
         fs_loader *l;
-        fs_sample s;
+        fs_sample s = {0};
         bool have;
         assert_ok(fs_loader_open(&f.base, order, 6, &o, &l, err));
         for (int i = 0; i < 4; i++) {
