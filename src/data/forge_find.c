@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "data/forge_sources.h"
+#include "text/utf8.h"
 
 enum { MAX_DEPTH = 12, MAX_SOURCES = 10000000, MAX_SEGMENTS = 65535 };
 
@@ -89,6 +90,103 @@ static fs_status add_source(const char *path, const char *name, fs_source_list *
     return FS_OK;
 }
 
+/* The next field of a line of comma-separated values, unquoted in place; *p moves behind it. */
+static char *next_field(char **p) {
+    char *field = *p, *to = field, *from = field;
+    bool quoted = *from == '"';
+    if (quoted) from++;
+    while (*from && (quoted || *from != ',')) {
+        if (quoted && *from == '"') {
+            if (from[1] != '"') {
+                quoted = false;
+                from++;
+                continue;
+            }
+            from++;
+        }
+        *to++ = *from++;
+    }
+    *p = *from ? from + 1 : from;
+    *to = '\0';
+    return field;
+}
+
+/* COCO's names for what has no outline carry suffixes: "floor-other-merged" is a floor. At most 40 bytes, nothing that means something in a text;
+ * NULL when that leaves nothing (or when out of memory). */
+static char *plain_category(const char *category) {
+    size_t n = strcspn(category, "-"), letters = 0;
+    if (!n) n = strlen(category);
+    char *what = fs_format("%.*s", (int)(n < 40 ? n : 40), category);
+    if (!what) return NULL;
+    bool valid = fs_utf8_valid(what, strlen(what));
+    for (char *c = what; *c; c++) {
+        unsigned char u = (unsigned char)*c;
+        if (u < 32 || u == 127 || strchr("<>[]{}", *c) || (u >= 128 && !valid)) *c = ' ';
+        letters += *c != ' ';
+    }
+    if (letters) return what;
+    free(what);
+    return NULL;
+}
+
+static fs_status add_segment(fs_source *s, uint32_t id, const char *category, bool thing, fs_error *err) {
+    if (s->n_segments >= MAX_SEGMENTS) return FS_OK;
+    if ((s->n_segments & (s->n_segments - 1)) == 0) { /* grows at powers of two */
+        fs_segment *grown = realloc(s->segments, (s->n_segments ? s->n_segments * 2 : 1) * sizeof *grown);
+        if (!grown) return no_memory(err);
+        s->segments = grown;
+    }
+    s->segments[s->n_segments++] = (fs_segment){.id = id, .what = plain_category(category), .thing = thing};
+    return FS_OK;
+}
+
+static fs_source *find_source(fs_source_list *list, size_t first, const char *base) {
+    for (size_t i = first; i < list->count; i++)
+        if (strcmp(fs_path_base(list->items[i].path), base) == 0) return &list->items[i];
+    return NULL;
+}
+
+fs_status fs_source_parse_segments(const char *name, char *text, fs_source_list *list, size_t first, fs_error *err) {
+    enum { IMAGE, ID, CATEGORY, THING, COLUMNS };
+    static const char *const titles[COLUMNS] = {"image", "segment_id", "category", "isthing"};
+    int column[COLUMNS] = {-1, -1, -1, -1};
+    fs_source *last = NULL;
+    fs_status status = FS_OK;
+    bool head = true;
+    for (char *line = text; !status && *line;) {
+        char *end = line + strcspn(line, "\r\n"), *next = *end ? end + 1 : end;
+        *end = '\0';
+        const char *values[COLUMNS] = {"", "", "", ""};
+        int at = 0;
+        for (char *p = line; *p; at++) {
+            const char *field = next_field(&p);
+            for (int c = 0; c < COLUMNS; c++) {
+                if (head && strcmp(field, titles[c]) == 0) column[c] = at;
+                if (!head && column[c] == at) values[c] = field;
+            }
+        }
+        if (head && (column[IMAGE] < 0 || column[ID] < 0))
+            status = fs_fail(err, FS_E_FORMAT, "%s: the first line lacks the columns image and segment_id", name);
+        else if (!head && at) {
+            if (!last || strcmp(fs_path_base(last->path), values[IMAGE]) != 0) last = find_source(list, first, values[IMAGE]);
+            if (last && last->panoptic)
+                status = add_segment(last, (uint32_t)strtoul(values[ID], NULL, 10), values[CATEGORY], strcmp(values[THING], "0") != 0, err);
+        }
+        head = false;
+        line = next;
+    }
+    return status;
+}
+
+static fs_status read_segments(const char *csv, fs_source_list *list, size_t first, fs_error *err) {
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+    fs_status status = fs_read_file(csv, (size_t)1 << 28, &bytes, &size, err);
+    if (!status && size) status = fs_source_parse_segments(csv, (char *)bytes, list, first, err);
+    free(bytes);
+    return status;
+}
+
 static bool is_mask_folder(const char *dir, const char *name) {
     if (strcasecmp(name, "masks") == 0 || strcasecmp(name, "mask") == 0) return true;
     if (strcmp(name, "objects") != 0) return false;
@@ -124,90 +222,8 @@ static fs_status walk(const char *dir, size_t root_length, int depth, fs_source_
     for (int i = 0; i < n; i++) free(entries[i]);
     free(entries);
     char *csv = fs_path_join(dir, "segments.csv");
-    if (!status && csv && fs_path_exists(csv)) status = fs_source_read_segments(csv, out, first, err);
+    if (!status && csv && fs_path_exists(csv)) status = read_segments(csv, out, first, err);
     free(csv);
-    return status;
-}
-
-/* The next field of a line of comma-separated values, unquoted in place; *p moves behind it. */
-static char *next_field(char **p) {
-    char *field = *p, *to = field, *from = field;
-    bool quoted = *from == '"';
-    if (quoted) from++;
-    while (*from && (quoted || *from != ',')) {
-        if (quoted && *from == '"') {
-            if (from[1] != '"') {
-                quoted = false;
-                from++;
-                continue;
-            }
-            from++;
-        }
-        *to++ = *from++;
-    }
-    *p = *from ? from + 1 : from;
-    *to = '\0';
-    return field;
-}
-
-/* COCO's names for what has no outline carry suffixes: "floor-other-merged" is a floor. */
-static char *plain_category(const char *category) {
-    size_t n = strcspn(category, "-");
-    char *what = fs_format("%.*s", (int)(n ? n : strlen(category)), category);
-    for (char *c = what; c && *c; c++)
-        if ((unsigned char)*c < 32 || *c == '<' || *c == '>' || *c == '[' || *c == ']') *c = ' ';
-    return what;
-}
-
-static fs_status add_segment(fs_source *s, uint32_t id, const char *category, bool thing, fs_error *err) {
-    if (s->n_segments >= MAX_SEGMENTS) return FS_OK;
-    if ((s->n_segments & (s->n_segments - 1)) == 0) { /* grows at powers of two */
-        fs_segment *grown = realloc(s->segments, (s->n_segments ? s->n_segments * 2 : 1) * sizeof *grown);
-        if (!grown) return no_memory(err);
-        s->segments = grown;
-    }
-    s->segments[s->n_segments++] = (fs_segment){.id = id, .what = plain_category(category), .thing = thing};
-    return FS_OK;
-}
-
-static fs_source *find_source(fs_source_list *list, size_t first, const char *base) {
-    for (size_t i = first; i < list->count; i++)
-        if (strcmp(fs_path_base(list->items[i].path), base) == 0) return &list->items[i];
-    return NULL;
-}
-
-fs_status fs_source_read_segments(const char *csv, fs_source_list *list, size_t first, fs_error *err) {
-    enum { IMAGE, ID, CATEGORY, THING, COLUMNS };
-    static const char *const titles[COLUMNS] = {"image", "segment_id", "category", "isthing"};
-    uint8_t *bytes = NULL;
-    size_t size = 0;
-    int column[COLUMNS] = {-1, -1, -1, -1};
-    fs_source *last = NULL;
-    fs_status status = fs_read_file(csv, (size_t)1 << 28, &bytes, &size, err);
-    bool head = true;
-    for (char *line = (char *)bytes; !status && line && *line;) {
-        char *end = line + strcspn(line, "\r\n"), *next = *end ? end + 1 : end;
-        *end = '\0';
-        const char *values[COLUMNS] = {"", "", "", ""};
-        int at = 0;
-        for (char *p = line; *p; at++) {
-            const char *field = next_field(&p);
-            for (int c = 0; c < COLUMNS; c++) {
-                if (head && strcmp(field, titles[c]) == 0) column[c] = at;
-                if (!head && column[c] == at) values[c] = field;
-            }
-        }
-        if (head && (column[IMAGE] < 0 || column[ID] < 0))
-            status = fs_fail(err, FS_E_FORMAT, "%s: the first line lacks the columns image and segment_id", csv);
-        else if (!head && *line) {
-            if (!last || strcmp(fs_path_base(last->path), values[IMAGE]) != 0) last = find_source(list, first, values[IMAGE]);
-            if (last && last->panoptic)
-                status = add_segment(last, (uint32_t)strtoul(values[ID], NULL, 10), values[CATEGORY], strcmp(values[THING], "0") != 0, err);
-        }
-        head = false;
-        line = next;
-    }
-    free(bytes);
     return status;
 }
 

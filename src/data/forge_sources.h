@@ -51,6 +51,7 @@ typedef struct fs_source_list {
 } fs_source_list;
 fs_status fs_sources_find(const char *const *paths, size_t n, fs_source_list *out, fs_error *err);
 void fs_source_clear(fs_source *s);
-fs_status fs_source_read_segments(const char *csv, fs_source_list *list, size_t first, fs_error *err);
+/* The table's text, which is cut up on the way (a NUL at its end): its segments go to the sources from `first` on that have its images' names. */
+fs_status fs_source_parse_segments(const char *name, char *text, fs_source_list *list, size_t first, fs_error *err);
 
 #endif

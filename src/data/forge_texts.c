@@ -9,7 +9,7 @@
 #include "data/forge_texts_builtin.h"
 #include "format/json.h"
 
-enum { MAX_DEPTH = 16, MAX_TEXT = 8192, MAX_NAME = 96 };
+enum { MAX_DEPTH = 16, MAX_TEXT = 8192, MAX_NAME = 96, MAX_RULES = 10000 };
 
 struct fs_texts {
     json_t *root;
@@ -23,6 +23,7 @@ typedef struct expansion {
     const fs_facts *facts;
     fs_rng *rng;
     fs_buffer out;
+    int rules; /* expanded so far: rules may grow without writing anything */
     fs_error *err;
 } expansion;
 
@@ -74,31 +75,36 @@ static fs_status check_rules(const fs_texts *t, fs_error *err) {
     return FS_OK;
 }
 
-fs_status fs_texts_open(const char *path, fs_texts **out, fs_error *err) {
+fs_status fs_texts_parse(const char *name, const void *data, size_t size, fs_texts **out, fs_error *err) {
     fs_json json = {0};
-    uint8_t *bytes = NULL;
-    size_t size = 0;
     fs_texts *t = calloc(1, sizeof *t);
     *out = NULL;
-    if (!t || !(t->name = fs_strdup(path ? path : "the built-in texts"))) {
+    if (!t || !(t->name = fs_strdup(name))) {
         free(t);
         return fs_fail(err, FS_E_NO_MEMORY, "no memory for the texts' grammar");
     }
-    fs_status status = path ? fs_read_file(path, (size_t)1 << 24, &bytes, &size, err) : FS_OK;
-    const void *data = path ? (const void *)bytes : fs_forge_texts_builtin;
-    if (!path) size = fs_forge_texts_builtin_size;
-    if (!status) status = fs_json_parse(t->name, data, size, &json, err);
-    if (status) goto done;
-    fs_sha256_hex(data, size, t->sha256);
-    t->root = json_incref(json.root);
-    t->rules = json_object_get(t->root, "rules");
-    if (!json_is_object(t->rules)) status = fs_fail(err, FS_E_FORMAT, "%s: \"rules\" is missing; expected an object of lists of texts", t->name);
-    if (!status) status = check_rules(t, err);
-done:
+    fs_status status = fs_json_parse(t->name, data, size, &json, err);
+    if (!status) {
+        fs_sha256_hex(data, size, t->sha256);
+        t->root = json_incref(json.root);
+        t->rules = json_object_get(t->root, "rules");
+        status = json_is_object(t->rules) ? check_rules(t, err)
+                                          : fs_fail(err, FS_E_FORMAT, "%s: \"rules\" is missing; expected an object of lists of texts", t->name);
+    }
     fs_json_close(&json);
-    free(bytes);
     if (status) fs_texts_close(t);
     else *out = t;
+    return status;
+}
+
+fs_status fs_texts_open(const char *path, fs_texts **out, fs_error *err) {
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+    *out = NULL;
+    if (!path) return fs_texts_parse("the built-in texts", fs_forge_texts_builtin, fs_forge_texts_builtin_size, out, err);
+    fs_status status = fs_read_file(path, (size_t)1 << 24, &bytes, &size, err);
+    if (!status) status = fs_texts_parse(path, bytes, size, out, err);
+    free(bytes);
     return status;
 }
 
@@ -127,6 +133,7 @@ static fs_status expand_text(expansion *e, const char *text, size_t n, int depth
 static fs_status expand_rule(expansion *e, const char *rule, int depth) {
     const json_t *list = json_object_get(e->texts->rules, rule);
     if (depth > MAX_DEPTH) return fs_fail(e->err, FS_E_LIMIT, "%s: rule \"%s\" goes more than %d rules deep", e->texts->name, rule, MAX_DEPTH);
+    if (++e->rules > MAX_RULES) return fs_fail(e->err, FS_E_LIMIT, "%s: a text of more than %d rules", e->texts->name, MAX_RULES);
     if (!list) return fs_fail(e->err, FS_E_FORMAT, "%s: the rule \"%s\" is missing", e->texts->name, rule);
     const json_t *item = json_array_get(list, (size_t)fs_dice_below(e->rng, (int64_t)json_array_size(list)));
     return expand_text(e, json_string_value(item), json_string_length(item), depth + 1);

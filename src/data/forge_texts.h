@@ -9,6 +9,7 @@
 typedef struct fs_texts fs_texts;
 /* path NULL: the built-in grammar. Every rule that is named must be there. */
 fs_status fs_texts_open(const char *path, fs_texts **out, fs_error *err);
+fs_status fs_texts_parse(const char *name, const void *data, size_t size, fs_texts **out, fs_error *err); /* from memory; `name` for error lines */
 void fs_texts_close(fs_texts *t);
 const char *fs_texts_sha256(const fs_texts *t);
 

@@ -192,6 +192,62 @@ static void matching(void **state) {
     fs_piece_free(&p), fs_image_free(im);
 }
 
+/* A ragged outline snaps to the edge that is there: a box whose mask is up to 3 pixels off on each line. Hard: nine pixels in ten at the border are right. */
+static uint8_t box_20_60(int64_t x, int64_t y, int c) { (void)c; return (uint8_t)((x >= 20 && x < 60 && y >= 20 && y < 60 ? 190 : 60) + (x * 7 + y * 13) % 5); }
+static void outlines_are_refined(void **state) {
+    (void)state;
+    fs_piece p = {image_of(80, 80, box_20_60), plane_of(80, 80, (fs_rect){0})};
+    for (int64_t y = 20; y < 60; y++)
+        for (int64_t x = 20 + (y * 5) % 7 - 3; x < 60 - (y * 3) % 7 + 3; x++) p.alpha.data[y * 80 + x] = 255;
+    int64_t before = 0, after = 0;
+    for (int64_t i = 0; i < 80 * 80; i++) before += (p.alpha.data[i] >= 128) != (p.im->data[i * 3] > 128);
+    ok(fs_piece_refine(&p, 4, &err));
+    for (int64_t i = 0; i < 80 * 80; i++) after += (p.alpha.data[i] >= 128) != (p.im->data[i * 3] > 128);
+    assert_true(before > 100 && after * 10 < before);
+    assert_int_equal(p.alpha.data[40 * 80 + 40], 255);
+    assert_int_equal(p.alpha.data[10 * 80 + 40], 0);
+    fs_piece_free(&p);
+}
+
+/* ---- cues ---- */
+
+static bool has_cue(const fs_facts *f, const char *cue) {
+    for (int i = 0; i < f->n_cues; i++)
+        if (strcmp(f->cues[i], cue) == 0) return true;
+    return false;
+}
+
+/* A patch that differs from its ground in one way only: that is named (the number of cues is drawn, so any of several draws will do), its opposite never. */
+static void cues_are_what_is_there(void **state) {
+    (void)state;
+    static const struct { const char *cue, *opposite; double light, color, grain; } cases[] = {
+        {"light-brighter", "light-darker", 60, 0, 1}, {"light-darker", "light-brighter", -60, 0, 1}, {"color-foreign", "light-brighter", 0, 40, 1},
+        {"grain-more", "grain-less", 0, 0, 3},        {"grain-less", "grain-more", 0, 0, 0.2},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fs_rng rng = fs_rng_seed(i);
+        fs_image *im = image_of(120, 120, level_80);
+        fs_plane mask = plane_of(120, 120, (fs_rect){40, 40, 80, 80});
+        for (int64_t k = 0; k < 120 * 120; k++)
+            for (int c = 0; c < 3; c++) {
+                double v = 120 + fs_dice_normal(&rng) * 5 * (mask.data[k] ? cases[i].grain : 1);
+                if (mask.data[k]) v += cases[i].light + (c == 0 ? cases[i].color : c == 2 ? -cases[i].color : 0);
+                im->data[k * 3 + c] = fs_clip8(v);
+            }
+        fs_edit e = {.turn = {.scale = 1}, .kind = FS_REGION_OBJECT, .blend = FS_BLEND_FEATHER};
+        int found = 0;
+        for (int draw = 0; draw < 20; draw++) {
+            fs_facts f = {0};
+            fs_facts_cues(&f, FS_FORGE_SPLICE, &e, im, &mask, &rng);
+            assert_in_range(f.n_cues, 2, 4);
+            found += has_cue(&f, cases[i].cue);
+            assert_false(has_cue(&f, cases[i].opposite));
+        }
+        assert_true(found >= 5);
+        fs_plane_free(&mask), fs_image_free(im);
+    }
+}
+
 /* ---- filling ---- */
 
 static uint8_t tiles(int64_t x, int64_t y, int c) { return (uint8_t)((x / 5 + y / 5) % 2 ? 200 - 30 * c : 60 + 20 * c); }
@@ -425,11 +481,13 @@ static void refuses_bad_grammars(void **state) {
         assert_null(t);
         if (!strstr(err.message, cases[i].words)) fail_msg("\"%s\" lacks \"%s\"", err.message, cases[i].words);
     }
-    /* a rule that names itself ends with an error, and so does one that grows without bound */
+    /* a rule that names itself ends with an error, and so does one that grows without bound, with text or without */
     static const char *const endless[] = {"{\"rules\": {\"tampered\": [\"[tampered]\"], \"authentic\": [\"x\"]}}",
                                           "{\"rules\": {\"tampered\": [\"[a][a][a][a]\"], \"authentic\": [\"x\"], \"a\": [\"[b][b][b][b]\"], \"b\": [\"[c][c][c][c][c][c]\"],"
-                                          "\"c\": [\"[d][d][d][d][d][d][d]\"], \"d\": [\"many words stand here, and more of them, again and again\"]}}"};
-    for (int i = 0; i < 2; i++) {
+                                          "\"c\": [\"[d][d][d][d][d][d][d]\"], \"d\": [\"many words stand here, and more of them, again and again\"]}}",
+                                          "{\"rules\": {\"tampered\": [\"[a][a][a][a][a][a][a][a]\"], \"authentic\": [\"x\"], \"a\": [\"[b][b][b][b][b][b][b][b]\"],"
+                                          "\"b\": [\"[c][c][c][c][c][c][c][c]\"], \"c\": [\"[d][d][d][d][d][d][d][d]\"], \"d\": [\"[e][e][e][e]\"], \"e\": [\"\"]}}"};
+    for (int i = 0; i < 3; i++) {
         fs_texts *t = NULL;
         char *text = NULL;
         fs_facts f = {.type = "splice", .region = "region", .words = {.position_word = "", .size_word = ""}};
@@ -469,6 +527,8 @@ int main(void) {
         cmocka_unit_test(poisson_takes_off_a_constant),
         cmocka_unit_test(pasting_is_cut_at_the_edges),
         cmocka_unit_test(matching),
+        cmocka_unit_test(outlines_are_refined),
+        cmocka_unit_test(cues_are_what_is_there),
         cmocka_unit_test(fills_a_pattern),
         cmocka_unit_test(fills_along_an_edge),
         cmocka_unit_test(fills_odd_holes),
