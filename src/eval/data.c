@@ -63,6 +63,16 @@ static fs_status name_sets(const fs_eval_options *opt, fs_eval_data *d, fs_error
         if (!d->groups[i]) d->groups[i] = fs_format("%.*s", (int)(opt->join ? strlen(s->sets[i].name) : plain_length(s->sets[i].name)), s->sets[i].name);
         memory = d->set_names[i] && d->groups[i];
     }
+    for (size_t i = 0; i < s->n_sets && memory && !opt->join; i++) { /* "test" of two types is not one set */
+        bool shared = false;
+        for (size_t k = 0; k < s->n_sets; k++)
+            shared |= strcmp(s->sets[i].type, s->sets[k].type) != 0 && plain_length(s->sets[i].name) == plain_length(s->sets[k].name) &&
+                      strncmp(s->sets[i].name, s->sets[k].name, plain_length(s->sets[i].name)) == 0;
+        if (!shared) continue;
+        free(d->groups[i]);
+        d->groups[i] = fs_format("%s/%.*s", s->sets[i].type, (int)plain_length(s->sets[i].name), s->sets[i].name);
+        memory = d->groups[i] != NULL;
+    }
     return memory ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "no memory for the names of %zu sets", s->n_sets);
 }
 
