@@ -86,7 +86,8 @@ fs_status fs_detector_create(const char *model_dir, const fs_options *options, f
     fs_detector *d = calloc(1, sizeof *d);
     if (!d) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     o.threads = available_threads(o.threads);
-    const bool copied = own_strings(&o) & own_list(&o); /* both */
+    bool copied = own_strings(&o);
+    copied = own_list(&o) && copied; /* both, whatever the first gave */
     d->options = o;
     d->name = directory_name(o.lm_file ? o.lm_file : model_dir);
     if (!copied || !d->name) {
