@@ -599,7 +599,7 @@ typedef struct fs_train_options {
     int workers;                /* threads that prepare records; 0 = one per core, at most 4 */
     uint64_t seed;
     int64_t save_every;         /* steps between checkpoints; 0 = at the end of each epoch */
-    int keep;                   /* latest checkpoints to keep, beside the best; default 1 */
+    int keep;                   /* latest checkpoints to keep, beside the best; default 2 */
     int64_t val_every;          /* steps between validations; 0 = at the end of each epoch */
     bool fresh;                 /* begin anew although output_dir holds a run */
     fs_options base;            /* clip_dir, sam_file, dtg_file, threads, callbacks */

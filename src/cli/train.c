@@ -56,7 +56,7 @@ static const char help[] =
     "\n"
     "  -o, --out DIR            adapter/, checkpoint-N/, log.csv, TensorBoard events, results/\n"
     "      --save-every N       steps between checkpoints, --val-every N: validations (default: epoch)\n"
-    "      --keep N             latest checkpoints to keep beside the best (default 1)\n"
+    "      --keep N             latest checkpoints to keep beside the best (default 2)\n"
     "      --fresh              begin anew although DIR holds a run\n"
     "      --json               the summary as JSON\n"
     "  -t, --threads N  -q, --quiet  -v, --verbose  --no-color  -h, --help\n"

@@ -22,7 +22,7 @@ bool fs_recipe_from_name(const char *name, fs_recipe *out) {
 fs_train_options fs_train_options_defaults(fs_recipe recipe) {
     fs_train_options o = {.recipe = recipe, .image_folder = "/", .epochs = 1, .batch = 6, .accumulation = 4, .rate = 2e-4, .beta1 = 0.9, .beta2 = 0.999,
                           .eps = 1e-8, .schedule = "cosine", .warmup_ratio = 0.03, .ce_weight = 1, .bce_weight = 2, .dice_weight = 0.5,
-                          .recompute = true, .seed = 42, .keep = 1, .base = fs_options_defaults()};
+                          .recompute = true, .seed = 42, .keep = 2, .base = fs_options_defaults()};
     if (recipe == FS_RECIPE_DTE_FDM) {
         o.lora_rank = 128, o.lora_alpha = 256, o.lora_dropout = 0.05;
         o.projector_rate = 2e-5;

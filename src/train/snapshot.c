@@ -375,6 +375,22 @@ fs_status fs_snapshot_find(const char *dir, const fs_callbacks *cb, char **path,
     return status;
 }
 
+fs_status fs_snapshot_discard(const char *dir, fs_error *err) {
+    int64_t *steps = NULL;
+    size_t count = 0;
+    if (!fs_path_is_dir(dir)) return FS_OK;
+    clean(dir);
+    fs_status status = list_steps(dir, &steps, &count, err);
+    for (size_t i = 0; i < count && !status; i++) {
+        char *path = checkpoint_path(dir, steps[i], "");
+        if (!path) status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", dir);
+        else if (!remove_tree(path)) status = fs_fail(err, FS_E_IO, "%s: cannot be removed", path);
+        free(path);
+    }
+    free(steps);
+    return status;
+}
+
 /* ---- reading ------------------------------------------------------------------------------------------------------------ */
 
 /* A tensor of the file, checked; with `to`, its values are copied there. */

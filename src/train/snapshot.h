@@ -64,6 +64,8 @@ fs_status fs_snapshot_write(const char *dir, const fs_params *p, const fs_train_
  * kill has left unfinished. *path: malloc'ed; NULL with FS_OK if there is no checkpoint at all. FS_E_FORMAT: there are, and none is whole.
  */
 fs_status fs_snapshot_find(const char *dir, const fs_callbacks *cb, char **path, fs_error *err);
+/* Takes all checkpoints of a run's folder away, to begin anew. */
+fs_status fs_snapshot_discard(const char *dir, fs_error *err);
 /* Restores bit for bit. The names and shapes of the file must be those of p and the buffers: FS_E_MISMATCH names the first that is not. On
  * an error neither p nor *state nor the buffers have changed. */
 fs_status fs_snapshot_read(const char *path, fs_params *p, fs_train_state *state, const fs_snapshot_options *o, fs_error *err);

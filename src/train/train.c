@@ -334,6 +334,7 @@ static fs_status validate(run *r, bool *best, fs_error *err) {
     r->has_validation = true;
     r->logged_at = fs_now(); /* not part of a step's speed */
     *best = !r->state.has_best || r->validation.metric > r->state.best;
+    if (r->state.step == 0) *best = false; /* what was there before training is no result of it */
     if (*best) r->state.best = r->validation.metric, r->state.best_step = r->state.step, r->state.has_best = true;
     if (masks)
         fs_log(r->cb, FS_LOG_INFO, "step %lld: gIoU %.4f, cIoU %.4f, loss %.4f over %lld records%s", (long long)r->state.step, r->validation.giou,
@@ -370,11 +371,23 @@ static fs_status begin_from_scratch(const run *r, fs_train_options *o, char **in
 
 static const char *const may_differ[] = {"data", "model", NULL}; /* places move; what is in them is counted */
 
+/* The checkpoint to go on from, NULL if there is none: the first process looks, since looking also clears away what a kill has left. */
+static fs_status find_checkpoint(const run *r, char **path, fs_error *err) {
+    uint64_t length = 0;
+    *path = NULL;
+    fs_status status = r->rank == 0 ? fs_snapshot_find(r->o->output_dir, r->cb, path, err) : FS_OK;
+    if (!status && *path) length = strlen(*path) + 1;
+    if (!status) status = fs_comm_broadcast(r->comm, &length, sizeof length, 0, err);
+    if (status || !length) return status;
+    if (r->rank && !(*path = malloc(length))) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    return fs_comm_broadcast(r->comm, *path, length, 0, err);
+}
+
 static fs_status resume(run *r, const char *settings, int64_t *resumed_at, fs_error *err) {
     char *path = NULL;
     *resumed_at = -1;
-    if (r->o->fresh) return FS_OK;
-    fs_status status = fs_snapshot_find(r->o->output_dir, r->cb, &path, err);
+    if (r->o->fresh) return r->rank ? FS_OK : fs_snapshot_discard(r->o->output_dir, err);
+    fs_status status = find_checkpoint(r, &path, err);
     if (status || !path) return status;
     fs_train_state said = {0}; /* settings first: they say why the tensors would not fit */
     status = fs_snapshot_read_state(path, &said, err);
@@ -404,7 +417,6 @@ static fs_status loop(run *r, fs_error *err) {
     bool stop = false, best = false;
     int64_t saved = r->state.step;
     if (r->val && r->state.step == 0 && o->recipe == FS_RECIPE_MFLM && (status = validate(r, &best, err))) return status; /* as upstream, before the first step */
-    r->state.has_best = r->state.step > 0 && r->state.has_best; /* what was there before training is no result of it */
     r->logged_at = fs_now();
     while (r->state.step < r->steps && !stop) {
         const int64_t epoch = r->state.step / r->epoch_steps, at = r->state.step % r->epoch_steps;
@@ -476,6 +488,7 @@ fs_status fs_train(const fs_train_options *options, char **summary, fs_error *er
     co.callbacks = r.cb;
     if ((status = fs_comm_create(&co, &r.comm, err))) return status;
     r.rank = fs_comm_rank(r.comm), r.size = fs_comm_size(r.comm);
+    if (r.rank) o.base.callbacks.log = NULL, o.base.callbacks.progress = NULL; /* what all would say is said once */
     if (o.from_scratch && (status = begin_from_scratch(&r, &o, &init, err))) goto done;
     if ((status = fs_trainee_open(&r.trainee, &o, err))) goto done;
     if (o.all_weights && !r.trainee.layout.bundle) {
