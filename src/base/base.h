@@ -31,6 +31,10 @@ static inline int64_t fs_max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 /* malloc of count*size bytes, 64-byte aligned, checked; NULL on overflow or exhaustion (never for 0 bytes). Free with free(). */
 void *fs_alloc(size_t count, size_t size) __attribute__((malloc));
 void *fs_alloc_zero(size_t count, size_t size) __attribute__((malloc));
+/* Megabytes that come and go, straight from the system, so that no holes of theirs stay in the heap; fewer are taken from there. Freed with the
+ * same number of bytes. */
+void *fs_pages_alloc(size_t bytes);
+void fs_pages_free(void *p, size_t bytes);
 char *fs_strdup(const char *s);   /* NULL for NULL */
 char *fs_format(const char *format, ...) __attribute__((format(printf, 1, 2))); /* malloc'ed; NULL when out of memory */
 char *fs_path_join(const char *dir, const char *name); /* malloc'ed "dir/name"; an absolute `name` is returned as it is */

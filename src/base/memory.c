@@ -24,6 +24,45 @@ void *fs_alloc(size_t count, size_t size) {
     return p;
 }
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+#define FS_CHECKED_HEAP 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(FS_CHECKED_HEAP)
+void *fs_pages_alloc(size_t bytes) { return fs_alloc(bytes, 1); } /* where a sanitizer sees it */
+void fs_pages_free(void *p, size_t bytes) {
+    (void)bytes;
+    free(p);
+}
+#else
+/* In pages as large as any system has them. */
+static bool whole_pages(size_t bytes, size_t *out) {
+    const size_t page = 65536;
+    if (!fs_add_size(bytes, page - 1, out)) return false;
+    *out = *out / page * page;
+    return true;
+}
+
+void *fs_pages_alloc(size_t bytes) {
+    size_t all, used;
+    if (bytes < HUGE_FROM) return fs_alloc(bytes, 1);
+    if (!whole_pages(bytes, &used) || !fs_add_size(used, HUGE_PAGE, &all) || all > PTRDIFF_MAX) return NULL;
+    char *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    const size_t before = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
+    if (before) munmap(p, before);
+    if (all - before > used) munmap(p + before + used, all - before - used);
+    madvise(p + before, used / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+    return p + before;
+}
+
+void fs_pages_free(void *p, size_t bytes) {
+    if (bytes < HUGE_FROM || !p) free(p);
+    else if (whole_pages(bytes, &bytes)) munmap(p, bytes);
+}
+#endif
+
 void *fs_alloc_zero(size_t count, size_t size) {
     void *p = fs_alloc(count, size);
     if (p) memset(p, 0, count * size);
@@ -75,6 +114,8 @@ struct fs_arena {
     size_t block_bytes, peak;
 };
 
+static void block_free(struct block *b) { fs_pages_free(b, b->size + HEADER); }
+
 fs_arena *fs_arena_create(size_t block_bytes) {
     fs_arena *a = calloc(1, sizeof *a);
     if (a) a->block_bytes = block_bytes ? block_bytes : (size_t)16 << 20;
@@ -85,7 +126,7 @@ void fs_arena_free(fs_arena *a) {
     if (!a) return;
     for (struct block *b = a->first, *next; b; b = next) {
         next = b->next;
-        free(b);
+        block_free(b);
     }
     free(a);
 }
@@ -93,7 +134,7 @@ void fs_arena_free(fs_arena *a) {
 static struct block *block_create(size_t size) {
     size_t bytes;
     if (!fs_add_size(size, HEADER, &bytes)) return NULL;
-    struct block *b = fs_alloc(bytes, 1);
+    struct block *b = fs_pages_alloc(bytes);
     if (b) *b = (struct block){.size = size};
     return b;
 }
@@ -135,7 +176,7 @@ static struct block *take_kept(fs_arena *a, size_t bytes) {
         next = b->next;
         kept -= b->size;
         unlink_block(a, b);
-        free(b);
+        block_free(b);
     }
     return NULL;
 }

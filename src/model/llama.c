@@ -267,7 +267,7 @@ fs_tensor *fs_llama_forward_batch(fs_exec *c, const fs_llama *m, const fs_llama_
 
 fs_tensor *fs_llama_logits(fs_exec *c, const fs_llama *m, const fs_tensor *h) { return fs_linear(c, h, m->lm_head, NULL); }
 
-enum { LOGIT_ROWS = 256 }; /* at a time: with 32000 words 32 MB, and as much for their gradient */
+enum { LOGIT_ROWS = 160 }; /* at a time: with 32000 words 20 MB, and as much for their gradient */
 
 typedef struct word_loss { const fs_llama *m; const int32_t *targets; float share; } word_loss;
 
@@ -278,8 +278,9 @@ static fs_tensor *word_loss_of(fs_exec *c, const void *user, const fs_tensor *h)
 
 fs_tensor *fs_llama_loss(fs_exec *c, const fs_llama *m, const fs_tensor *h, const int64_t *rows, const int32_t *targets, int64_t n, float seed) {
     fs_tensor *sum = NULL;
-    for (int64_t at = 0; at < n; at += LOGIT_ROWS) {
-        const int64_t count = fs_min_i64(LOGIT_ROWS, n - at);
+    const int64_t parts = (n + LOGIT_ROWS - 1) / LOGIT_ROWS, step = parts ? (n + parts - 1) / parts : 0; /* of like size */
+    for (int64_t at = 0; at < n; at += step) {
+        const int64_t count = fs_min_i64(step, n - at);
         const word_loss w = {m, targets + at, (float)count / (float)n};
         const fs_arena_mark mark = fs_arena_get_mark(c->arena);
         const fs_tensor *some = fs_gather_rows(c, h, rows + at, count);

@@ -18,7 +18,7 @@ fs_tensor fs_tape_leaf(fs_tape_node *node, const fs_tensor *weight, float *grad)
 /* ---- memory of gradients: what one node gives back the next one takes, for memory that is new costs a page fault for every page, which took
  * longer than the products ---- */
 
-enum { KEPT = 64, SLACK = 32 << 20 };
+enum { KEPT = 64, SLACK = 4 << 20 };
 typedef struct spare { float *p; size_t room; } spare;
 struct fs_spare_grads {
     spare list[KEPT]; /* oldest first */
@@ -31,7 +31,7 @@ static void forget(struct fs_spare_grads *p, size_t i) {
 }
 
 static void give_up_oldest(struct fs_spare_grads *p) {
-    free(p->list[0].p);
+    fs_pages_free(p->list[0].p, p->list[0].room);
     forget(p, 0);
 }
 
@@ -50,7 +50,7 @@ static float *take(fs_exec *c, size_t bytes, size_t *room) {
         forget(p, best);
     } else {
         while (p->count && p->live + p->bytes + bytes > p->peak + p->peak / 8 + SLACK) give_up_oldest(p);
-        memory = fs_alloc(bytes, 1);
+        memory = fs_pages_alloc(bytes);
         *room = bytes;
     }
     if (memory) p->live += *room;
@@ -116,7 +116,7 @@ static void drop_grad(fs_exec *c, fs_tape_node *n) {
 
 void fs_tape_reset(fs_tape *t) {
     for (fs_tape_node *n = t->last; n; n = n->before) {
-        if (n->own_grad) free(n->grad);
+        if (n->own_grad) fs_pages_free(n->grad, n->room);
         n->grad = NULL;
     }
     t->last = NULL;
