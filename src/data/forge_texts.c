@@ -171,7 +171,8 @@ static fs_status expand_text(expansion *e, const char *text, size_t n, int depth
                     fs_buffer_add(&name, q, 1);
                 }
             }
-            if (name.failed || !name.data) status = fs_fail(e->err, FS_E_NO_MEMORY, "no memory for a text");
+            if (name.failed) status = fs_fail(e->err, FS_E_NO_MEMORY, "no memory for a text");
+            else if (!name.size) status = fs_fail(e->err, FS_E_FORMAT, "%s: a rule without a name: []", e->texts->name);
             else if (strcmp(name.data, "cues") == 0) status = expand_cues(e, depth);
             else status = expand_rule(e, name.data, depth);
             fs_buffer_free(&name);
@@ -195,7 +196,8 @@ static void capitalize(char *text) {
 fs_status fs_texts_answer(const fs_texts *t, const fs_facts *facts, bool tampered, fs_rng *rng, char **out, fs_error *err) {
     expansion e = {.texts = t, .facts = facts, .rng = rng, .err = err};
     fs_status status = expand_rule(&e, tampered ? "tampered" : "authentic", 0);
-    if (!status && (e.out.failed || !e.out.data)) status = fs_fail(err, FS_E_NO_MEMORY, "no memory for a text");
+    if (!status && e.out.failed) status = fs_fail(err, FS_E_NO_MEMORY, "no memory for a text");
+    if (!status && !e.out.size) status = fs_fail(err, FS_E_FORMAT, "%s: the rule \"%s\" makes an empty text", t->name, tampered ? "tampered" : "authentic");
     if (status) {
         fs_buffer_free(&e.out);
         return status;
