@@ -44,7 +44,7 @@ static fs_status match(const fs_eval_book *a, const fs_eval_book *b, comparisons
     size_t n = 0;
     fs_status status = FS_OK;
     c->pairs = fs_alloc(a->rows.count, sizeof *c->pairs);
-    if (!sorted || !c->pairs) status = fs_fail(err, FS_E_NO_MEMORY, "no memory to compare %zu pictures", a->rows.count);
+    if (!sorted || !c->pairs) status = fs_eval_no_memory(err, "the pairs");
     for (size_t i = 0; i < b->rows.count && !status; i++)
         if (!b->rows.items[i].step) sorted[n++] = &b->rows.items[i];
     if (n) qsort(sorted, n, sizeof *sorted, by_identity);
@@ -181,7 +181,7 @@ static fs_status compare_group(comparisons *c, const char *group, pair *chosen, 
 static fs_status compare_all(comparisons *c, const fs_eval_options *opt, fs_error *err) {
     pair *chosen = fs_alloc(c->n_pairs, sizeof *chosen);
     c->groups = fs_alloc(c->n_pairs, sizeof *c->groups);
-    fs_status status = chosen && c->groups ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "no memory to compare %zu pictures", c->n_pairs);
+    fs_status status = chosen && c->groups ? FS_OK : fs_eval_no_memory(err, "the pairs");
     for (size_t i = 0; i < c->n_pairs && !status; i++) {
         size_t k = 0;
         while (k < c->n_groups && strcmp(c->groups[k], c->pairs[i].a->group) != 0) k++;
@@ -311,7 +311,7 @@ static fs_status write_files(const comparisons *c, const fs_eval_book *a, const 
     char *json = fs_path_join(opt->out, "compare.json"), *html = fs_path_join(opt->out, "compare.html");
     json_t *j = json_of(c, a, b, opt);
     char *text = j ? json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(12)) : NULL;
-    fs_status status = json && html && text ? fs_make_dirs(opt->out, err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    fs_status status = json && html && text ? fs_make_dirs(opt->out, err) : fs_eval_no_memory(err, "the comparison");
     if (!status) status = fs_write_file(json, text, strlen(text), err);
     if (!status && opt->html) status = write_html(c, a, b, opt, html, err);
     json_decref(j);

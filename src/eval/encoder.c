@@ -151,7 +151,10 @@ fs_status fs_encoder_run(fs_encoder *e, const char *text, float **embedding, boo
     if (!status) {
         const fs_tensor *x = fs_bert_forward(&e->exec, &e->bert, ids.data, (int64_t)ids.count); /* [n, C] */
         status = fs_exec_status(&e->exec, err);
-        if (!status && !(v = fs_alloc((size_t)C, sizeof *v))) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+        if (!status && !(v = fs_alloc((size_t)C, sizeof *v))) {
+            fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+            status = FS_E_NO_MEMORY;
+        }
         const int64_t rows = e->first_token ? 1 : (int64_t)ids.count;
         for (int64_t c = 0; c < C && !status; c++) {
             double sum = 0;

@@ -215,8 +215,9 @@ static fs_status add_score(void *user, size_t number, const char *line, size_t n
     }
     *comma = 0;
     const double v = strtod(comma + 1, &end); /* "nan" is a number here and is dealt with by policy */
-    while (end && (*end == ' ' || *end == '\r')) end++;
-    if (end == comma + 1 || *end) {
+    const bool number_there = end && end != comma + 1;
+    while (number_there && (*end == ' ' || *end == '\r')) end++;
+    if (!number_there || *end) {
         if (number != 1) status = fs_fail(err, FS_E_FORMAT, "%s:%zu: \"%s\" is no number", l->path, number, comma + 1);
         goto done; /* the first line may be a heading */
     }
@@ -258,8 +259,8 @@ static fs_status from_upstream(const fs_eval_options *opt, fs_eval_info *info, s
     const fs_lines_entry *line = NULL;
     char *path = NULL;
     fs_status status = fs_lines_find(&s->lines, row->image, &line, err);
-    if (!status && !line) status = fs_fail(err, FS_E_NOT_FOUND, "%s: %s has no record of it", row->image, opt->results);
     if (status) return status;
+    if (!line) return fs_fail(err, FS_E_NOT_FOUND, "%s: %s has no record of it", row->image, opt->results);
     row->text = fs_eval_copy_text(line->text);
     fs_eval_row_read_text(row, line->text);
     if (!opt->masks) return FS_OK;

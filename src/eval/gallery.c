@@ -70,7 +70,7 @@ static fs_status overlay(const fs_image *thumb, const fs_map *map, fs_image **ou
     const int64_t n = thumb->width * thumb->height;
     uint8_t *mask = fs_alloc((size_t)n, 1);
     fs_map small = {map->width, map->height, fs_alloc((size_t)map->width * (size_t)map->height, sizeof(float))};
-    fs_status status = mask && small.score ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "no memory for the report");
+    fs_status status = mask && small.score ? FS_OK : fs_eval_no_memory(err, "the report");
     if (!status) {
         memcpy(small.score, map->score, (size_t)map->width * (size_t)map->height * sizeof(float));
         status = fs_map_resize(&small, thumb->width, thumb->height, err);
@@ -197,7 +197,7 @@ fs_status fs_html_gallery(fs_buffer *b, const fs_eval_book *book, const fs_eval_
         {FALSE_ALARM, "False alarms", "Authentic pictures that were called tampered: for a newsroom, the costly mistake."}};
     const bool inverted = json_is_true(json_object_get(book->info.settings, "invert_truth"));
     ranked *list = fs_alloc(book->rows.count, sizeof *list);
-    fs_status status = list ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "no memory for the report");
+    fs_status status = list ? FS_OK : fs_eval_no_memory(err, "the report");
     for (size_t a = 0; a < sizeof albums / sizeof *albums && !status; a++) {
         size_t n = 0;
         for (size_t i = 0; i < book->rows.count; i++) {

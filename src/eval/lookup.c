@@ -112,9 +112,9 @@ fs_status fs_lines_find(const fs_lines *l, const char *image, const fs_lines_ent
         const fs_lines_entry *e = &l->items[low];
         const size_t n = agreement(e->image, image);
         if (n > best) *out = e, other = NULL, best = n;
-        else if (n == best && strcmp((*out)->text, e->text) != 0) other = e;
+        else if (*out && n == best && strcmp((*out)->text, e->text) != 0) other = e;
     }
-    if (!other) return FS_OK;
+    if (!other || !*out) return FS_OK;
     return fs_fail(err, FS_E_FORMAT, "%s: lines %zu and %zu fit %s equally well and differ; give fuller paths in the file", l->path, (*out)->number,
                    other->number, image);
 }
@@ -122,11 +122,11 @@ fs_status fs_lines_find(const fs_lines *l, const char *image, const fs_lines_ent
 /* ---- folders ---- */
 
 fs_status fs_map_folder_open(const char *root, const char *set, fs_map_folder *out, fs_error *err) {
-    fs_names names;
+    fs_names names = {0};
     *out = (fs_map_folder){0};
     char *full = fs_path_join(root, set), *last = fs_path_join(root, fs_path_base(set));
     const char *dir = full && fs_path_is_dir(full) ? full : last && fs_path_is_dir(last) ? last : root;
-    fs_status status = full && last ? fs_names_read(dir, 'f', &names, NULL, err) : fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", root);
+    fs_status status = full && last ? fs_names_read(dir, 'f', &names, NULL, err) : fs_eval_no_memory(err, "a folder of maps");
     if (!status) {
         out->dir = fs_strdup(dir);
         out->names = names.items;

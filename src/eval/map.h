@@ -15,6 +15,12 @@ typedef struct fs_map_options {
 } fs_map_options;
 fs_map_options fs_map_options_defaults(void);
 
+/* FS_E_NO_MEMORY with "no memory for WHAT"; what follows it in a function is then known not to run. */
+static inline fs_status fs_eval_no_memory(fs_error *err, const char *what) {
+    fs_fail(err, FS_E_NO_MEMORY, "no memory for %s", what);
+    return FS_E_NO_MEMORY;
+}
+
 /* .npy: floats in 0..1, or whole numbers 0..255 (uint8) divided by 255; anything outside is FS_E_NUMERIC. Pictures: 16-bit grey PNG / 65535, others
  * their grey level / 255 (Pillow's "L"). A NaN is FS_E_NUMERIC naming file and place. */
 fs_status fs_map_read(const char *path, const fs_map_options *opt, fs_map *out, fs_error *err);

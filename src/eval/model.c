@@ -199,7 +199,7 @@ static fs_status run_condition(model_run *run, const fs_eval_data *d, const fs_s
     run->jobs = fs_alloc_zero(d->set.count, sizeof *run->jobs);
     run->pending = fs_alloc_zero(d->set.count, sizeof *run->pending);
     run->explain = fs_alloc_zero(d->set.count, sizeof *run->explain);
-    if (!run->jobs || !run->pending || !run->explain) status = fs_fail(err, FS_E_NO_MEMORY, "no memory for %zu pictures", d->set.count);
+    if (!run->jobs || !run->pending || !run->explain) status = fs_eval_no_memory(err, "the pictures of a run");
     for (size_t i = 0; i < d->set.count && !status; i++)
         if (fs_eval_in_shard(run->opt, i)) status = plan_job(run->opt, d, i, step, &run->jobs[run->n++], err);
     if (!status) status = stage1(run, err);

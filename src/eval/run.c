@@ -147,11 +147,12 @@ fs_status fs_eval_merge(const char *const *dirs, size_t n, const fs_eval_options
     fs_eval_options opt = *options;
     bool *seen = NULL;
     if (text) *text = NULL;
-    fs_status status = n && opt.out ? check_statistics(&opt, err) : fs_fail(err, FS_E_USAGE, "folders to join and one for the result are needed");
+    fs_status status = check_statistics(&opt, err);
+    if (!n || !opt.out) return fs_fail(err, FS_E_USAGE, "folders to join and one for the result are needed");
     for (size_t i = 0; i < n && !status; i++) {
         status = fs_eval_book_read(dirs[i], &part, err);
         if (!status && i) status = same_run(dirs[i], &all.info, &part.info, err);
-        if (!status && !i && !(seen = fs_alloc_zero((size_t)part.info.shards, 1))) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+        if (!status && !i && !(seen = fs_alloc_zero((size_t)part.info.shards, 1))) status = fs_eval_no_memory(err, "the parts");
         if (!status && (part.info.shard > part.info.shards || seen[part.info.shard - 1]))
             status = fs_fail(err, FS_E_MISMATCH, "%s: part %d of %d is there twice", dirs[i], part.info.shard, part.info.shards);
         if (!status) seen[part.info.shard - 1] = true;

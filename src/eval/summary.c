@@ -162,7 +162,7 @@ static fs_status rank_rows(frame *f, const fs_eval_options *opt, fs_error *err) 
     const char **names = fs_alloc(n, sizeof *names);
     fs_status status = FS_OK;
     size_t m = 0;
-    if (!score || !positive || !names) status = fs_fail(err, FS_E_NO_MEMORY, "no memory to rank %zu pictures", n);
+    if (!score || !positive || !names) status = fs_eval_no_memory(err, "a ranking");
     for (size_t i = 0; i < n && !status; i++) {
         const fs_eval_row *r = f->row[i];
         if (!r->has_score || (isnan(r->score) && opt->nan == FS_EVAL_EXCLUDE)) continue;
@@ -186,7 +186,7 @@ static fs_status frame_build(frame *f, const fs_eval_options *opt, fs_eval_table
         memory = (f->said[k] = fs_alloc(n, 1)) != NULL;
         for (size_t i = 0; i < n && memory; i++) f->said[k][i] = (signed char)say(f->row[i], (fs_eval_reading)k);
     }
-    if (!memory) return fs_fail(err, FS_E_NO_MEMORY, "no memory for the tables of %zu pictures", n);
+    if (!memory) return fs_eval_no_memory(err, "the tables");
     best_of_set(f, t);
     return rank_rows(f, opt, err);
 }

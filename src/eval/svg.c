@@ -81,7 +81,7 @@ void fs_svg_chart(fs_buffer *b, const fs_chart *c) {
     begin(b, c->title, c->x_label, c->y_label);
     y_grid(b, 1, "%.1f");
     if (!c->x_names) x_numbers(b);
-    for (size_t i = 0; i < c->n_names; i++)
+    for (size_t i = 0; c->x_names && i < c->n_names; i++)
         text_at(b, x_at(c->n_names > 1 ? (double)i / (double)(c->n_names - 1) : 0.5), TOP + PLOT_H + 16, i ? i + 1 == c->n_names ? "end" : "middle" : "start", "tick",
                 c->x_names[i]);
     for (size_t i = 0; i < c->n_lines; i++) draw_line(b, c, &c->lines[i]);

@@ -83,8 +83,9 @@ static void blur_line(const uint8_t *in, uint8_t *out, int64_t n, int64_t stride
 }
 
 static fs_status blur(fs_image *im, double sigma, fs_error *err) {
-    const int64_t reach = (int64_t)ceil(3 * sigma), w = im->width, h = im->height;
-    double kernel[2 * 60 + 1], sum = 0;
+    enum { MOST = 60 }; /* three of the largest deviations */
+    const int64_t reach = fs_min_i64(MOST, fs_max_i64(1, (int64_t)ceil(3 * sigma))), w = im->width, h = im->height;
+    double kernel[2 * MOST + 1] = {0}, sum = 0;
     for (int64_t k = -reach; k <= reach; k++) sum += kernel[k + reach] = exp(-(double)(k * k) / (2 * sigma * sigma));
     for (int64_t k = 0; k <= 2 * reach; k++) kernel[k] /= sum;
     uint8_t *rows = fs_alloc((size_t)(w * h), 3);

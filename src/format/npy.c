@@ -90,7 +90,7 @@ static fs_status read_header(const char *name, const uint8_t *data, size_t size,
 }
 
 static float number_at(const header *h, const uint8_t *p) {
-    uint8_t b[8];
+    uint8_t b[8] = {0};
     for (size_t i = 0; i < h->width; i++) b[i] = p[h->swapped ? h->width - 1 - i : i];
     union { uint16_t u2; uint32_t u4; uint64_t u8; int8_t i1; int16_t i2; int32_t i4; int64_t i8; float f4; double f8; } v = {0};
     memcpy(&v, b, h->width);
