@@ -19,8 +19,8 @@ find src \( -name '*.c' -o -name '*.h' -o -name '*.cc' \) | LC_ALL=C sort | xarg
         may["base"] = ""
         may["net"] = "format base"
         may["data"] = "net text image format base tensor/tensor.h"
-        may["train"] = "data pipeline model text image format tensor base"
-        may["eval"] = "data pipeline model text image format tensor base"
+        may["train"] = "net data pipeline model text image format tensor base"
+        may["eval"] = "net data pipeline model text image format tensor base"
         may["serve"] = "base" # and fakeshield.h
     }
     FNR == 1 { split(FILENAME, part, "/"); room = part[2]; files++ }

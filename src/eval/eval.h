@@ -112,6 +112,8 @@ typedef struct fs_eval_data {
 } fs_eval_data;
 fs_status fs_eval_data_open(const fs_eval_options *opt, fs_eval_data *out, fs_error *err);
 void fs_eval_data_free(fs_eval_data *d);
+/* fs_eval_run for one process. */
+fs_status fs_eval_run_part(const fs_eval_options *options, char **text, fs_error *err);
 bool fs_eval_in_shard(const fs_eval_options *opt, size_t index); /* a shard has every n-th record */
 /* Index, names, label and picture hash of a record. */
 fs_status fs_eval_row_begin(const fs_eval_data *d, size_t index, const char *condition, fs_eval_row *out, fs_error *err);

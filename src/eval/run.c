@@ -88,7 +88,7 @@ fs_status fs_eval_finish(const fs_eval_book *b, const fs_eval_options *opt, char
     return status;
 }
 
-fs_status fs_eval_run(const fs_eval_options *options, char **text, fs_error *err) {
+fs_status fs_eval_run_part(const fs_eval_options *options, char **text, fs_error *err) {
     fs_eval_data d = {0};
     fs_eval_book book = {0};
     if (text) *text = NULL;

@@ -2,7 +2,7 @@
 #ifndef FS_TRAIN_RUN_H
 #define FS_TRAIN_RUN_H
 
-#include "train/comm.h"
+#include "net/comm.h"
 #include "train/data.h"
 #include "train/optim.h"
 #include "train/snapshot.h"

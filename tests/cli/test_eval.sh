@@ -79,7 +79,7 @@ npy arrays/t1.npy '<f4' 48 63
 run eval data --maps arrays -o o7; expect_code 8; expect_one_error 'the map is 63 x 48 pixels'
 npy arrays/t1.npy '<c8' 48 64
 run eval data --maps arrays -o o7; expect_code 6; expect_one_error "t1.npy: numbers of type '<c8'"
-head -c 40 arrays/t1.npy >cut && mv cut arrays/t1.npy
+head -c 40 arrays/t1.npy >"cut" && mv "cut" arrays/t1.npy
 run eval data --maps arrays -o o7; expect_code 5; expect_one_error 't1.npy: '
 cp maps/t1.bmp arrays/t1.png; npy arrays/t1.npy '<f4' 48 64
 run eval data --maps arrays -o o7; expect_code 5; expect_one_error 'both fit t1.bmp'
@@ -185,9 +185,19 @@ run eval merge p1 p2 -o joined2; expect_code 3; expect_one_error 'part 3 of 3 is
 run eval merge p1 p2 p2 -o joined2; expect_code 8; expect_one_error 'part 2 of 3 is there twice'
 run eval data --maps maps -o p4 --shard 1/3 -q; run eval merge p4 p2 p3 -o joined2; expect_code 8; expect_one_error 'the settings differs from that of the first part'
 run eval merge data -o joined2; expect_code 3; expect_one_error 'no run.json in it'
-head -c 900 p2/images.jsonl >cut; cp cut p2/images.jsonl
+head -c 900 p2/images.jsonl >"cut"; cp "cut" p2/images.jsonl
 run eval merge p1 p2 p3 -o joined2; expect_code 5; expect_one_error 'p2/images.jsonl:[12]: no valid JSON; was the file cut off'
 expect_no_file joined2
+
+begin "two processes are one"
+if command -v mpirun >/dev/null 2>&1 && [ -z "${FS_TEST_EMULATED:-}" ]; then
+    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    export OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM
+    run eval data --maps maps --image-score max -o alone -q; expect_code 0
+    run_as env ASAN_OPTIONS=detect_leaks=0 mpirun --oversubscribe -n 2 "$FAKESHIELD" eval data --maps maps --image-score max -o both -q
+    expect_code 0
+    pass; [ ! -d both/part-2 ] || cmp -s alone/images.csv both/images.csv || fail "images.csv is not that of one process"
+fi
 
 begin "two runs compared"
 run eval compare o1 o1 --resamples 100

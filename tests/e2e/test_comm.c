@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "train/comm.h"
+#include "net/comm.h"
 
 static volatile sig_atomic_t stopped;
 static void on_signal(int s) {

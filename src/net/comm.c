@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/comm_backend.h"
+#include "net/comm_backend.h"
 
 fs_comm_options fs_comm_options_defaults(void) {
     return (fs_comm_options){.timeout = 600};

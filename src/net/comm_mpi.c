@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "train/comm_backend.h"
+#include "net/comm_backend.h"
 
 enum {
     PIECE = 4 << 20,     /* floats of an all-reduce at a time */

@@ -5,8 +5,8 @@
  * or late by more than the time limit, ends the call in all others with one line; after an error the comm is of no more use, and the
  * process should end with a non-zero code (which is how mpirun learns of it). Sums are made in the order of ranks, in f64 and rounded once,
  * whoever is first: a run repeats to the bit. */
-#ifndef FS_TRAIN_COMM_H
-#define FS_TRAIN_COMM_H
+#ifndef FS_NET_COMM_H
+#define FS_NET_COMM_H
 
 #include "base/base.h"
 

@@ -1,8 +1,8 @@
 /* What comm.c asks of the layer below: MPI, or none. Private to comm*.c. */
-#ifndef FS_TRAIN_COMM_BACKEND_H
-#define FS_TRAIN_COMM_BACKEND_H
+#ifndef FS_NET_COMM_BACKEND_H
+#define FS_NET_COMM_BACKEND_H
 
-#include "train/comm.h"
+#include "net/comm.h"
 
 typedef struct fs_mpi fs_mpi;
 
