@@ -4,30 +4,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char help[] =
-    "Usage: fakeshield dataset forge [options] -o DIR PHOTO|FOLDER...\n"
-    "Makes tampered pictures with exact masks and descriptions, and authentic ones, from photos. Object\n"
-    "masks beside the photos are used (docs/forge.md). The same seed gives the same bytes. Stopped, it\n"
-    "goes on when run again. Both kinds of pictures get the same post-processing.\n"
-    "\n"
-    "  -o, --out DIR        folder for images, masks, JSON files and the manifest\n"
-    "  -n, --count N        pictures in all (default 100)\n"
-    "      --seed N         another set (default 0)\n"
-    "      --size N[-M]     longer side of the pictures in pixels (default 256-1024)\n"
-    "      --square         square pictures\n"
-    "      --types LIST     splice, copy-move, removal, color, blur, resample, with weights if wanted:\n"
-    "                       splice=3,removal=1\n"
-    "      --authentic P    share of authentic pictures, 0 to 1 (default 0.5)\n"
-    "      --val P  --test P   share of photos and pictures for validation and test (default 0.1 each)\n"
-    "      --format F       jpg (default) or png\n"
-    "      --no-chain       no post-processing (PNG): the edits alone\n"
-    "      --texts FILE     another grammar for the texts\n"
-    "      --cache MB       memory for decoded photos (default 1024)\n"
-    "      --overwrite      a folder made with other settings is made anew\n"
-    "  -t, --threads N      0 = one per core (default)\n"
-    "  -q, --quiet  -v, --verbose  --no-color  -h, --help\n"
-    "\n"
-    "Example: fakeshield dataset forge --count 1000 --size 512 -o data photos/\n";
+static const char help[] = "Usage: fakeshield dataset forge [options] -o DIR PHOTO|FOLDER...\n"
+                           "Makes tampered pictures with exact masks and descriptions, and authentic ones, from photos. Object\n"
+                           "masks beside the photos are used (docs/forge.md). The same seed gives the same bytes. Stopped, it\n"
+                           "goes on when run again. Both kinds of pictures get the same post-processing.\n"
+                           "\n"
+                           "  -o, --out DIR        folder for images, masks, JSON files and the manifest\n"
+                           "  -n, --count N        pictures in all (default 100)\n"
+                           "      --seed N         another set (default 0)\n"
+                           "      --size N[-M]     longer side of the pictures in pixels (default 256-1024)\n"
+                           "      --square         square pictures\n"
+                           "      --types LIST     splice, copy-move, removal, color, blur, resample, with weights if wanted:\n"
+                           "                       splice=3,removal=1\n"
+                           "      --authentic P    share of authentic pictures, 0 to 1 (default 0.5)\n"
+                           "      --val P  --test P   share of photos and pictures for validation and test (default 0.1 each)\n"
+                           "      --format F       jpg (default) or png\n"
+                           "      --no-chain       no post-processing (PNG): the edits alone\n"
+                           "      --texts FILE     another grammar for the texts\n"
+                           "      --cache MB       memory for decoded photos (default 1024)\n"
+                           "      --overwrite      a folder made with other settings is made anew\n"
+                           "  -t, --threads N      0 = one per core (default)\n"
+                           "  -q, --quiet  -v, --verbose  --no-color  -h, --help\n"
+                           "\n"
+                           "Example: fakeshield dataset forge --count 1000 --size 512 -o data photos/\n";
 
 typedef struct size_range {
     int *low, *high;
@@ -50,21 +49,21 @@ static bool parse_format(const char *value, void *target) {
     return fs_forge_format_from_name(value, target);
 }
 
-static void add_options(cli_options *o, fs_forge_options *opt, size_range *size, const char **out, const char **types, int *count, int *cache) {
+static void add_options(cli_options *o, fs_forge_options *opt, size_range *size, const char **out, const char **types, int *count,
+                        int *cache) {
     cli_option_add(o, (cli_option){.letter = 'o', .name = "out", .kind = CLI_TEXT, .target = out});
     cli_option_add(o, (cli_option){.letter = 'n', .name = "count", .kind = CLI_INT, .target = count, .low = 0, .high = 100000000});
     cli_option_add(o, (cli_option){.name = "seed", .kind = CLI_U64, .target = &opt->seed});
-    cli_option_add(o, (cli_option){.name = "size",
-                                   .kind = CLI_CHOICE,
-                                   .target = size,
-                                   .parse = parse_size,
-                                   .choices = "the forms N and N-M, from 64 to 4096"});
+    cli_option_add(
+        o, (cli_option){
+               .name = "size", .kind = CLI_CHOICE, .target = size, .parse = parse_size, .choices = "the forms N and N-M, from 64 to 4096"});
     cli_option_add(o, (cli_option){.name = "square", .kind = CLI_FLAG, .target = &opt->square});
     cli_option_add(o, (cli_option){.name = "types", .kind = CLI_TEXT, .target = types});
     cli_option_add(o, (cli_option){.name = "authentic", .kind = CLI_REAL, .target = &opt->authentic, .low = 0, .high = 1});
     cli_option_add(o, (cli_option){.name = "val", .kind = CLI_REAL, .target = &opt->val, .low = 0, .high = 1});
     cli_option_add(o, (cli_option){.name = "test", .kind = CLI_REAL, .target = &opt->test, .low = 0, .high = 1});
-    cli_option_add(o, (cli_option){.name = "format", .kind = CLI_CHOICE, .target = &opt->format, .parse = parse_format, .choices = "jpg, png"});
+    cli_option_add(
+        o, (cli_option){.name = "format", .kind = CLI_CHOICE, .target = &opt->format, .parse = parse_format, .choices = "jpg, png"});
     cli_option_add(o, (cli_option){.name = "no-chain", .kind = CLI_FLAG, .target = &opt->no_chain});
     cli_option_add(o, (cli_option){.name = "texts", .kind = CLI_TEXT, .target = &opt->texts_file});
     cli_option_add(o, (cli_option){.name = "cache", .kind = CLI_INT, .target = cache, .low = 1, .high = 1 << 20});
@@ -102,8 +101,10 @@ static int forge_main(int argc, char **argv) {
     if (types) status = fs_forge_types_parse(types, opt.weight, &err);
     if (!status) status = fs_forge((const char *const *)operands.items, operands.count, out, &opt, &err);
     cli_term_clear(&t);
-    if (status) cli_error(&t, "%s", err.message);
-    else if (!s.quiet) cli_print(&t, "%s: %d pictures, with manifest.csv and manifest.jsonl\n", out, count);
+    if (status)
+        cli_error(&t, "%s", err.message);
+    else if (!s.quiet)
+        cli_print(&t, "%s: %d pictures, with manifest.csv and manifest.jsonl\n", out, count);
     if (!status) status = cli_flush(&t);
 done:
     cli_list_free(&operands);

@@ -1,6 +1,6 @@
-/* Putting a piece into a picture: as it is, with a soft edge, or by gradients (Perez, Gangnet, Blake, "Poisson image editing", 2003). The Poisson
- * equation is solved as a membrane: what is added to the piece is harmonic inside and makes it meet the picture on its outermost pixels. The membrane is
- * smooth, so it is found on coarse grids first and relaxed a few times on each finer one. */
+/* Putting a piece into a picture: as it is, with a soft edge, or by gradients (Perez, Gangnet, Blake, "Poisson image editing", 2003). The
+ * Poisson equation is solved as a membrane: what is added to the piece is harmonic inside and makes it meet the picture on its outermost
+ * pixels. The membrane is smooth, so it is found on coarse grids first and relaxed a few times on each finer one. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -118,7 +118,8 @@ static fs_status paste_poisson(fs_image *im, const fs_piece *piece, int64_t x0, 
                 if (i >= 0 && j >= 0 && i < im->width && j < im->height) inner = solid(&piece->alpha, x + dx[k], y + dy[k]);
             }
             g.state[at] = inner ? 1 : 2;
-            for (int c = 0; !inner && c < 3; c++) g.v[at][c] = (float)im->data[(ty * im->width + tx) * 3 + c] - (float)piece->im->data[at * 3 + c];
+            for (int c = 0; !inner && c < 3; c++)
+                g.v[at][c] = (float)im->data[(ty * im->width + tx) * 3 + c] - (float)piece->im->data[at * 3 + c];
         }
     if (ok) ok = solve(&g);
     for (int64_t y = 0; ok && y < h; y++)
@@ -172,7 +173,8 @@ void fs_blend_match(fs_piece *piece, const fs_image *im, int64_t x0, int64_t y0,
     for (int64_t i = 0; i < w * h; i++)
         if (piece->alpha.data[i] >= 128) add_moment(&own, piece->im->data + i * 3);
     for (int64_t y = fs_max_i64(y0 - out, 0); y < fs_min_i64(y0 + h + out, im->height); y++)
-        for (int64_t x = fs_max_i64(x0 - out, 0); x < fs_min_i64(x0 + w + out, im->width); x++) add_moment(&around, im->data + (y * im->width + x) * 3);
+        for (int64_t x = fs_max_i64(x0 - out, 0); x < fs_min_i64(x0 + w + out, im->width); x++)
+            add_moment(&around, im->data + (y * im->width + x) * 3);
     if (own.n < 1 || around.n < 1) return;
     end_moments(&own);
     end_moments(&around);

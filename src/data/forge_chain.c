@@ -1,5 +1,6 @@
-/* Post-processing as pictures meet it in the wild: saved again, sent through a messenger, made smaller, sharpened, noisy. The chain is drawn before it is
- * known what was done to the picture, from one distribution for tampered and authentic ones, so that a compressor's traces do not tell the class. */
+/* Post-processing as pictures meet it in the wild: saved again, sent through a messenger, made smaller, sharpened, noisy. The chain is
+ * drawn before it is known what was done to the picture, from one distribution for tampered and authentic ones, so that a compressor's
+ * traces do not tell the class. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -146,12 +147,24 @@ fs_status fs_chain_run(const fs_chain *c, int64_t width, int64_t height, fs_rng 
     for (int i = 0; i < c->n && !status; i++) {
         double a = c->step[i].a, b = c->step[i].b;
         switch (c->step[i].kind) {
-        case FS_CHAIN_RESIZE: status = resize_both(im, mask, w[i + 1], h[i + 1], err); break;
-        case FS_CHAIN_CROP: status = crop_both(im, mask, (int64_t)a, (int64_t)b, w[i + 1], h[i + 1], err); break;
-        case FS_CHAIN_NOISE: fs_filter_noise(*im, a, b > 0, rng); break;
-        case FS_CHAIN_SHARPEN: status = fs_filter_sharpen(*im, a, b, err); break;
-        case FS_CHAIN_SOFTEN: status = fs_filter_gauss(*im, a, err); break;
-        case FS_CHAIN_TONE: fs_filter_tone(*im, a, b); break;
+        case FS_CHAIN_RESIZE:
+            status = resize_both(im, mask, w[i + 1], h[i + 1], err);
+            break;
+        case FS_CHAIN_CROP:
+            status = crop_both(im, mask, (int64_t)a, (int64_t)b, w[i + 1], h[i + 1], err);
+            break;
+        case FS_CHAIN_NOISE:
+            fs_filter_noise(*im, a, b > 0, rng);
+            break;
+        case FS_CHAIN_SHARPEN:
+            status = fs_filter_sharpen(*im, a, b, err);
+            break;
+        case FS_CHAIN_SOFTEN:
+            status = fs_filter_gauss(*im, a, err);
+            break;
+        case FS_CHAIN_TONE:
+            fs_filter_tone(*im, a, b);
+            break;
         case FS_CHAIN_JPEG:
             if (i < c->n - 1) status = fs_through_jpeg(*im, (int)a, b > 0, err);
             break;

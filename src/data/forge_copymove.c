@@ -1,5 +1,5 @@
-/* Copy-move: a part of the photo itself, once or several times more, perhaps scaled, turned or mirrored, where it fits best and not on itself. The
- * mask is what was pasted, as in CoMoFoD and most sets; where it came from stands in the parameters. */
+/* Copy-move: a part of the photo itself, once or several times more, perhaps scaled, turned or mirrored, where it fits best and not on
+ * itself. The mask is what was pasted, as in CoMoFoD and most sets; where it came from stands in the parameters. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +20,8 @@ static fs_status paste_copy(fs_workshop *w, fs_edit *e, const fs_piece *cut, con
     if (status) return status;
     /* a third of the piece may leave the picture at a side */
     int64_t pw = piece.im->width, ph = piece.im->height, out = object ? 0 : pw / 6;
-    fs_place_rule rule = {.x_low = -out, .x_high = host->width - pw + out, .y_low = 0, .y_high = host->height - ph, .avoid = taken, .tries = 160};
+    fs_place_rule rule = {
+        .x_low = -out, .x_high = host->width - pw + out, .y_low = 0, .y_high = host->height - ph, .avoid = taken, .tries = 160};
     if (object) { /* things stay on about their height in the picture */
         int64_t reach = host->height / 6;
         rule.y_low = fs_max_i64(e->from.y1 - ph - reach, 0);
@@ -29,7 +30,8 @@ static fs_status paste_copy(fs_workshop *w, fs_edit *e, const fs_piece *cut, con
     }
     int64_t x = 0, y = 0;
     double misfit, limit = object ? 80 : 48;
-    if (rule.x_high >= rule.x_low && rule.y_high >= rule.y_low && fs_place_find(host, &piece, &rule, w->rng, &x, &y, &misfit) && misfit < limit) {
+    if (rule.x_high >= rule.x_low && rule.y_high >= rule.y_low && fs_place_find(host, &piece, &rule, w->rng, &x, &y, &misfit) &&
+        misfit < limit) {
         if (e->feather > 0) {
             fs_plane_threshold(&piece.alpha, 128);
             status = fs_plane_feather(&piece.alpha, e->feather, err);

@@ -1,5 +1,5 @@
-/* What an edit left that can be seen, so that the text says nothing that is not there: around the mask's border in the finished picture, how light,
- * colour, fine grain and sharpness differ between the inside and what lies next to it, and how hard the border itself is. */
+/* What an edit left that can be seen, so that the text says nothing that is not there: around the mask's border in the finished picture,
+ * how light, colour, fine grain and sharpness differ between the inside and what lies next to it, and how hard the border itself is. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +14,8 @@ static double light_of(const uint8_t *p) {
 }
 
 static void add_pixel(band *s, const fs_image *im, int64_t x, int64_t y) {
-    const uint8_t *p = im->data + (y * im->width + x) * 3, *left = p - 3, *right = p + 3, *up = p - im->width * 3, *down = p + im->width * 3;
+    const uint8_t *p = im->data + (y * im->width + x) * 3, *left = p - 3, *right = p + 3, *up = p - im->width * 3,
+                  *down = p + im->width * 3;
     double l = light_of(p);
     s->n++;
     s->light += l;
@@ -89,10 +90,14 @@ void fs_facts_cues(fs_facts *f, fs_forge_type type, const fs_edit *e, const fs_i
         if (type == FS_FORGE_COLOR && edge > 1.8 * beside) add_cue(f, "color-border", limit);
     }
     if (type == FS_FORGE_SPLICE && f->n_cues < limit) {
-        if (e->turn.scale < 0.85 || e->turn.scale > 1.15) add_cue(f, "resampled", limit);
-        else if (e->kind == FS_REGION_OBJECT) add_cue(f, "perspective", limit);
+        if (e->turn.scale < 0.85 || e->turn.scale > 1.15)
+            add_cue(f, "resampled", limit);
+        else if (e->kind == FS_REGION_OBJECT)
+            add_cue(f, "perspective", limit);
     }
     if (!f->n_cues) add_cue(f, foreign ? "edge-any" : "texture-any", limit);
-    if (f->n_cues < 2 && type == FS_FORGE_REMOVAL) add_cue(f, "fill-repeat", 2);
-    else if (f->n_cues < 2) add_cue(f, foreign && strcmp(f->cues[0], "edge-any") != 0 ? "edge-any" : "statistics", 2);
+    if (f->n_cues < 2 && type == FS_FORGE_REMOVAL)
+        add_cue(f, "fill-repeat", 2);
+    else if (f->n_cues < 2)
+        add_cue(f, foreign && strcmp(f->cues[0], "edge-any") != 0 ? "edge-any" : "statistics", 2);
 }

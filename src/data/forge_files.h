@@ -1,10 +1,10 @@
-/* Where forge's files lie, and what one record's own file says. forge_write.c makes records, forge_index.c puts them together. Private to src/data.
+/* Where forge's files lie, and what one record's own file says. forge_write.c makes records, forge_index.c puts them together. Private to
+ * src/data.
  *
  *     OUT/forge.json                              settings and sources; a second run must agree with them
  *     OUT/records/train_000012.json               one record: everything about it. Written last, so what has one is finished
- *     OUT/photoshop/train/image|mask/NAME         tampered; lisa_train_output.json, lisa_train_gt.json beside them (val, test: lisa_val_...)
- *     OUT/photoshop/train_authentic/image/NAME
- *     OUT/conversations_train.json                both classes, MMTD-Set's form
+ *     OUT/photoshop/train/image|mask/NAME         tampered; lisa_train_output.json, lisa_train_gt.json beside them (val, test:
+ * lisa_val_...) OUT/photoshop/train_authentic/image/NAME OUT/conversations_train.json                both classes, MMTD-Set's form
  *     OUT/manifest.jsonl, OUT/manifest.csv */
 #ifndef FS_DATA_FORGE_FILES_H
 #define FS_DATA_FORGE_FILES_H
@@ -14,7 +14,9 @@
 #include "data/forge_private.h"
 
 /* Which record is number n of `count`: splits follow each other. A split without photos has none. */
-typedef struct fs_forge_counts { int64_t n[3]; } fs_forge_counts;
+typedef struct fs_forge_counts {
+    int64_t n[3];
+} fs_forge_counts;
 fs_forge_counts fs_forge_count(const fs_forger *f, int64_t count);
 
 char *fs_forge_record_path(const char *out_dir, fs_forge_split split, uint64_t index); /* malloc'ed */

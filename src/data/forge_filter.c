@@ -105,7 +105,8 @@ fs_status fs_filter_median(fs_image *im, int radius, const uint8_t *where, fs_er
             for (int c = 0; c < 3 && where[y * w + x]; c++) {
                 int n = 0;
                 for (int64_t j = fs_max_i64(y - radius, 0); j <= fs_min_i64(y + radius, h - 1); j++)
-                    for (int64_t i = fs_max_i64(x - radius, 0); i <= fs_min_i64(x + radius, w - 1); i++) window[n++] = from->data[(j * w + i) * 3 + c];
+                    for (int64_t i = fs_max_i64(x - radius, 0); i <= fs_min_i64(x + radius, w - 1); i++)
+                        window[n++] = from->data[(j * w + i) * 3 + c];
                 im->data[(y * w + x) * 3 + c] = middle(window, n);
             }
     fs_image_free(from);

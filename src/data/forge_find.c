@@ -1,8 +1,8 @@
 /* Finds photos in folders, and object masks beside them in the forms that sets have:
  *     NAME.jpg + NAME_mask.png               one object, white
  *     images/NAME.jpg + masks/NAME.png       one object, white (also image/ + mask/)
- *     NAME.jpg + objects/NAME.png + segments.csv   a picture of segment ids (id = R + 256 G + 65536 B, as COCO's panoptic sets have it) and a table
- *                                            with the columns image, segment_id, category, isthing */
+ *     NAME.jpg + objects/NAME.png + segments.csv   a picture of segment ids (id = R + 256 G + 65536 B, as COCO's panoptic sets have it) and
+ * a table with the columns image, segment_id, category, isthing */
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,8 +64,10 @@ static void find_objects(fs_source *s) {
         s->objects = NULL;
     }
     size_t n = strlen(dir);
-    if (ends_with(dir, n, "/images")) s->objects = mask_candidate(dir, "../masks/", base, "");
-    else if (ends_with(dir, n, "/image")) s->objects = mask_candidate(dir, "../mask/", base, "");
+    if (ends_with(dir, n, "/images"))
+        s->objects = mask_candidate(dir, "../masks/", base, "");
+    else if (ends_with(dir, n, "/image"))
+        s->objects = mask_candidate(dir, "../mask/", base, "");
 done:
     free(dir);
 }
@@ -111,8 +113,8 @@ static char *next_field(char **p) {
     return field;
 }
 
-/* COCO's names for what has no outline carry suffixes: "floor-other-merged" is a floor. At most 40 bytes, nothing that means something in a text;
- * NULL when that leaves nothing (or when out of memory). */
+/* COCO's names for what has no outline carry suffixes: "floor-other-merged" is a floor. At most 40 bytes, nothing that means something in a
+ * text; NULL when that leaves nothing (or when out of memory). */
 static char *plain_category(const char *category) {
     size_t n = strcspn(category, "-"), letters = 0;
     if (!n) n = strlen(category);
@@ -211,7 +213,8 @@ static fs_status walk(const char *dir, size_t root_length, int depth, fs_source_
         const char *name = entries[i]->d_name;
         if (name[0] == '.') continue;
         char *path = fs_path_join(dir, name);
-        if (!path) status = no_memory(err);
+        if (!path)
+            status = no_memory(err);
         else if (fs_path_is_dir(path)) {
             if (!is_mask_folder(dir, name)) status = walk(path, root_length, depth + 1, out, err);
         } else if (fs_image_name_is_picture(name) && !ends_with(name, stem_length(name), "_mask")) {

@@ -20,16 +20,19 @@ static json_t *settings_json(const fs_forger *f) {
     for (int s = 0; s < 3; s++)
         for (size_t i = 0; i < fs_sources_count(f->sources, (fs_forge_split)s); i++) {
             const fs_source *p = fs_sources_get(f->sources, (fs_forge_split)s, i);
-            json_array_append_new(sources, json_pack("{s:s,s:s,s:s,s:I,s:I}", "name", p->name, "sha256", p->sha256, "split", fs_forge_split_name((fs_forge_split)s),
-                                                     "width", (json_int_t)p->width, "height", (json_int_t)p->height));
+            json_array_append_new(sources, json_pack("{s:s,s:s,s:s,s:I,s:I}", "name", p->name, "sha256", p->sha256, "split",
+                                                     fs_forge_split_name((fs_forge_split)s), "width", (json_int_t)p->width, "height",
+                                                     (json_int_t)p->height));
         }
-    return json_pack("{s:s,s:I,s:i,s:I,s:[i,i],s:b,s:f,s:o,s:f,s:f,s:s,s:b,s:s,s:o}", "version", fs_version(), "count", (json_int_t)o->count, "recipe", (int)RECIPE, "seed", (json_int_t)o->seed, "size",
-                     o->size_min, o->size_max, "square", (int)o->square, "authentic", (double)o->authentic, "types", weights, "val", (double)o->val, "test",
-                     (double)o->test, "format", fs_forge_format_name(o->format), "no_chain", (int)o->no_chain, "texts_sha256", fs_texts_sha256(f->texts), "sources",
-                     sources);
+    return json_pack("{s:s,s:I,s:i,s:I,s:[i,i],s:b,s:f,s:o,s:f,s:f,s:s,s:b,s:s,s:o}", "version", fs_version(), "count",
+                     (json_int_t)o->count, "recipe", (int)RECIPE, "seed", (json_int_t)o->seed, "size", o->size_min, o->size_max, "square",
+                     (int)o->square, "authentic", (double)o->authentic, "types", weights, "val", (double)o->val, "test", (double)o->test,
+                     "format", fs_forge_format_name(o->format), "no_chain", (int)o->no_chain, "texts_sha256", fs_texts_sha256(f->texts),
+                     "sources", sources);
 }
 
-/* What of `then` (the folder's) is not as in `now`; NULL: nothing. Names of sources are no matter, their contents are; and a folder may grow. */
+/* What of `then` (the folder's) is not as in `now`; NULL: nothing. Names of sources are no matter, their contents are; and a folder may
+ * grow. */
 static const char *difference(const json_t *then, json_t *now) {
     const char *key;
     json_t *value;
@@ -37,7 +40,8 @@ static const char *difference(const json_t *then, json_t *now) {
         const json_t *other = json_object_get(then, key);
         if (strcmp(key, "count") == 0) continue;
         if (strcmp(key, "sources") != 0) {
-            char *a = json_dumps(value, JSON_ENCODE_ANY | JSON_SORT_KEYS | JSON_REAL_PRECISION(6)), *b = other ? json_dumps(other, JSON_ENCODE_ANY | JSON_SORT_KEYS | JSON_REAL_PRECISION(6)) : NULL;
+            char *a = json_dumps(value, JSON_ENCODE_ANY | JSON_SORT_KEYS | JSON_REAL_PRECISION(6)),
+                 *b = other ? json_dumps(other, JSON_ENCODE_ANY | JSON_SORT_KEYS | JSON_REAL_PRECISION(6)) : NULL;
             bool same = a && b && strcmp(a, b) == 0;
             free(a);
             free(b);
@@ -46,7 +50,8 @@ static const char *difference(const json_t *then, json_t *now) {
         }
         if (json_array_size(other) != json_array_size(value)) return key;
         for (size_t i = 0; i < json_array_size(value); i++) {
-            const char *a = json_string_value(json_object_get(json_array_get(other, i), "sha256")), *b = json_string_value(json_object_get(json_array_get(value, i), "sha256"));
+            const char *a = json_string_value(json_object_get(json_array_get(other, i), "sha256")),
+                       *b = json_string_value(json_object_get(json_array_get(value, i), "sha256"));
             if (!a || !b || strcmp(a, b) != 0) return key;
         }
     }
@@ -62,7 +67,8 @@ static void remove_below(const char *out_dir, const char *relative) {
 
 /* Takes away what an earlier run wrote, and nothing else: what its records name, the records, the lists. */
 static void remove_earlier(const char *out_dir) {
-    static const char *const lists[] = {"manifest.csv", "manifest.jsonl", "conversations_train.json", "conversations_val.json", "conversations_test.json"};
+    static const char *const lists[] = {"manifest.csv", "manifest.jsonl", "conversations_train.json", "conversations_val.json",
+                                        "conversations_test.json"};
     static const char *const texts[] = {"lisa_train_output.json", "lisa_train_gt.json", "lisa_val_output.json", "lisa_val_gt.json"};
     char *dir = fs_path_join(out_dir, "records");
     DIR *d = dir ? opendir(dir) : NULL;
@@ -87,7 +93,8 @@ static void remove_earlier(const char *out_dir) {
     for (int domain = 0; domain < 3; domain++)
         for (int split = 0; split < 3; split++)
             for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-                char *set = fs_forge_set_path((fs_domain)domain, (fs_forge_split)split, true), *path = set ? fs_format("%s/%s", set, texts[i]) : NULL;
+                char *set = fs_forge_set_path((fs_domain)domain, (fs_forge_split)split, true),
+                     *path = set ? fs_format("%s/%s", set, texts[i]) : NULL;
                 remove_below(out_dir, path);
                 free(path);
                 free(set);
@@ -107,7 +114,8 @@ fs_status fs_forge_settings(const fs_forger *f, const char *out_dir, fs_error *e
     uint8_t *bytes = NULL;
     size_t size = 0;
     json_t *now = settings_json(f), *then = NULL;
-    fs_status status = path && now ? FS_OK : fs_fail(err, FS_E_FAILED, "%s: the settings cannot be written as JSON (file names must be UTF-8)", out_dir);
+    fs_status status =
+        path && now ? FS_OK : fs_fail(err, FS_E_FAILED, "%s: the settings cannot be written as JSON (file names must be UTF-8)", out_dir);
     if (status) goto done;
     if (!fs_path_exists(path)) {
         if (fs_path_is_dir(out_dir) && !folder_is_empty(out_dir))
@@ -121,13 +129,17 @@ fs_status fs_forge_settings(const fs_forger *f, const char *out_dir, fs_error *e
         int64_t count = json_integer_value(json_object_get(then, "count"));
         if (!what && count == f->opt.count) goto done;
         if (!what && count > f->opt.count && !f->opt.overwrite)
-            status = fs_fail(err, FS_E_USAGE, "%s: was made with --count %lld; give as many or more, name a new folder, or --overwrite to make it anew", out_dir,
-                             (long long)count);
+            status = fs_fail(err, FS_E_USAGE,
+                             "%s: was made with --count %lld; give as many or more, name a new folder, or --overwrite to make it anew",
+                             out_dir, (long long)count);
         else if (what && !f->opt.overwrite)
-            status = fs_fail(err, FS_E_USAGE, "%s: was made with other settings (%s); name a new folder, or --overwrite to make it anew", out_dir, what);
-        else if (what || count > f->opt.count) remove_earlier(out_dir);
+            status = fs_fail(err, FS_E_USAGE, "%s: was made with other settings (%s); name a new folder, or --overwrite to make it anew",
+                             out_dir, what);
+        else if (what || count > f->opt.count)
+            remove_earlier(out_dir);
     }
-    if (!status && !(text = json_dumps(now, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(6)))) status = fs_fail(err, FS_E_NO_MEMORY, "%s: no memory", path);
+    if (!status && !(text = json_dumps(now, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(6))))
+        status = fs_fail(err, FS_E_NO_MEMORY, "%s: no memory", path);
     if (!status) status = fs_write_file(path, text, strlen(text), err);
 done:
     json_decref(now);
@@ -148,8 +160,10 @@ typedef struct lists {
 
 static void add_json(fs_buffer *b, json_t *item, const char *before) {
     char *text = item ? json_dumps(item, JSON_ENSURE_ASCII | JSON_REAL_PRECISION(6)) : NULL;
-    if (!text) b->failed = true;
-    else fs_buffer_puts(b, before), fs_buffer_puts(b, text);
+    if (!text)
+        b->failed = true;
+    else
+        fs_buffer_puts(b, before), fs_buffer_puts(b, text);
     free(text);
     json_decref(item);
 }
@@ -157,9 +171,12 @@ static void add_json(fs_buffer *b, json_t *item, const char *before) {
 static void add_cell(fs_buffer *b, const char *text, bool last) {
     fs_buffer_puts(b, "\"");
     for (const char *p = text ? text : ""; *p; p++) {
-        if (*p == '"') fs_buffer_puts(b, "\"\"");
-        else if (*p == '\n' || *p == '\r') fs_buffer_puts(b, " ");
-        else fs_buffer_add(b, p, 1);
+        if (*p == '"')
+            fs_buffer_puts(b, "\"\"");
+        else if (*p == '\n' || *p == '\r')
+            fs_buffer_puts(b, " ");
+        else
+            fs_buffer_add(b, p, 1);
     }
     fs_buffer_puts(b, last ? "\"\n" : "\",");
 }
@@ -176,7 +193,8 @@ static void add_csv(fs_buffer *b, const json_t *r) {
     add_cell(b, text_of(r, "split"), false);
     add_cell(b, text_of(r, "type"), false);
     add_cell(b, text_of(r, "domain"), false);
-    fs_buffer_printf(b, "%lld,%lld,%lld,", (long long)json_integer_value(json_object_get(r, "index")), (long long)json_integer_value(json_object_get(r, "width")),
+    fs_buffer_printf(b, "%lld,%lld,%lld,", (long long)json_integer_value(json_object_get(r, "index")),
+                     (long long)json_integer_value(json_object_get(r, "width")),
                      (long long)json_integer_value(json_object_get(r, "height")));
     add_cell(b, text_of(p, "position"), false);
     add_cell(b, text_of(p, "size"), false);
@@ -199,19 +217,21 @@ static void add_record(lists *l, json_t *r, fs_forge_split split) {
     fs_buffer *c = &l->conversations[split], *lisa = &l->lisa[domain][split];
     char *id = fs_format("%s_%06lld", fs_forge_split_name(split), (long long)json_integer_value(json_object_get(r, "index")));
     add_json(c,
-             json_pack("{s:s,s:s,s:[{s:s,s:s},{s:s,s:s}]}", "id", id ? id : "", "image", image, "conversations", "from", "human", "value", text_of(r, "question"), "from",
-                       "gpt", "value", answer),
+             json_pack("{s:s,s:s,s:[{s:s,s:s},{s:s,s:s}]}", "id", id ? id : "", "image", image, "conversations", "from", "human", "value",
+                       text_of(r, "question"), "from", "gpt", "value", answer),
              c->size ? ",\n" : "[\n");
     free(id);
     if (tampered)
-        add_json(lisa, json_pack("{s:s,s:s,s:s}", "image", fs_path_base(image), "query", fs_prompt_detection_question, "outputs", answer), lisa->size ? ",\n" : "[\n");
+        add_json(lisa, json_pack("{s:s,s:s,s:s}", "image", fs_path_base(image), "query", fs_prompt_detection_question, "outputs", answer),
+                 lisa->size ? ",\n" : "[\n");
 }
 
 static fs_status write_list(const char *out_dir, const char *name, fs_buffer *b, const char *end, fs_error *err) {
     if (!b->size && !b->failed) return FS_OK;
     char *path = fs_path_join(out_dir, name);
     fs_buffer_puts(b, end);
-    fs_status status = path && !b->failed ? fs_write_file(path, b->data, b->size, err) : fs_fail(err, FS_E_NO_MEMORY, "%s: no memory for %s", out_dir, name);
+    fs_status status = path && !b->failed ? fs_write_file(path, b->data, b->size, err)
+                                          : fs_fail(err, FS_E_NO_MEMORY, "%s: no memory for %s", out_dir, name);
     free(path);
     return status;
 }
@@ -242,7 +262,8 @@ fs_status fs_forge_index(const char *out_dir, const fs_forge_counts *counts, fs_
         }
     for (int s = 0; s < 3 && !status; s++) {
         char *name = fs_format("conversations_%s.json", fs_forge_split_name((fs_forge_split)s));
-        status = name ? write_list(out_dir, name, &l->conversations[s], "\n]\n", err) : fs_fail(err, FS_E_NO_MEMORY, "%s: no memory", out_dir);
+        status =
+            name ? write_list(out_dir, name, &l->conversations[s], "\n]\n", err) : fs_fail(err, FS_E_NO_MEMORY, "%s: no memory", out_dir);
         free(name);
         for (int d = 0; d < 3 && !status; d++) status = write_lisa(out_dir, (fs_domain)d, (fs_forge_split)s, &l->lisa[d][s], err);
     }

@@ -1,9 +1,11 @@
-/* Filling a hole from elsewhere in the picture, as "content-aware fill" does: the hole is filled so that each small patch in it is found outside
- * (Wexler, Shechtman, Irani, "Space-time completion of video", 2007), the nearest patches are searched by PatchMatch (Barnes et al. 2009), from a coarse
- * picture to the full one. Colours are weighted means of what the overlapping patches say, patches near the hole's border counting more (Newson et al.,
- * "Video inpainting of complex scenes", 2014), and in the last step what the best patch says alone, which keeps the grain.
+/* Filling a hole from elsewhere in the picture, as "content-aware fill" does: the hole is filled so that each small patch in it is found
+ * outside (Wexler, Shechtman, Irani, "Space-time completion of video", 2007), the nearest patches are searched by PatchMatch (Barnes et al.
+ * 2009), from a coarse picture to the full one. Colours are weighted means of what the overlapping patches say, patches near the hole's
+ * border counting more (Newson et al., "Video inpainting of complex scenes", 2014), and in the last step what the best patch says alone,
+ * which keeps the grain.
  *
- * A library's inpainting was no choice: Debian's OpenCV has Telea's and Navier-Stokes methods, which smear what is wider than a few pixels. */
+ * A library's inpainting was no choice: Debian's OpenCV has Telea's and Navier-Stokes methods, which smear what is wider than a few pixels.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,24 +17,34 @@ enum { R = 3, PATCH = 2 * R + 1, MAX_LEVELS = 8, WINDOW_MARGIN = 72 };
 typedef struct level {
     int64_t w, h;
     uint8_t *rgb;
-    uint8_t *hole;     /* 1 = to be filled */
-    uint8_t *target;   /* 1: the patch around this pixel touches the hole */
-    uint8_t *source;   /* 1: it lies in the picture and does not */
-    uint16_t *depth;   /* of hole pixels: distance to the border, times 5 */
-    int32_t *match;    /* of targets: index of the best source's center */
-    uint32_t *cost;    /* and its squared difference */
+    uint8_t *hole;   /* 1 = to be filled */
+    uint8_t *target; /* 1: the patch around this pixel touches the hole */
+    uint8_t *source; /* 1: it lies in the picture and does not */
+    uint16_t *depth; /* of hole pixels: distance to the border, times 5 */
+    int32_t *match;  /* of targets: index of the best source's center */
+    uint32_t *cost;  /* and its squared difference */
     int64_t *targets, n_targets, *sources, n_sources;
 } level;
 
 static void level_free(level *l) {
-    free(l->rgb), free(l->hole), free(l->target), free(l->source), free(l->depth), free(l->match), free(l->cost), free(l->targets), free(l->sources);
+    free(l->rgb), free(l->hole), free(l->target), free(l->source), free(l->depth), free(l->match), free(l->cost), free(l->targets),
+        free(l->sources);
     *l = (level){0};
 }
 
 static bool level_create(level *l, int64_t w, int64_t h) {
     size_t n = (size_t)(w * h);
-    *l = (level){.w = w, .h = h, .rgb = fs_alloc_zero(n, 3), .hole = fs_alloc_zero(n, 1), .target = fs_alloc_zero(n, 1), .source = fs_alloc_zero(n, 1),
-                 .depth = fs_alloc_zero(n, 2), .match = fs_alloc_zero(n, 4), .cost = fs_alloc_zero(n, 4), .targets = fs_alloc(n, 8), .sources = fs_alloc(n, 8)};
+    *l = (level){.w = w,
+                 .h = h,
+                 .rgb = fs_alloc_zero(n, 3),
+                 .hole = fs_alloc_zero(n, 1),
+                 .target = fs_alloc_zero(n, 1),
+                 .source = fs_alloc_zero(n, 1),
+                 .depth = fs_alloc_zero(n, 2),
+                 .match = fs_alloc_zero(n, 4),
+                 .cost = fs_alloc_zero(n, 4),
+                 .targets = fs_alloc(n, 8),
+                 .sources = fs_alloc(n, 8)};
     return l->rgb && l->hole && l->target && l->source && l->depth && l->match && l->cost && l->targets && l->sources;
 }
 
@@ -48,8 +60,10 @@ static void classify(level *l) {
     for (int64_t y = R; y < l->h - R; y++)
         for (int64_t x = R; x < l->w - R; x++) {
             int64_t at = y * l->w + x;
-            if (l->target[at]) l->targets[l->n_targets++] = at;
-            else l->source[at] = 1, l->sources[l->n_sources++] = at;
+            if (l->target[at])
+                l->targets[l->n_targets++] = at;
+            else
+                l->source[at] = 1, l->sources[l->n_sources++] = at;
         }
     for (int64_t i = 0; i < l->w * l->h; i++) l->hole[i] = l->hole[i] ? 255 : 0;
     fs_plane view = {l->w, l->h, l->hole};
@@ -215,7 +229,8 @@ static void match_from(level *l, const level *coarse, fs_rng *rng) {
     for (int64_t n = 0; n < l->n_targets; n++) {
         int64_t at = l->targets[n], x = at % l->w, y = at / l->w, found = -1;
         if (coarse) {
-            int64_t cx = fs_min_i64(fs_max_i64(x / 2, R), coarse->w - 1 - R), cy = fs_min_i64(fs_max_i64(y / 2, R), coarse->h - 1 - R), from = cy * coarse->w + cx;
+            int64_t cx = fs_min_i64(fs_max_i64(x / 2, R), coarse->w - 1 - R), cy = fs_min_i64(fs_max_i64(y / 2, R), coarse->h - 1 - R),
+                    from = cy * coarse->w + cx;
             if (coarse->target[from]) {
                 int64_t sx = coarse->match[from] % coarse->w * 2 + x - 2 * cx, sy = coarse->match[from] / coarse->w * 2 + y - 2 * cy;
                 if (sx >= R && sy >= R && sx < l->w - R && sy < l->h - R && l->source[sy * l->w + sx]) found = sy * l->w + sx;
@@ -231,8 +246,10 @@ static bool run_level(level *l, const level *coarse, bool finest, fs_rng *rng) {
     int64_t reach = coarse ? 24 : fs_max_i64(l->w, l->h);
     bool ok = true;
     match_from(l, coarse, rng);
-    if (!coarse) ok = peel(l);
-    else ok = vote(l, false); /* costs are 0 yet: all patches count alike */
+    if (!coarse)
+        ok = peel(l);
+    else
+        ok = vote(l, false); /* costs are 0 yet: all patches count alike */
     for (int i = 0; ok && i < rounds; i++) {
         recost(l);
         sweep(l, false, reach, rng);
@@ -262,7 +279,8 @@ fs_status fs_inpaint(fs_image *im, const fs_plane *hole, fs_rng *rng, fs_error *
     fs_rect r = fs_plane_box(hole);
     if (r.x1 == r.x0) return FS_OK;
     int64_t margin = fs_max_i64(WINDOW_MARGIN, fs_max_i64(r.x1 - r.x0, r.y1 - r.y0));
-    r = (fs_rect){fs_max_i64(r.x0 - margin, 0), fs_max_i64(r.y0 - margin, 0), fs_min_i64(r.x1 + margin, im->width), fs_min_i64(r.y1 + margin, im->height)};
+    r = (fs_rect){fs_max_i64(r.x0 - margin, 0), fs_max_i64(r.y0 - margin, 0), fs_min_i64(r.x1 + margin, im->width),
+                  fs_min_i64(r.y1 + margin, im->height)};
     level l;
     bool ok = level_create(&l, r.x1 - r.x0, r.y1 - r.y0) && l.w * l.h < INT32_MAX;
     for (int64_t y = 0; ok && y < l.h; y++)
@@ -279,5 +297,7 @@ fs_status fs_inpaint(fs_image *im, const fs_plane *hole, fs_rng *rng, fs_error *
                 if (l.hole[y * l.w + x]) memcpy(im->data + ((y + r.y0) * im->width + x + r.x0) * 3, l.rgb + (y * l.w + x) * 3, 3);
     }
     level_free(&l);
-    return ok ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "no memory to fill a hole in a picture of %lld x %lld pixels", (long long)im->width, (long long)im->height);
+    return ok ? FS_OK
+              : fs_fail(err, FS_E_NO_MEMORY, "no memory to fill a hole in a picture of %lld x %lld pixels", (long long)im->width,
+                        (long long)im->height);
 }

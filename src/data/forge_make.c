@@ -1,5 +1,5 @@
-/* One record: what will be done is drawn from the seed, the split and the index; then photo, edit, post-processing, text. Every part has a stream of
- * random numbers of its own, so that the picture before the edit and the chain after it are the same whatever the edit. */
+/* One record: what will be done is drawn from the seed, the split and the index; then photo, edit, post-processing, text. Every part has a
+ * stream of random numbers of its own, so that the picture before the edit and the chain after it are the same whatever the edit. */
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,15 +35,19 @@ fs_status fs_forge_open(const char *const *sources, size_t n_sources, const fs_f
     fs_status status = FS_OK;
     for (int i = 1; i < FS_FORGE_TYPES; i++) sum += options->weight[i];
     if (options->size_min < 64 || options->size_max > 4096 || options->size_min > options->size_max)
-        status = fs_fail(err, FS_E_USAGE, "sizes of %d to %d pixels; both from 64 to 4096, the smaller first", options->size_min, options->size_max);
-    else if (!(options->authentic >= 0 && options->authentic <= 1) || !(options->val >= 0 && options->test >= 0 && options->val + options->test <= 1))
+        status = fs_fail(err, FS_E_USAGE, "sizes of %d to %d pixels; both from 64 to 4096, the smaller first", options->size_min,
+                         options->size_max);
+    else if (!(options->authentic >= 0 && options->authentic <= 1) ||
+             !(options->val >= 0 && options->test >= 0 && options->val + options->test <= 1))
         status = fs_fail(err, FS_E_USAGE, "shares are from 0 to 1, and those of val and test together at most 1");
     else if (!(sum > 0))
         status = fs_fail(err, FS_E_USAGE, "no type of edit has a weight");
     if (!status) status = fs_texts_open(options->texts_file, &f->texts, err);
     if (!status) status = fs_sources_open(sources, n_sources, options, &f->sources, err);
-    if (status) fs_forge_close(f);
-    else *out = f;
+    if (status)
+        fs_forge_close(f);
+    else
+        *out = f;
     return status;
 }
 
@@ -54,7 +58,9 @@ void fs_forge_close(fs_forger *f) {
     free(f);
 }
 
-size_t fs_forge_sources(const fs_forger *f, fs_forge_split split) { return fs_sources_count(f->sources, split); }
+size_t fs_forge_sources(const fs_forger *f, fs_forge_split split) {
+    return fs_sources_count(f->sources, split);
+}
 
 void fs_forge_record_clear(fs_forge_record *r) {
     free(r->rgb), free(r->mask), free(r->file), free(r->question), free(r->answer), free(r->parameters);
@@ -104,11 +110,15 @@ static plan draw_plan(const fs_forger *f, fs_forge_split split, uint64_t index) 
 /* The finished picture's size: the wanted longer side, but no larger than the photo gives unless the option asks for it. */
 static void size_of(const fs_forger *f, const plan *p, const fs_source *s, int64_t *width, int64_t *height) {
     double low = f->opt.size_min, high = f->opt.size_max, aspect = (double)s->width / (double)s->height, w = 1, h = 1;
-    if (f->opt.square) aspect = 1;
-    else if (!p->own_aspect) aspect = p->aspect;
+    if (f->opt.square)
+        aspect = 1;
+    else if (!p->own_aspect)
+        aspect = p->aspect;
     aspect = fmin(fmax(aspect, 0.4), 2.5);
-    if (aspect > 1) h = 1 / aspect;
-    else w = aspect;
+    if (aspect > 1)
+        h = 1 / aspect;
+    else
+        w = aspect;
     int64_t bw, bh;
     fs_chain_base_size(&p->chain, 1000, 1000, &bw, &bh);
     double room = fmin((double)s->width / w, (double)s->height / h) * 1000 / (double)bw;
@@ -133,13 +143,20 @@ typedef struct work {
 
 static fs_status run_edit(fs_forge_type type, fs_workshop *w, fs_edit *e, fs_error *err) {
     switch (type) {
-    case FS_FORGE_SPLICE: return fs_edit_splice(w, e, err);
-    case FS_FORGE_COPY_MOVE: return fs_edit_copy_move(w, e, err);
-    case FS_FORGE_REMOVAL: return fs_edit_removal(w, e, err);
-    case FS_FORGE_COLOR: return fs_edit_color(w, e, err);
-    case FS_FORGE_BLUR: return fs_edit_blur(w, e, err);
-    case FS_FORGE_RESAMPLE: return fs_edit_resample(w, e, err);
-    default: return fs_fail(err, FS_E_INTERNAL, "an edit of type %d", (int)type);
+    case FS_FORGE_SPLICE:
+        return fs_edit_splice(w, e, err);
+    case FS_FORGE_COPY_MOVE:
+        return fs_edit_copy_move(w, e, err);
+    case FS_FORGE_REMOVAL:
+        return fs_edit_removal(w, e, err);
+    case FS_FORGE_COLOR:
+        return fs_edit_color(w, e, err);
+    case FS_FORGE_BLUR:
+        return fs_edit_blur(w, e, err);
+    case FS_FORGE_RESAMPLE:
+        return fs_edit_resample(w, e, err);
+    default:
+        return fs_fail(err, FS_E_INTERNAL, "an edit of type %d", (int)type);
     }
 }
 
@@ -177,7 +194,8 @@ static fs_status try_edits(work *w, uint64_t photo, bool *done, fs_error *err) {
 
 static fs_status make_scene(work *w, uint64_t photo, fs_error *err) {
     fs_rng rng = rng_of(w->f, w->split, w->index, STREAM_SCENE + 1000 * photo);
-    const fs_source *s = fs_sources_get(w->f->sources, w->split, (size_t)fs_dice_below(&rng, (int64_t)fs_sources_count(w->f->sources, w->split)));
+    const fs_source *s =
+        fs_sources_get(w->f->sources, w->split, (size_t)fs_dice_below(&rng, (int64_t)fs_sources_count(w->f->sources, w->split)));
     const fs_source_pixels *pixels;
     int64_t bw, bh;
     size_of(w->f, &w->plan, s, &w->width, &w->height);
@@ -223,13 +241,28 @@ static json_t *chain_json(const fs_chain *c) {
         double a = c->step[i].a, b = c->step[i].b;
         json_t *step = json_pack("{s:s}", "do", fs_chain_kind_name(c->step[i].kind));
         switch (c->step[i].kind) {
-        case FS_CHAIN_RESIZE: json_object_set_new(step, "scale", json_real(a)); break;
-        case FS_CHAIN_CROP: json_object_set_new(step, "left", json_integer((json_int_t)a)), json_object_set_new(step, "top", json_integer((json_int_t)b)); break;
-        case FS_CHAIN_NOISE: json_object_set_new(step, "deviation", json_real(a)), json_object_set_new(step, "grey", json_boolean(b > 0)); break;
-        case FS_CHAIN_SHARPEN: json_object_set_new(step, "amount", json_real(a)), json_object_set_new(step, "radius", json_real(b)); break;
-        case FS_CHAIN_SOFTEN: json_object_set_new(step, "radius", json_real(a)); break;
-        case FS_CHAIN_TONE: json_object_set_new(step, "gamma", json_real(a)), json_object_set_new(step, "contrast", json_real(b)); break;
-        case FS_CHAIN_JPEG: json_object_set_new(step, "quality", json_integer((json_int_t)a)), json_object_set_new(step, "chroma", json_string(b > 0 ? "4:4:4" : "4:2:0")); break;
+        case FS_CHAIN_RESIZE:
+            json_object_set_new(step, "scale", json_real(a));
+            break;
+        case FS_CHAIN_CROP:
+            json_object_set_new(step, "left", json_integer((json_int_t)a)), json_object_set_new(step, "top", json_integer((json_int_t)b));
+            break;
+        case FS_CHAIN_NOISE:
+            json_object_set_new(step, "deviation", json_real(a)), json_object_set_new(step, "grey", json_boolean(b > 0));
+            break;
+        case FS_CHAIN_SHARPEN:
+            json_object_set_new(step, "amount", json_real(a)), json_object_set_new(step, "radius", json_real(b));
+            break;
+        case FS_CHAIN_SOFTEN:
+            json_object_set_new(step, "radius", json_real(a));
+            break;
+        case FS_CHAIN_TONE:
+            json_object_set_new(step, "gamma", json_real(a)), json_object_set_new(step, "contrast", json_real(b));
+            break;
+        case FS_CHAIN_JPEG:
+            json_object_set_new(step, "quality", json_integer((json_int_t)a)),
+                json_object_set_new(step, "chroma", json_string(b > 0 ? "4:4:4" : "4:2:0"));
+            break;
         }
         json_array_append_new(list, step);
     }
@@ -265,8 +298,8 @@ static fs_status parameters_of(const work *w, const fs_facts *facts, char **out,
     json_t *cues = json_array();
     for (int i = 0; i < facts->n_cues; i++) json_array_append_new(cues, json_string(facts->cues[i]));
     json_t *o = json_pack("{s:I,s:s,s:s,s:o,s:i,s:s,s:o}", "seed", (json_int_t)w->f->opt.seed, "source", s->source->name, "source_sha256",
-                          s->source->sha256, "source_part", rect_json(s->rect), "first_jpeg", s->first_quality, "chain", w->plan.chain.name, "steps",
-                          chain_json(&w->plan.chain));
+                          s->source->sha256, "source_part", rect_json(s->rect), "first_jpeg", s->first_quality, "chain", w->plan.chain.name,
+                          "steps", chain_json(&w->plan.chain));
     if (o && w->plan.tampered) {
         json_object_set_new(o, "edit", edit_json(&w->edit));
         json_object_set_new(o, "position", json_string(facts->words.position_word));
@@ -318,8 +351,9 @@ static fs_status make(work *w, bool traced, fs_forge_record *r, fs_error *err) {
         status = try_edits(w, photo, &done, err);
     }
     if (!status && w->plan.tampered && !done)
-        status = fs_fail(err, FS_E_FAILED, "%s: no %s could be made of this photo nor of %d others; give more varied photos or other --types",
-                         w->scene.source->path, fs_forge_type_name(w->plan.type), PHOTOS_TRIED - 1);
+        status =
+            fs_fail(err, FS_E_FAILED, "%s: no %s could be made of this photo nor of %d others; give more varied photos or other --types",
+                    w->scene.source->path, fs_forge_type_name(w->plan.type), PHOTOS_TRIED - 1);
     if (!status && !w->plan.tampered) {
         status = fs_image_crop(w->scene.im, 0, 0, w->scene.im->width, w->scene.im->height, &w->im, err);
         if (!status) status = fs_plane_create(w->im->width, w->im->height, &w->mask, err);
@@ -351,7 +385,8 @@ static fs_status make(work *w, bool traced, fs_forge_record *r, fs_error *err) {
 static fs_status make_record(fs_forger *f, fs_forge_split split, uint64_t index, bool traced, fs_forge_record *out, fs_error *err) {
     *out = (fs_forge_record){.split = split, .index = index};
     if ((int)split < 0 || (int)split > 2 || !fs_sources_count(f->sources, split))
-        return fs_fail(err, FS_E_NOT_FOUND, "no photo belongs to the split %s; give more photos, or a share of 0 for it", fs_forge_split_name(split));
+        return fs_fail(err, FS_E_NOT_FOUND, "no photo belongs to the split %s; give more photos, or a share of 0 for it",
+                       fs_forge_split_name(split));
     /* A record is one thread's work: the resampler's loops must not start threads of their own inside of workers. */
     int threads = omp_get_max_threads();
     omp_set_num_threads(1);

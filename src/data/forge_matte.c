@@ -1,12 +1,13 @@
-/* A rough outline becomes an alpha that follows the picture's own edges, as the "refine edge" of picture editors does: the guided filter (He, Sun,
- * Tang, "Guided image filtering", 2013) of the mask with the lightness as guide. In every window alpha is a linear function of the lightness; the
- * functions of all windows over a pixel are averaged. */
+/* A rough outline becomes an alpha that follows the picture's own edges, as the "refine edge" of picture editors does: the guided filter
+ * (He, Sun, Tang, "Guided image filtering", 2013) of the mask with the lightness as guide. In every window alpha is a linear function of
+ * the lightness; the functions of all windows over a pixel are averaged. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "data/forge_work.h"
 
-/* Mean over (2 radius + 1)^2, windows cut at the borders; running sums, first along rows, then along columns. `count` of a line is taken along. */
+/* Mean over (2 radius + 1)^2, windows cut at the borders; running sums, first along rows, then along columns. `count` of a line is taken
+ * along. */
 static void box_mean(float *v, int64_t w, int64_t h, int64_t radius, float *line) {
     for (int pass = 0; pass < 2; pass++) {
         int64_t lines = pass ? w : h, n = pass ? h : w, step = pass ? w : 1;
@@ -48,7 +49,8 @@ fs_status fs_piece_refine(fs_piece *p, int radius, fs_error *err) {
     box_mean(product, w, h, radius, line);
     box_mean(square, w, h, radius, line);
     for (int64_t i = 0; i < n; i++) { /* slope into product, offset into alpha */
-        double slope = ((double)product[i] - (double)guide[i] * (double)alpha[i]) / ((double)square[i] - (double)guide[i] * (double)guide[i] + epsilon);
+        double slope = ((double)product[i] - (double)guide[i] * (double)alpha[i]) /
+                       ((double)square[i] - (double)guide[i] * (double)guide[i] + epsilon);
         alpha[i] = (float)((double)alpha[i] - slope * (double)guide[i]);
         product[i] = (float)slope;
     }

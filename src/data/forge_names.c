@@ -18,9 +18,15 @@ static int find_name(const char *const *names, int n, const char *name) {
     return -1;
 }
 
-const char *fs_forge_type_name(fs_forge_type t) { return name_of(type_names, FS_FORGE_TYPES, (int)t); }
-const char *fs_forge_split_name(fs_forge_split s) { return name_of(split_names, 3, (int)s); }
-const char *fs_forge_format_name(fs_forge_format f) { return name_of(format_names, 2, (int)f); }
+const char *fs_forge_type_name(fs_forge_type t) {
+    return name_of(type_names, FS_FORGE_TYPES, (int)t);
+}
+const char *fs_forge_split_name(fs_forge_split s) {
+    return name_of(split_names, 3, (int)s);
+}
+const char *fs_forge_format_name(fs_forge_format f) {
+    return name_of(format_names, 2, (int)f);
+}
 
 bool fs_forge_type_from_name(const char *name, fs_forge_type *out) {
     int i = find_name(type_names, FS_FORGE_TYPES, name);
@@ -45,7 +51,11 @@ fs_forge_options fs_forge_options_defaults(void) {
         .size_max = 1024,
         .authentic = 0.5f,
         /* what is met most in the wild most often; the mild edits less */
-        .weight = {[FS_FORGE_SPLICE] = 3, [FS_FORGE_COPY_MOVE] = 2.5f, [FS_FORGE_REMOVAL] = 2, [FS_FORGE_COLOR] = 0.8f, [FS_FORGE_BLUR] = 0.6f,
+        .weight = {[FS_FORGE_SPLICE] = 3,
+                   [FS_FORGE_COPY_MOVE] = 2.5f,
+                   [FS_FORGE_REMOVAL] = 2,
+                   [FS_FORGE_COLOR] = 0.8f,
+                   [FS_FORGE_BLUR] = 0.6f,
                    [FS_FORGE_RESAMPLE] = 0.6f},
         .val = 0.1f,
         .test = 0.1f,
@@ -62,14 +72,16 @@ fs_status fs_forge_types_parse(const char *text, float weight[FS_FORGE_TYPES], f
         int type = FS_FORGE_TYPES - 1;
         while (type > 0 && (strlen(type_names[type]) != name || memcmp(type_names[type], p, name) != 0)) type--;
         if (type == 0)
-            return fs_fail(err, FS_E_USAGE, "--types: \"%.*s\" is none of splice, copy-move, removal, color, blur, resample", (int)fs_min_i64((int64_t)name, 64), p);
+            return fs_fail(err, FS_E_USAGE, "--types: \"%.*s\" is none of splice, copy-move, removal, color, blur, resample",
+                           (int)fs_min_i64((int64_t)name, 64), p);
         float value = 1;
         if (name < n) {
             char number[32] = "", *end = number;
             if (n - name - 1 < sizeof number) memcpy(number, p + name + 1, n - name - 1);
             value = strtof(number, &end);
             if (!*number || *end || strspn(number, "0123456789.") != strlen(number) || !(value <= 1e6f))
-                return fs_fail(err, FS_E_USAGE, "--types: the weight in \"%.*s\" is not a number from 0 to 1000000", (int)fs_min_i64((int64_t)n, 64), p);
+                return fs_fail(err, FS_E_USAGE, "--types: the weight in \"%.*s\" is not a number from 0 to 1000000",
+                               (int)fs_min_i64((int64_t)n, 64), p);
         }
         parsed[type] = value;
         sum += value;

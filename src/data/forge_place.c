@@ -1,5 +1,5 @@
-/* Where a piece goes: of a number of random places, the one where the colours along its outline differ least from the picture's there. That is what a
- * forger's eye does, and what makes grass go on grass. */
+/* Where a piece goes: of a number of random places, the one where the colours along its outline differ least from the picture's there. That
+ * is what a forger's eye does, and what makes grass go on grass. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,8 +14,8 @@ typedef struct spot {
 
 static bool is_edge(const fs_plane *a, int64_t x, int64_t y) {
     if (a->data[y * a->width + x] < 128) return false;
-    return x == 0 || y == 0 || x == a->width - 1 || y == a->height - 1 || a->data[y * a->width + x - 1] < 128 || a->data[y * a->width + x + 1] < 128 ||
-           a->data[(y - 1) * a->width + x] < 128 || a->data[(y + 1) * a->width + x] < 128;
+    return x == 0 || y == 0 || x == a->width - 1 || y == a->height - 1 || a->data[y * a->width + x - 1] < 128 ||
+           a->data[y * a->width + x + 1] < 128 || a->data[(y - 1) * a->width + x] < 128 || a->data[(y + 1) * a->width + x] < 128;
 }
 
 /* Every k-th pixel of the outline, and of the inside. */
@@ -61,14 +61,16 @@ static bool allowed(const fs_plane *avoid, const spot *s, int n, int64_t x0, int
     return hit * 10 <= n;
 }
 
-bool fs_place_find(const fs_image *im, const fs_piece *piece, const fs_place_rule *rule, fs_rng *rng, int64_t *x, int64_t *y, double *misfit) {
+bool fs_place_find(const fs_image *im, const fs_piece *piece, const fs_place_rule *rule, fs_rng *rng, int64_t *x, int64_t *y,
+                   double *misfit) {
     spot outline[OUTLINE], inside[INSIDE];
     int n_outline = 0, n_inside = 0;
     bool found = false;
     sample(piece, outline, &n_outline, inside, &n_inside);
     *misfit = 256;
     for (int i = 0; i < rule->tries; i++) {
-        int64_t tx = rule->x_low + fs_dice_below(rng, rule->x_high - rule->x_low + 1), ty = rule->y_low + fs_dice_below(rng, rule->y_high - rule->y_low + 1);
+        int64_t tx = rule->x_low + fs_dice_below(rng, rule->x_high - rule->x_low + 1),
+                ty = rule->y_low + fs_dice_below(rng, rule->y_high - rule->y_low + 1);
         if (!allowed(rule->avoid, inside, n_inside, tx, ty)) continue;
         double m = misfit_at(im, outline, n_outline, tx, ty);
         if (m >= *misfit) continue;

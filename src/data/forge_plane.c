@@ -1,4 +1,5 @@
-/* Planes: masks and alphas. Growing and feathering go by distance (two-pass chamfer transform, Borgefors 1986), so that outlines keep their form. */
+/* Planes: masks and alphas. Growing and feathering go by distance (two-pass chamfer transform, Borgefors 1986), so that outlines keep their
+ * form. */
 #include "data/forge_plane.h"
 
 #include <math.h>
@@ -74,8 +75,10 @@ void fs_plane_distance(const fs_plane *p, bool inside, bool outside_counts, uint
                 for (int k = 0; k < 4; k++) {
                     int64_t nx = x + dx[k], ny = y + dy[k];
                     unsigned cost = dx[k] && dy[k] ? DIAGONAL : UNIT, far = FAR;
-                    if (nx >= 0 && nx < w && ny >= 0 && ny < h) far = d[ny * w + nx] + cost;
-                    else if (outside_counts) far = cost;
+                    if (nx >= 0 && nx < w && ny >= 0 && ny < h)
+                        far = d[ny * w + nx] + cost;
+                    else if (outside_counts)
+                        far = cost;
                     if (far < best) best = far;
                 }
                 d[at] = (uint16_t)best;
@@ -170,7 +173,8 @@ static fs_status flood_scratch(const fs_plane *p, uint8_t **seen, int32_t **list
     if (*seen && *list) return FS_OK;
     free(*seen);
     free(*list);
-    return fs_fail(err, FS_E_NO_MEMORY, "no memory for the regions of a mask of %lld x %lld pixels", (long long)p->width, (long long)p->height);
+    return fs_fail(err, FS_E_NO_MEMORY, "no memory for the regions of a mask of %lld x %lld pixels", (long long)p->width,
+                   (long long)p->height);
 }
 
 fs_status fs_plane_fill_holes(fs_plane *p, int64_t pixels, fs_error *err) {
@@ -212,7 +216,8 @@ fs_status fs_plane_keep_largest(fs_plane *p, fs_error *err) {
     return FS_OK;
 }
 
-/* One axis of a resize: out sample i sees in samples of [center - half, center + half), triangle weights when growing, box when shrinking. */
+/* One axis of a resize: out sample i sees in samples of [center - half, center + half), triangle weights when growing, box when shrinking.
+ */
 static double axis_value(const uint8_t *row, int64_t n, int64_t step, double scale, int64_t i) {
     double center = ((double)i + 0.5) * scale;
     if (scale <= 1) {

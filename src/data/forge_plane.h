@@ -1,4 +1,5 @@
-/* Planes of one byte a pixel (masks 255/0, alpha 0..255) and what forging does with them: grow, shrink, soften, resize, turn. Private to src/data. */
+/* Planes of one byte a pixel (masks 255/0, alpha 0..255) and what forging does with them: grow, shrink, soften, resize, turn. Private to
+ * src/data. */
 #ifndef FS_DATA_FORGE_PLANE_H
 #define FS_DATA_FORGE_PLANE_H
 
@@ -18,12 +19,13 @@ fs_status fs_plane_copy(const fs_plane *in, fs_plane *out, fs_error *err);
 void fs_plane_free(fs_plane *p); /* takes an empty one, leaves one */
 /* The part inside `r`, which lies within the plane. */
 fs_status fs_plane_crop(const fs_plane *in, fs_rect r, fs_plane *out, fs_error *err);
-int64_t fs_plane_count(const fs_plane *p); /* pixels >= 128 */
-fs_rect fs_plane_box(const fs_plane *p);   /* of the pixels > 0; empty (x1 == x0) if there is none */
+int64_t fs_plane_count(const fs_plane *p);       /* pixels >= 128 */
+fs_rect fs_plane_box(const fs_plane *p);         /* of the pixels > 0; empty (x1 == x0) if there is none */
 void fs_plane_threshold(fs_plane *p, int level); /* >= level becomes 255, the rest 0 */
 
 /* Distance in pixels, times 5, of each set pixel (inside) or each unset one (!inside) to the other side, 0 on the other side; 60000 where
- * there is none. Chamfer weights 5 and 7 (Borgefors 1986). outside_counts: beyond the plane's edge lies the other side. d: [height][width] */
+ * there is none. Chamfer weights 5 and 7 (Borgefors 1986). outside_counts: beyond the plane's edge lies the other side. d: [height][width]
+ */
 void fs_plane_distance(const fs_plane *p, bool inside, bool outside_counts, uint16_t *d);
 /* Moves the border of a 255/0 mask outward by `pixels`, inward if negative. */
 fs_status fs_plane_grow(fs_plane *p, double pixels, fs_error *err);

@@ -47,7 +47,8 @@ static bool fits(const fs_scene *s, const visible *o, double low, double high, b
     return !whole || (o->box.x0 > 0 && o->box.y0 > 0 && o->box.x1 < s->im->width);
 }
 
-fs_status fs_pick_object(const fs_scene *scene, double low, double high, bool things, bool whole, fs_rng *rng, fs_pick *out, fs_error *err) {
+fs_status fs_pick_object(const fs_scene *scene, double low, double high, bool things, bool whole, fs_rng *rng, fs_pick *out,
+                         fs_error *err) {
     *out = (fs_pick){.kind = FS_REGION_OBJECT};
     if (!scene->labels) return FS_OK;
     visible *v = look(scene);
@@ -113,12 +114,15 @@ fs_status fs_pick_shape(int64_t width, int64_t height, double share, fs_rng *rng
     double cx = fs_dice(rng, fmin(rx, (double)width / 2), fmax((double)width - rx, (double)width / 2));
     double cy = fs_dice(rng, fmin(ry, (double)height / 2), fmax((double)height - ry, (double)height / 2));
     double turn = fs_dice(rng, 0, M_PI), round = fs_dice(rng, 0.05, 0.6);
-    if (kind < 0.2) draw_box(&out->mask, cx, cy, rx * 0.89, ry * 0.89, round);
-    else draw_blob(&out->mask, cx, cy, rx, ry, turn, rng);
+    if (kind < 0.2)
+        draw_box(&out->mask, cx, cy, rx * 0.89, ry * 0.89, round);
+    else
+        draw_blob(&out->mask, cx, cy, rx, ry, turn, rng);
     return FS_OK;
 }
 
-fs_status fs_pick_any(const fs_scene *scene, double low, double high, double p_object, bool things, fs_rng *rng, fs_pick *out, fs_error *err) {
+fs_status fs_pick_any(const fs_scene *scene, double low, double high, double p_object, bool things, fs_rng *rng, fs_pick *out,
+                      fs_error *err) {
     bool object = fs_dice_chance(rng, p_object), superpixels = fs_dice_chance(rng, 0.6);
     double share = fs_dice_log(rng, low, high);
     fs_status status = FS_OK;

@@ -1,5 +1,5 @@
-/* Removal: an object (with a little ground around it, for its shadow and a generous selection) or another region is taken out and filled from its
- * surroundings. */
+/* Removal: an object (with a little ground around it, for its shadow and a generous selection) or another region is taken out and filled
+ * from its surroundings. */
 #include "data/forge_work.h"
 
 fs_status fs_edit_removal(fs_workshop *w, fs_edit *e, fs_error *err) {

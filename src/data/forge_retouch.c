@@ -1,5 +1,5 @@
-/* Retouching in place: colour, blur, resampling. The region is worked over on a copy, which is then laid over the picture through a soft edge, so that
- * the mask is what changed. */
+/* Retouching in place: colour, blur, resampling. The region is worked over on a copy, which is then laid over the picture through a soft
+ * edge, so that the mask is what changed. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,7 +51,8 @@ static tint make_tint(double hue, double saturation, double light, double contra
     static const double grey[3] = {0.299, 0.587, 0.114};
     tint t = {.light = light, .contrast = contrast, .middle = middle};
     double c = cos(hue), s = sin(hue), third = (1 - c) / 3, root = s / sqrt(3);
-    const double turn[3][3] = {{c + third, third - root, third + root}, {third + root, c + third, third - root}, {third - root, third + root, c + third}};
+    const double turn[3][3] = {
+        {c + third, third - root, third + root}, {third + root, c + third, third - root}, {third - root, third + root, c + third}};
     for (int i = 0; i < 3; i++)
         for (int j = 0; j < 3; j++) {
             double chroma = 0;
@@ -118,7 +119,8 @@ done:
 static void pixelate(fs_image *im, int64_t block) {
     for (int64_t y0 = 0; y0 < im->height; y0 += block)
         for (int64_t x0 = 0; x0 < im->width; x0 += block) {
-            int64_t y1 = fs_min_i64(y0 + block, im->height), x1 = fs_min_i64(x0 + block, im->width), n = (y1 - y0) * (x1 - x0), sum[3] = {0};
+            int64_t y1 = fs_min_i64(y0 + block, im->height), x1 = fs_min_i64(x0 + block, im->width), n = (y1 - y0) * (x1 - x0),
+                    sum[3] = {0};
             for (int64_t y = y0; y < y1; y++)
                 for (int64_t x = x0; x < x1; x++)
                     for (int c = 0; c < 3; c++) sum[c] += im->data[(y * im->width + x) * 3 + c];
@@ -146,7 +148,8 @@ fs_status fs_edit_blur(fs_workshop *w, fs_edit *e, fs_error *err) {
     fs_rect r;
     fs_status status = pick_region(w, e, 0.012, 0.2, true, err);
     if (status || !fs_plane_count(&e->mask)) return status;
-    double kind = fs_rng_uniform(w->rng), amount = fs_rng_uniform(w->rng), feather = fs_dice_log(w->rng, 0.7, 4), size = sqrt((double)fs_plane_count(&e->mask));
+    double kind = fs_rng_uniform(w->rng), amount = fs_rng_uniform(w->rng), feather = fs_dice_log(w->rng, 0.7, 4),
+           size = sqrt((double)fs_plane_count(&e->mask));
     status = copy_of(w->after, &worked, err);
     if (!status) status = around(worked, &e->mask, 24, &r, &part, err);
     if (status) goto done;
@@ -204,9 +207,12 @@ static fs_status warp(fs_workshop *w, fs_edit *e, fs_error *err) {
             double dx = (double)x - cx, dy = (double)y - cy, t = sqrt(dx * dx + dy * dy) / radius;
             if (t >= 1) continue;
             double fade = (1 - t * t) * (1 - t * t), u = (double)x, v = (double)y;
-            if (pushes) u -= push * fade * cos(angle), v -= push * fade * sin(angle);
-            else u = cx + dx * (1 - bulge * fade), v = cy + dy * (1 - bulge * fade);
-            if ((u - (double)x) * (u - (double)x) + (v - (double)y) * (v - (double)y) < 0.25) continue; /* moved by less than half a pixel: left alone */
+            if (pushes)
+                u -= push * fade * cos(angle), v -= push * fade * sin(angle);
+            else
+                u = cx + dx * (1 - bulge * fade), v = cy + dy * (1 - bulge * fade);
+            if ((u - (double)x) * (u - (double)x) + (v - (double)y) * (v - (double)y) < 0.25)
+                continue; /* moved by less than half a pixel: left alone */
             int64_t at = y * im->width + x;
             bilinear(from, u, v, w->after->data + at * 3);
             e->mask.data[at] = 255;

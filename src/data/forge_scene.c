@@ -1,5 +1,5 @@
-/* The picture a record is made of: a part of a photo, at its own pixels or made smaller, as photos in the wild are; then perhaps compressed once, as a
- * camera or an earlier save would have. Drawn before it is known what will be done to it, so both classes have the same. */
+/* The picture a record is made of: a part of a photo, at its own pixels or made smaller, as photos in the wild are; then perhaps compressed
+ * once, as a camera or an earlier save would have. Drawn before it is known what will be done to it, so both classes have the same. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +27,8 @@ fs_status fs_through_jpeg(fs_image *im, int quality, bool full_chroma, fs_error 
     return status;
 }
 
-/* How many source pixels one pixel of the scene is: often exactly one, which leaves the sensor's and the first compression's traces whole. */
+/* How many source pixels one pixel of the scene is: often exactly one, which leaves the sensor's and the first compression's traces whole.
+ */
 static double draw_zoom(fs_rng *rng, double most) {
     double kind = fs_rng_uniform(rng), at = fs_rng_uniform(rng);
     if (most <= 1) return most;
@@ -43,7 +44,8 @@ fs_status fs_scene_make(const fs_source *source, const fs_source_pixels *pixels,
     fs_status status;
     *out = (fs_scene){.source = source};
     double most = fmin((double)im->width / (double)width, (double)im->height / (double)height), zoom = draw_zoom(rng, most);
-    int64_t w = fs_min_i64(fs_max_i64(lrint((double)width * zoom), 1), im->width), h = fs_min_i64(fs_max_i64(lrint((double)height * zoom), 1), im->height);
+    int64_t w = fs_min_i64(fs_max_i64(lrint((double)width * zoom), 1), im->width),
+            h = fs_min_i64(fs_max_i64(lrint((double)height * zoom), 1), im->height);
     int64_t x = fs_dice_below(rng, im->width - w + 1), y = fs_dice_below(rng, im->height - h + 1);
     if (fs_dice_chance(rng, 0.5)) x &= ~(int64_t)7, y &= ~(int64_t)7; /* on the 8x8 grid of the source */
     fs_filter filter = fs_dice_chance(rng, 0.7) ? FS_FILTER_BICUBIC : FS_FILTER_BILINEAR;
@@ -72,7 +74,8 @@ fs_status fs_scene_make(const fs_source *source, const fs_source_pixels *pixels,
     }
     for (int64_t j = 0; j < height; j++)
         for (int64_t i = 0; i < width; i++)
-            out->labels[j * width + i] = pixels->labels[(y + (2 * j + 1) * h / (2 * height)) * im->width + x + (2 * i + 1) * w / (2 * width)];
+            out->labels[j * width + i] =
+                pixels->labels[(y + (2 * j + 1) * h / (2 * height)) * im->width + x + (2 * i + 1) * w / (2 * width)];
 done:
     fs_image_free(part);
     if (status) fs_scene_free(out);

@@ -1,6 +1,6 @@
-/* The set of source photos: every file is decoded once at the beginning, so that what cannot be used is known then and named; after that pixels come
- * from memory while the limit allows, or are decoded again. Photos are in the order of their contents' SHA-256 and belong to a split by it, so that
- * neither folders' names nor their order change a record, and a photo stays in its split when others are added. */
+/* The set of source photos: every file is decoded once at the beginning, so that what cannot be used is known then and named; after that
+ * pixels come from memory while the limit allows, or are decoded again. Photos are in the order of their contents' SHA-256 and belong to a
+ * split by it, so that neither folders' names nor their order change a record, and a photo stays in its split when others are added. */
 #include "data/forge_sources.h"
 
 #include <omp.h>
@@ -44,7 +44,8 @@ static void label_pixels(fs_source *s, const fs_image *ids, uint16_t *labels, bo
         const uint8_t *p = ids->data + i * 3;
         uint32_t id = s->panoptic ? (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 : p[0] >= 128;
         if (i == 0 || id != last) {
-            const fs_segment *found = !s->n_segments ? NULL : bsearch(&(fs_segment){.id = id}, s->segments, s->n_segments, sizeof *found, by_id);
+            const fs_segment *found =
+                !s->n_segments ? NULL : bsearch(&(fs_segment){.id = id}, s->segments, s->n_segments, sizeof *found, by_id);
             label = found ? (uint16_t)(found - s->segments + 1) : 0;
             last = id;
         }
@@ -63,9 +64,10 @@ static fs_status load_labels(fs_source *s, const fs_image *im, bool measure, uin
     fs_image *ids = NULL;
     fs_status status = fs_image_load(s->objects, NULL, &ids, NULL, err);
     if (!status && (ids->width != im->width || ids->height != im->height))
-        status = fs_fail(err, FS_E_MISMATCH, "%s: %lldx%lld, but its photo is %lldx%lld", s->objects, (long long)ids->width, (long long)ids->height,
-                         (long long)im->width, (long long)im->height);
-    if (!status && !(*out = fs_alloc((size_t)(im->width * im->height), sizeof **out))) status = fs_fail(err, FS_E_NO_MEMORY, "%s: no memory", s->objects);
+        status = fs_fail(err, FS_E_MISMATCH, "%s: %lldx%lld, but its photo is %lldx%lld", s->objects, (long long)ids->width,
+                         (long long)ids->height, (long long)im->width, (long long)im->height);
+    if (!status && !(*out = fs_alloc((size_t)(im->width * im->height), sizeof **out)))
+        status = fs_fail(err, FS_E_NO_MEMORY, "%s: no memory", s->objects);
     if (!status) label_pixels(s, ids, *out, measure);
     fs_image_free(ids);
     return status;
@@ -78,7 +80,8 @@ static fs_status load_pixels(fs_source *s, bool first_time, fs_source_pixels **o
     uint8_t *bytes = NULL;
     size_t size = 0;
     fs_source_pixels *p = calloc(1, sizeof *p);
-    fs_status status = p ? fs_read_file(s->path, decode.max_file_bytes, &bytes, &size, err) : fs_fail(err, FS_E_NO_MEMORY, "%s: no memory", s->path);
+    fs_status status =
+        p ? fs_read_file(s->path, decode.max_file_bytes, &bytes, &size, err) : fs_fail(err, FS_E_NO_MEMORY, "%s: no memory", s->path);
     if (!status) status = fs_image_decode(s->path, bytes, size, &decode, &p->im, NULL, err);
     if (!status && first_time) {
         fs_sha256_hex(bytes, size, s->sha256);
@@ -90,8 +93,10 @@ static fs_status load_pixels(fs_source *s, bool first_time, fs_source_pixels **o
     }
     if (!status && s->objects) status = load_labels(s, p->im, first_time, &p->labels, err);
     free(bytes);
-    if (status) pixels_free(p);
-    else *out = p;
+    if (status)
+        pixels_free(p);
+    else
+        *out = p;
     return status;
 }
 
@@ -167,7 +172,8 @@ static double place_of(const fs_source *s) {
     return (double)strtoul(head, NULL, 16) / 4294967296.0;
 }
 
-/* By thresholds, so that a photo's split does not depend on the others; where a wanted split would stay empty, the nearest photo goes to it. */
+/* By thresholds, so that a photo's split does not depend on the others; where a wanted split would stay empty, the nearest photo goes to
+ * it. */
 static void divide(fs_sources *s, const fs_forge_options *opt) {
     size_t n[3] = {0};
     double test = opt->test, val = opt->val;
@@ -176,7 +182,7 @@ static void divide(fs_sources *s, const fs_forge_options *opt) {
         s->items[i].split = at < test ? FS_FORGE_TEST : at < test + val ? FS_FORGE_VAL : FS_FORGE_TRAIN;
         n[s->items[i].split]++;
     }
-    const bool wanted[3] = {test + val < 1, val > 0, test > 0};
+    const bool wanted[3] = {test + val<1, val> 0, test > 0};
     const fs_forge_split order[3] = {FS_FORGE_TEST, FS_FORGE_VAL, FS_FORGE_TRAIN}; /* items are by SHA-256, that is by place */
     for (int k = 0; k < 3; k++) {
         fs_forge_split split = order[k];
@@ -205,7 +211,8 @@ fs_status fs_sources_open(const char *const *paths, size_t n, const fs_forge_opt
     fs_status status = fs_sources_find(paths, n, &list, err);
     if (status) goto done;
     if (!list.count) {
-        status = fs_fail(err, FS_E_NOT_FOUND, "%s: no photo found there; give photos or folders that hold some", n ? paths[0] : "(nothing)");
+        status =
+            fs_fail(err, FS_E_NOT_FOUND, "%s: no photo found there; give photos or folders that hold some", n ? paths[0] : "(nothing)");
         goto done;
     }
     o.status = fs_alloc_zero(list.count, sizeof *o.status);

@@ -1,5 +1,5 @@
-/* Splicing: something of another photo of the same split is put into this one. Objects whose outline is known are preferred; they stand where such
- * things stand (what was cut off at the lower edge stays there). Else a region of the other photo, where it fits best. */
+/* Splicing: something of another photo of the same split is put into this one. Objects whose outline is known are preferred; they stand
+ * where such things stand (what was cut off at the lower edge stays there). Else a region of the other photo, where it fits best. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,7 +22,8 @@ static bool usable(const fs_source *s, const fs_segment *g) {
 static const fs_source *other_photo(const fs_workshop *w) {
     size_t n = fs_sources_count(w->sources, w->split);
     const fs_source *s = NULL;
-    for (int i = 0; i < 8 && (!s || s == w->scene->source); i++) s = fs_sources_get(w->sources, w->split, (size_t)fs_dice_below(w->rng, (int64_t)n));
+    for (int i = 0; i < 8 && (!s || s == w->scene->source); i++)
+        s = fs_sources_get(w->sources, w->split, (size_t)fs_dice_below(w->rng, (int64_t)n));
     return s;
 }
 
@@ -40,7 +41,8 @@ static choice choose_object(const fs_workshop *w) {
 }
 
 /* The object with its outline, a margin around. */
-static fs_status cut_object(const fs_source_pixels *pixels, const fs_segment *g, uint16_t label, fs_piece *out, fs_rect *at, fs_error *err) {
+static fs_status cut_object(const fs_source_pixels *pixels, const fs_segment *g, uint16_t label, fs_piece *out, fs_rect *at,
+                            fs_error *err) {
     enum { MARGIN = 6 };
     fs_rect r = {fs_max_i64(g->box.x0 - MARGIN, 0), fs_max_i64(g->box.y0 - MARGIN, 0), fs_min_i64(g->box.x1 + MARGIN, pixels->im->width),
                  fs_min_i64(g->box.y1 + MARGIN, pixels->im->height)};
@@ -52,7 +54,8 @@ static fs_status cut_object(const fs_source_pixels *pixels, const fs_segment *g,
         for (int64_t x = r.x0; x < r.x1; x++)
             if (pixels->labels[y * pixels->im->width + x] == label) out->alpha.data[(y - r.y0) * out->alpha.width + x - r.x0] = 255;
     if (!status) status = fs_tidy_outline(&out->alpha, err);
-    if (!status && fs_plane_count(&out->alpha) > 3000) status = fs_plane_grow(&out->alpha, -1, err); /* outlines are drawn a little too wide */
+    if (!status && fs_plane_count(&out->alpha) > 3000)
+        status = fs_plane_grow(&out->alpha, -1, err); /* outlines are drawn a little too wide */
     if (status) fs_piece_free(out);
     return status;
 }
@@ -63,12 +66,15 @@ static fs_status cut_region(fs_workshop *w, const fs_image *im, fs_edit *e, fs_p
     fs_image *window = NULL;
     fs_pick pick = {0};
     double scale = fs_dice_log(w->rng, 0.7, 1.8), share = fs_dice_log(w->rng, 0.015, 0.16);
-    int64_t ww = fs_min_i64(lrint((double)host->width * scale), im->width), wh = fs_min_i64(lrint((double)host->height * scale), im->height);
+    int64_t ww = fs_min_i64(lrint((double)host->width * scale), im->width),
+            wh = fs_min_i64(lrint((double)host->height * scale), im->height);
     int64_t x = fs_dice_below(w->rng, im->width - ww + 1), y = fs_dice_below(w->rng, im->height - wh + 1);
     bool superpixels = fs_dice_chance(w->rng, 0.7);
     fs_status status = fs_image_crop(im, x, y, ww, wh, &window, err);
-    if (!status && superpixels) status = fs_pick_superpixels(window, share, w->rng, &pick, err);
-    else if (!status) status = fs_pick_shape(ww, wh, share, w->rng, &pick, err);
+    if (!status && superpixels)
+        status = fs_pick_superpixels(window, share, w->rng, &pick, err);
+    else if (!status)
+        status = fs_pick_shape(ww, wh, share, w->rng, &pick, err);
     e->kind = pick.kind;
     if (!status) status = fs_piece_cut(window, &pick.mask, 6, out, at, err);
     *at = (fs_rect){at->x0 + x, at->y0 + y, at->x1 + x, at->y1 + y};
@@ -99,15 +105,19 @@ static fs_status things_of(const fs_scene *s, fs_plane *out, fs_error *err) {
     return status;
 }
 
-static bool find_place(fs_workshop *w, const fs_piece *p, const fs_plane *things, bool object, bool on_ground, int64_t *x, int64_t *y, double *misfit) {
+static bool find_place(fs_workshop *w, const fs_piece *p, const fs_plane *things, bool object, bool on_ground, int64_t *x, int64_t *y,
+                       double *misfit) {
     const fs_image *host = w->after;
     int64_t free_x = host->width - p->im->width, free_y = host->height - p->im->height;
     if (free_x < 0 || free_y < 0) return false;
     fs_place_rule rule = {.x_low = 0, .x_high = free_x, .y_low = 0, .y_high = free_y, .tries = object ? 24 : 120};
     if (object) rule.avoid = things;
-    if (on_ground) rule.y_low = rule.y_high = free_y;
-    else if (object) rule.y_low = free_y * 2 / 5;
-    return fs_place_find(host, p, &rule, w->rng, x, y, misfit) && (object || *misfit < 40); /* a region must be able to pass for what is there */
+    if (on_ground)
+        rule.y_low = rule.y_high = free_y;
+    else if (object)
+        rule.y_low = free_y * 2 / 5;
+    return fs_place_find(host, p, &rule, w->rng, x, y, misfit) &&
+           (object || *misfit < 40); /* a region must be able to pass for what is there */
 }
 
 static fs_blend draw_blend(fs_workshop *w, bool object, double *feather) {

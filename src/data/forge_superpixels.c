@@ -1,6 +1,6 @@
-/* Superpixels, to have regions whose outlines follow the picture's edges where no object masks are known: SLIC (Achanta et al., "SLIC superpixels
- * compared to state-of-the-art superpixel methods", 2012) on a reduced picture, then neighbours of like colour are joined from a random one on until the
- * wanted size is reached, and the outline is scaled up smoothly. */
+/* Superpixels, to have regions whose outlines follow the picture's edges where no object masks are known: SLIC (Achanta et al., "SLIC
+ * superpixels compared to state-of-the-art superpixel methods", 2012) on a reduced picture, then neighbours of like colour are joined from
+ * a random one on until the wanted size is reached, and the outline is scaled up smoothly. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -137,7 +137,8 @@ fs_status fs_pick_superpixels(const fs_image *im, double share, fs_rng *rng, fs_
     slic *s = calloc(1, sizeof *s);
     double scale = fmin(1, (double)SIDE / (double)fs_max_i64(im->width, im->height));
     int64_t w = fs_max_i64(lrint((double)im->width * scale), 1), h = fs_max_i64(lrint((double)im->height * scale), 1);
-    fs_status status = s ? fs_image_resize(im, w, h, FS_FILTER_BILINEAR, &small, err) : fs_fail(err, FS_E_NO_MEMORY, "no memory for superpixels");
+    fs_status status =
+        s ? fs_image_resize(im, w, h, FS_FILTER_BILINEAR, &small, err) : fs_fail(err, FS_E_NO_MEMORY, "no memory for superpixels");
     if (!status) status = fs_plane_create(w, h, &mask, err);
     if (status) goto done;
     s->w = w;

@@ -1,5 +1,6 @@
-/* Expanding the grammar. A rule is a list of alternatives, one of which is drawn. In an alternative, {name} is a fact and [rule] another rule; a rule's
- * name may hold facts: [what/{region}]. [cues] is what stands for the picture's cues, rule cue/NAME for each. A sentence begins with a capital. */
+/* Expanding the grammar. A rule is a list of alternatives, one of which is drawn. In an alternative, {name} is a fact and [rule] another
+ * rule; a rule's name may hold facts: [what/{region}]. [cues] is what stands for the picture's cues, rule cue/NAME for each. A sentence
+ * begins with a capital. */
 #include "data/forge_texts.h"
 
 #include <ctype.h>
@@ -37,19 +38,25 @@ static bool is_slot(const char *name, size_t n) {
 
 /* Every alternative must be text whose brackets pair, name known facts, and known rules where no fact is part of the name. */
 static fs_status check_alternative(const fs_texts *t, const char *rule, const char *text, fs_error *err) {
-    if (strlen(text) > MAX_TEXT / 4) return fs_fail(err, FS_E_LIMIT, "%s: rule \"%s\": an alternative of %zu bytes; at most %d", t->name, rule, strlen(text), MAX_TEXT / 4);
+    if (strlen(text) > MAX_TEXT / 4)
+        return fs_fail(err, FS_E_LIMIT, "%s: rule \"%s\": an alternative of %zu bytes; at most %d", t->name, rule, strlen(text),
+                       MAX_TEXT / 4);
     for (const char *p = text; *p; p++) {
-        if (*p == ']' || *p == '}') return fs_fail(err, FS_E_FORMAT, "%s: rule \"%s\": a closing \"%c\" without its opening one in \"%.60s\"", t->name, rule, *p, text);
+        if (*p == ']' || *p == '}')
+            return fs_fail(err, FS_E_FORMAT, "%s: rule \"%s\": a closing \"%c\" without its opening one in \"%.60s\"", t->name, rule, *p,
+                           text);
         if (*p != '[' && *p != '{') continue;
         char close = *p == '[' ? ']' : '}';
         const char *end = strchr(p, close);
         if (!end) return fs_fail(err, FS_E_FORMAT, "%s: rule \"%s\": \"%c\" is not closed in \"%.60s\"", t->name, rule, *p, text);
         size_t n = (size_t)(end - p - 1);
         char name[MAX_NAME];
-        if (n >= sizeof name) return fs_fail(err, FS_E_LIMIT, "%s: rule \"%s\": a name of %zu bytes; at most %d", t->name, rule, n, MAX_NAME - 1);
+        if (n >= sizeof name)
+            return fs_fail(err, FS_E_LIMIT, "%s: rule \"%s\": a name of %zu bytes; at most %d", t->name, rule, n, MAX_NAME - 1);
         memcpy(name, p + 1, n);
         name[n] = '\0';
-        if (close == '}' && !is_slot(name, n)) return fs_fail(err, FS_E_FORMAT, "%s: rule \"%s\": {%s} is no fact (docs/forge.md lists them)", t->name, rule, name);
+        if (close == '}' && !is_slot(name, n))
+            return fs_fail(err, FS_E_FORMAT, "%s: rule \"%s\": {%s} is no fact (docs/forge.md lists them)", t->name, rule, name);
         if (close == ']' && !strchr(name, '{') && strcmp(name, "cues") != 0 && !json_object_get(t->rules, name))
             return fs_fail(err, FS_E_FORMAT, "%s: rule \"%s\" names [%s], which is not there", t->name, rule, name);
         p = end;
@@ -65,9 +72,11 @@ static fs_status check_rules(const fs_texts *t, fs_error *err) {
     for (i = 0; i < 2; i++)
         if (!json_object_get(t->rules, needed[i])) return fs_fail(err, FS_E_FORMAT, "%s: the rule \"%s\" is missing", t->name, needed[i]);
     json_object_foreach(t->rules, rule, list) {
-        if (!json_is_array(list) || !json_array_size(list)) return fs_fail(err, FS_E_FORMAT, "%s: rule \"%s\" is not a list of alternatives", t->name, rule);
+        if (!json_is_array(list) || !json_array_size(list))
+            return fs_fail(err, FS_E_FORMAT, "%s: rule \"%s\" is not a list of alternatives", t->name, rule);
         json_array_foreach(list, i, item) {
-            if (!json_is_string(item)) return fs_fail(err, FS_E_FORMAT, "%s: rule \"%s\": alternative %zu is not text", t->name, rule, i + 1);
+            if (!json_is_string(item))
+                return fs_fail(err, FS_E_FORMAT, "%s: rule \"%s\": alternative %zu is not text", t->name, rule, i + 1);
             fs_status status = check_alternative(t, rule, json_string_value(item), err);
             if (status) return status;
         }
@@ -88,12 +97,15 @@ fs_status fs_texts_parse(const char *name, const void *data, size_t size, fs_tex
         fs_sha256_hex(data, size, t->sha256);
         t->root = json_incref(json.root);
         t->rules = json_object_get(t->root, "rules");
-        status = json_is_object(t->rules) ? check_rules(t, err)
-                                          : fs_fail(err, FS_E_FORMAT, "%s: \"rules\" is missing; expected an object of lists of texts", t->name);
+        status = json_is_object(t->rules)
+                     ? check_rules(t, err)
+                     : fs_fail(err, FS_E_FORMAT, "%s: \"rules\" is missing; expected an object of lists of texts", t->name);
     }
     fs_json_close(&json);
-    if (status) fs_texts_close(t);
-    else *out = t;
+    if (status)
+        fs_texts_close(t);
+    else
+        *out = t;
     return status;
 }
 
@@ -115,24 +127,34 @@ void fs_texts_close(fs_texts *t) {
     free(t);
 }
 
-const char *fs_texts_sha256(const fs_texts *t) { return t->sha256; }
+const char *fs_texts_sha256(const fs_texts *t) {
+    return t->sha256;
+}
 
 static void put_slot(const fs_facts *f, const char *name, size_t n, fs_buffer *out) {
     const char *what = f->what ? f->what : f->region;
-    if (n == 8 && memcmp(name, "position", n) == 0) fs_buffer_puts(out, f->words.position_word);
-    else if (n == 4 && memcmp(name, "size", n) == 0) fs_buffer_puts(out, f->words.size_word);
-    else if (n == 4 && memcmp(name, "what", n) == 0) fs_buffer_puts(out, what);
-    else if (n == 6 && memcmp(name, "a_what", n) == 0) fs_buffer_printf(out, "%s %s", strchr("aeiou", tolower((unsigned char)*what)) ? "an" : "a", what);
-    else if (n == 7) fs_buffer_printf(out, "%d", (int)fmax(1, 100 * f->words.area + 0.5));
-    else if (n == 4) fs_buffer_puts(out, f->type);
-    else fs_buffer_puts(out, f->region);
+    if (n == 8 && memcmp(name, "position", n) == 0)
+        fs_buffer_puts(out, f->words.position_word);
+    else if (n == 4 && memcmp(name, "size", n) == 0)
+        fs_buffer_puts(out, f->words.size_word);
+    else if (n == 4 && memcmp(name, "what", n) == 0)
+        fs_buffer_puts(out, what);
+    else if (n == 6 && memcmp(name, "a_what", n) == 0)
+        fs_buffer_printf(out, "%s %s", strchr("aeiou", tolower((unsigned char)*what)) ? "an" : "a", what);
+    else if (n == 7)
+        fs_buffer_printf(out, "%d", (int)fmax(1, 100 * f->words.area + 0.5));
+    else if (n == 4)
+        fs_buffer_puts(out, f->type);
+    else
+        fs_buffer_puts(out, f->region);
 }
 
 static fs_status expand_text(expansion *e, const char *text, size_t n, int depth);
 
 static fs_status expand_rule(expansion *e, const char *rule, int depth) {
     const json_t *list = json_object_get(e->texts->rules, rule);
-    if (depth > MAX_DEPTH) return fs_fail(e->err, FS_E_LIMIT, "%s: rule \"%s\" goes more than %d rules deep", e->texts->name, rule, MAX_DEPTH);
+    if (depth > MAX_DEPTH)
+        return fs_fail(e->err, FS_E_LIMIT, "%s: rule \"%s\" goes more than %d rules deep", e->texts->name, rule, MAX_DEPTH);
     if (++e->rules > MAX_RULES) return fs_fail(e->err, FS_E_LIMIT, "%s: a text of more than %d rules", e->texts->name, MAX_RULES);
     if (!list) return fs_fail(e->err, FS_E_FORMAT, "%s: the rule \"%s\" is missing", e->texts->name, rule);
     const json_t *item = json_array_get(list, (size_t)fs_dice_below(e->rng, (int64_t)json_array_size(list)));
@@ -171,10 +193,14 @@ static fs_status expand_text(expansion *e, const char *text, size_t n, int depth
                     fs_buffer_add(&name, q, 1);
                 }
             }
-            if (name.failed) status = fs_fail(e->err, FS_E_NO_MEMORY, "no memory for a text");
-            else if (!name.size) status = fs_fail(e->err, FS_E_FORMAT, "%s: a rule without a name: []", e->texts->name);
-            else if (strcmp(name.data, "cues") == 0) status = expand_cues(e, depth);
-            else status = expand_rule(e, name.data, depth);
+            if (name.failed)
+                status = fs_fail(e->err, FS_E_NO_MEMORY, "no memory for a text");
+            else if (!name.size)
+                status = fs_fail(e->err, FS_E_FORMAT, "%s: a rule without a name: []", e->texts->name);
+            else if (strcmp(name.data, "cues") == 0)
+                status = expand_cues(e, depth);
+            else
+                status = expand_rule(e, name.data, depth);
             fs_buffer_free(&name);
             p = close;
         } else {
@@ -187,9 +213,12 @@ static fs_status expand_text(expansion *e, const char *text, size_t n, int depth
 static void capitalize(char *text) {
     bool begin = true;
     for (char *p = text; *p; p++) {
-        if (begin && isalpha((unsigned char)*p)) *p = (char)toupper((unsigned char)*p), begin = false;
-        else if (*p == '.' && (p[1] == ' ' || p[1] == '\n')) begin = true;
-        else if (*p != ' ' && *p != '\n') begin = false;
+        if (begin && isalpha((unsigned char)*p))
+            *p = (char)toupper((unsigned char)*p), begin = false;
+        else if (*p == '.' && (p[1] == ' ' || p[1] == '\n'))
+            begin = true;
+        else if (*p != ' ' && *p != '\n')
+            begin = false;
     }
 }
 
@@ -197,7 +226,8 @@ fs_status fs_texts_answer(const fs_texts *t, const fs_facts *facts, bool tampere
     expansion e = {.texts = t, .facts = facts, .rng = rng, .err = err};
     fs_status status = expand_rule(&e, tampered ? "tampered" : "authentic", 0);
     if (!status && e.out.failed) status = fs_fail(err, FS_E_NO_MEMORY, "no memory for a text");
-    if (!status && !e.out.size) status = fs_fail(err, FS_E_FORMAT, "%s: the rule \"%s\" makes an empty text", t->name, tampered ? "tampered" : "authentic");
+    if (!status && !e.out.size)
+        status = fs_fail(err, FS_E_FORMAT, "%s: the rule \"%s\" makes an empty text", t->name, tampered ? "tampered" : "authentic");
     if (status) {
         fs_buffer_free(&e.out);
         return status;

@@ -1,5 +1,5 @@
-/* Scaling, mirroring and turning a cut-out piece. Shrinking goes through the anti-aliased resampler first; the rest is one warp with bicubic
- * weights (Keys 1981, a = -0.5) for the colours and bilinear ones for the alpha, as picture editors do. */
+/* Scaling, mirroring and turning a cut-out piece. Shrinking goes through the anti-aliased resampler first; the rest is one warp with
+ * bicubic weights (Keys 1981, a = -0.5) for the colours and bilinear ones for the alpha, as picture editors do. */
 #include <math.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
-/* The workshop: the picture a record is made of, regions in it, and the edits. One file per edit; what they share stands here. Private to src/data.
- * Everything random comes from the fs_rng that is passed in, so that a record is a function of its seed. */
+/* The workshop: the picture a record is made of, regions in it, and the edits. One file per edit; what they share stands here. Private to
+ * src/data. Everything random comes from the fs_rng that is passed in, so that a record is a function of its seed. */
 #ifndef FS_DATA_FORGE_WORK_H
 #define FS_DATA_FORGE_WORK_H
 
@@ -9,9 +9,15 @@
 
 /* ---- dice ---- */
 
-static inline double fs_dice(fs_rng *r, double low, double high) { return low + (high - low) * fs_rng_uniform(r); }
-static inline double fs_dice_log(fs_rng *r, double low, double high) { return low * exp(fs_rng_uniform(r) * log(high / low)); }
-static inline bool fs_dice_chance(fs_rng *r, double p) { return fs_rng_uniform(r) < p; }
+static inline double fs_dice(fs_rng *r, double low, double high) {
+    return low + (high - low) * fs_rng_uniform(r);
+}
+static inline double fs_dice_log(fs_rng *r, double low, double high) {
+    return low * exp(fs_rng_uniform(r) * log(high / low));
+}
+static inline bool fs_dice_chance(fs_rng *r, double p) {
+    return fs_rng_uniform(r) < p;
+}
 /* 0..n-1; 0 for n < 1 */
 static inline int64_t fs_dice_below(fs_rng *r, int64_t n) {
     int64_t v = (int64_t)(fs_rng_uniform(r) * (double)n);
@@ -23,16 +29,18 @@ static inline double fs_dice_normal(fs_rng *r) {
     double sum = (double)(v & 0xFFFF) + (double)(v >> 16 & 0xFFFF) + (double)(v >> 32 & 0xFFFF) + (double)(v >> 48) - 2 * 65535.0;
     return sum / 37837.0; /* 65536 * sqrt(4 / 12) */
 }
-static inline uint8_t fs_clip8(double v) { return (uint8_t)(v <= 0 ? 0 : v >= 255 ? 255 : v + 0.5); }
+static inline uint8_t fs_clip8(double v) {
+    return (uint8_t)(v <= 0 ? 0 : v >= 255 ? 255 : v + 0.5);
+}
 
 /* ---- the picture that is worked on (forge_scene.c) ---- */
 
 typedef struct fs_scene {
     const fs_source *source;
-    fs_rect rect;       /* of the source */
+    fs_rect rect; /* of the source */
     fs_image *im;
-    uint16_t *labels;   /* [height][width], or NULL */
-    int first_quality;  /* JPEG before the edit; 0 = none */
+    uint16_t *labels;  /* [height][width], or NULL */
+    int first_quality; /* JPEG before the edit; 0 = none */
     bool first_full_chroma;
 } fs_scene;
 /* A part of the source, width x height pixels: as it lies there, or made smaller (or larger, where the source is too small). */
@@ -48,9 +56,9 @@ typedef enum fs_region_kind { FS_REGION_OBJECT = 0, FS_REGION_SUPERPIXELS = 1, F
 const char *fs_region_kind_name(fs_region_kind k); /* "object", "superpixels", "shape" */
 
 typedef struct fs_pick {
-    fs_plane mask;      /* 255/0, of the picture's size; data NULL: there is none */
+    fs_plane mask; /* 255/0, of the picture's size; data NULL: there is none */
     fs_region_kind kind;
-    const char *what;   /* the source's, or NULL */
+    const char *what; /* the source's, or NULL */
 } fs_pick;
 /* An object that covers `low` to `high` of the picture. whole: it is not cut by the picture's edges (the lower one excepted). */
 fs_status fs_pick_object(const fs_scene *scene, double low, double high, bool things, bool whole, fs_rng *rng, fs_pick *out, fs_error *err);
@@ -59,7 +67,8 @@ fs_status fs_pick_superpixels(const fs_image *im, double share, fs_rng *rng, fs_
 /* A drawn shape: a smooth blob, an ellipse, or a box with round corners. */
 fs_status fs_pick_shape(int64_t width, int64_t height, double share, fs_rng *rng, fs_pick *out, fs_error *err);
 /* An object with probability p_object if there is one, else superpixels or a shape. */
-fs_status fs_pick_any(const fs_scene *scene, double low, double high, double p_object, bool things, fs_rng *rng, fs_pick *out, fs_error *err);
+fs_status fs_pick_any(const fs_scene *scene, double low, double high, double p_object, bool things, fs_rng *rng, fs_pick *out,
+                      fs_error *err);
 /* Rough outlines of annotations: smooths them, keeps the largest piece without small holes. */
 fs_status fs_tidy_outline(fs_plane *mask, fs_error *err);
 
@@ -70,7 +79,8 @@ const char *fs_blend_name(fs_blend b); /* "none", "hard", "feather", "poisson", 
 /* The outline follows the picture's edges, with an alpha of its own (forge_matte.c). */
 fs_status fs_piece_refine(fs_piece *p, int radius, fs_error *err);
 
-/* Puts the piece's upper left corner at (x, y) of im; what falls outside is cut. mask: of im's size; pixels that were painted become 255. */
+/* Puts the piece's upper left corner at (x, y) of im; what falls outside is cut. mask: of im's size; pixels that were painted become 255.
+ */
 fs_status fs_blend_paste(fs_image *im, const fs_piece *piece, int64_t x, int64_t y, fs_blend blend, fs_plane *mask, fs_error *err);
 /* Shifts and stretches the piece's colours toward those of im around where it goes. strength 0..1; light_only: brightness alone. */
 void fs_blend_match(fs_piece *piece, const fs_image *im, int64_t x, int64_t y, double strength, bool light_only);
@@ -81,18 +91,20 @@ typedef struct fs_place_rule {
     int tries;
 } fs_place_rule;
 /* The place where the piece's border differs least from what lies around it. False: no place. */
-bool fs_place_find(const fs_image *im, const fs_piece *piece, const fs_place_rule *rule, fs_rng *rng, int64_t *x, int64_t *y, double *misfit);
+bool fs_place_find(const fs_image *im, const fs_piece *piece, const fs_place_rule *rule, fs_rng *rng, int64_t *x, int64_t *y,
+                   double *misfit);
 
-/* The piece of `im` under mask: cut to the mask's box and `margin` pixels around, as far as the picture goes. *at: its upper left corner. */
+/* The piece of `im` under mask: cut to the mask's box and `margin` pixels around, as far as the picture goes. *at: its upper left corner.
+ */
 fs_status fs_piece_cut(const fs_image *im, const fs_plane *mask, int64_t margin, fs_piece *out, fs_rect *at, fs_error *err);
 
 /* ---- edits ---- */
 
 typedef struct fs_edit {
-    fs_plane mask;          /* 255 = changed */
+    fs_plane mask; /* 255 = changed */
     fs_region_kind kind;
     const char *what;
-    fs_turn turn;           /* of the pasted piece; scale 1 = none */
+    fs_turn turn; /* of the pasted piece; scale 1 = none */
     fs_blend blend;
     double feather;         /* pixels */
     const fs_source *donor; /* splice */
@@ -126,19 +138,22 @@ fs_status fs_inpaint(fs_image *im, const fs_plane *hole, fs_rng *rng, fs_error *
 
 enum { FS_CHAIN_STEPS = 8 };
 typedef enum fs_chain_kind {
-    FS_CHAIN_RESIZE = 0, /* a: scale */
-    FS_CHAIN_CROP = 1,   /* a, b: pixels cut off left and above, which shifts the 8x8 grid */
-    FS_CHAIN_NOISE = 2,  /* a: deviation, b: 1 = the same in all channels */
+    FS_CHAIN_RESIZE = 0,  /* a: scale */
+    FS_CHAIN_CROP = 1,    /* a, b: pixels cut off left and above, which shifts the 8x8 grid */
+    FS_CHAIN_NOISE = 2,   /* a: deviation, b: 1 = the same in all channels */
     FS_CHAIN_SHARPEN = 3, /* a: amount, b: radius */
-    FS_CHAIN_SOFTEN = 4, /* a: radius */
-    FS_CHAIN_TONE = 5,   /* a: gamma, b: contrast */
-    FS_CHAIN_JPEG = 6    /* a: quality, b: 1 = full chroma */
+    FS_CHAIN_SOFTEN = 4,  /* a: radius */
+    FS_CHAIN_TONE = 5,    /* a: gamma, b: contrast */
+    FS_CHAIN_JPEG = 6     /* a: quality, b: 1 = full chroma */
 } fs_chain_kind;
 const char *fs_chain_kind_name(fs_chain_kind k);
 typedef struct fs_chain {
     const char *name; /* "export", "double", "social", ... */
     int n;
-    struct { fs_chain_kind kind; double a, b; } step[FS_CHAIN_STEPS];
+    struct {
+        fs_chain_kind kind;
+        double a, b;
+    } step[FS_CHAIN_STEPS];
 } fs_chain;
 /* format: JPEG pictures end with a JPEG step; PNG pictures may. */
 void fs_chain_draw(fs_rng *rng, fs_forge_format format, fs_chain *out);

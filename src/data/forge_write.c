@@ -1,5 +1,6 @@
-/* fs_forge: records as files. Each record is made by one thread from its own random numbers and written whole: picture, mask, then the record's own
- * file, which says that it is finished. The lists for training come at the end, from those files, so that a run can stop anywhere and go on. */
+/* fs_forge: records as files. Each record is made by one thread from its own random numbers and written whole: picture, mask, then the
+ * record's own file, which says that it is finished. The lists for training come at the end, from those files, so that a run can stop
+ * anywhere and go on. */
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,10 +56,11 @@ json_t *fs_forge_record_read(const char *out_dir, fs_forge_split split, uint64_t
         record = json_loadb((const char *)bytes, size, JSON_REJECT_DUPLICATES, NULL);
     const char *name = json_string_value(json_object_get(record, "split"));
     bool whole = json_is_object(record) && name && strcmp(name, fs_forge_split_name(split)) == 0 &&
-                 json_integer_value(json_object_get(record, "index")) == (json_int_t)index && json_is_string(json_object_get(record, "image")) &&
-                 json_is_string(json_object_get(record, "question")) && json_is_string(json_object_get(record, "answer")) &&
-                 json_is_string(json_object_get(record, "type")) && json_is_object(json_object_get(record, "parameters")) &&
-                 file_is_there(out_dir, record, "image", "image_bytes") && file_is_there(out_dir, record, "mask", "mask_bytes");
+                 json_integer_value(json_object_get(record, "index")) == (json_int_t)index &&
+                 json_is_string(json_object_get(record, "image")) && json_is_string(json_object_get(record, "question")) &&
+                 json_is_string(json_object_get(record, "answer")) && json_is_string(json_object_get(record, "type")) &&
+                 json_is_object(json_object_get(record, "parameters")) && file_is_there(out_dir, record, "image", "image_bytes") &&
+                 file_is_there(out_dir, record, "mask", "mask_bytes");
     if (!whole) {
         json_decref(record);
         record = NULL;
@@ -124,10 +126,10 @@ static fs_status write_record(const char *out_dir, fs_forge_record *r, fs_error 
     if (p.mask) fs_sha256_hex(mask, mask_size, mask_sha);
     parameters = json_loads(r->parameters, 0, NULL);
     record = json_pack("{s:s,s:I,s:s,s:s,s:s,s:o,s:I,s:I,s:I,s:I,s:s,s:s,s:s,s:s,s:O}", "split", fs_forge_split_name(r->split), "index",
-                       (json_int_t)r->index, "type", fs_forge_type_name(r->type), "domain", fs_domain_name(r->domain), "image", p.image_name, "mask",
-                       p.mask_name ? json_string(p.mask_name) : json_null(), "width", (json_int_t)r->width, "height", (json_int_t)r->height, "image_bytes",
-                       (json_int_t)image_size, "mask_bytes", (json_int_t)mask_size, "image_sha256", image_sha, "mask_sha256", mask_sha, "question",
-                       r->question, "answer", r->answer, "parameters", parameters);
+                       (json_int_t)r->index, "type", fs_forge_type_name(r->type), "domain", fs_domain_name(r->domain), "image",
+                       p.image_name, "mask", p.mask_name ? json_string(p.mask_name) : json_null(), "width", (json_int_t)r->width, "height",
+                       (json_int_t)r->height, "image_bytes", (json_int_t)image_size, "mask_bytes", (json_int_t)mask_size, "image_sha256",
+                       image_sha, "mask_sha256", mask_sha, "question", r->question, "answer", r->answer, "parameters", parameters);
     line = record ? json_dumps(record, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(6)) : NULL;
     status = line ? fs_write_file(path, line, strlen(line), err) : fs_fail(err, FS_E_NO_MEMORY, "%s: no memory to write a record", path);
 done:
@@ -225,7 +227,8 @@ fs_status fs_forge(const char *const *sources, size_t n_sources, const char *out
     run r = {.out_dir = out_dir};
     char *records = fs_path_join(out_dir, "records");
     fs_status status = records ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "%s: no memory", out_dir);
-    if (!status && options->count < 1) status = fs_fail(err, FS_E_USAGE, "--count: %lld pictures; at least 1 is needed", (long long)options->count);
+    if (!status && options->count < 1)
+        status = fs_fail(err, FS_E_USAGE, "--count: %lld pictures; at least 1 is needed", (long long)options->count);
     if (!status) status = fs_forge_open(sources, n_sources, options, &r.f, err);
     if (!status) status = fs_forge_settings(r.f, out_dir, err);
     if (!status) status = fs_make_dirs(records, err);
@@ -240,7 +243,8 @@ fs_status fs_forge(const char *const *sources, size_t n_sources, const char *out
     }
     status = fs_forge_index(out_dir, &r.counts, err);
     if (!status && r.failed)
-        status = fs_fail(err, FS_E_FAILED, "%lld of %lld pictures could not be made; the first: %s", (long long)r.failed, (long long)r.total, r.failure.message);
+        status = fs_fail(err, FS_E_FAILED, "%lld of %lld pictures could not be made; the first: %s", (long long)r.failed,
+                         (long long)r.total, r.failure.message);
 done:
     fs_forge_close(r.f);
     free(records);

@@ -11,7 +11,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     fs_texts *t = NULL;
     fs_error err;
     if (fs_texts_parse("grammar", data, size, &t, &err)) return 0;
-    fs_facts f = {.type = "splice", .what = size % 2 ? "owl" : NULL, .region = "object", .words = {.position_word = "center", .size_word = "small"}, .cues = {"hue", "fill"}, .n_cues = 2};
+    fs_facts f = {.type = "splice",
+                  .what = size % 2 ? "owl" : NULL,
+                  .region = "object",
+                  .words = {.position_word = "center", .size_word = "small"},
+                  .cues = {"hue", "fill"},
+                  .n_cues = 2};
     for (uint64_t seed = 0; seed < 4; seed++) {
         fs_rng rng = fs_rng_seed(seed);
         char *text = NULL;

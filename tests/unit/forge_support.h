@@ -1,5 +1,5 @@
-/* Source photos for forge's tests, made by formula: textured grounds with a few shapes, as PNG, with object masks in the three forms that sets have. And
- * a folder to work in. */
+/* Source photos for forge's tests, made by formula: textured grounds with a few shapes, as PNG, with object masks in the three forms that
+ * sets have. And a folder to work in. */
 #ifndef FORGE_SUPPORT_H
 #define FORGE_SUPPORT_H
 
@@ -53,12 +53,14 @@ static inline void put_text(const char *dir, const char *name, const char *text)
 /* A ground of waves and grain with a disc and a box on it; ids: where the disc (7) and the box (300) are. */
 static inline void draw_scene(int number, int64_t w, int64_t h, uint8_t *rgb, uint8_t *ids) {
     fs_rng rng = fs_rng_seed((uint64_t)number + 1);
-    double fx = fs_dice(&rng, 0.02, 0.15), fy = fs_dice(&rng, 0.02, 0.15), tint[3], dx = (double)w * fs_dice(&rng, 0.3, 0.45), dy = (double)h * fs_dice(&rng, 0.3, 0.45);
+    double fx = fs_dice(&rng, 0.02, 0.15), fy = fs_dice(&rng, 0.02, 0.15), tint[3], dx = (double)w * fs_dice(&rng, 0.3, 0.45),
+           dy = (double)h * fs_dice(&rng, 0.3, 0.45);
     for (int c = 0; c < 3; c++) tint[c] = fs_dice(&rng, 70, 180);
     for (int64_t y = 0; y < h; y++)
         for (int64_t x = 0; x < w; x++) {
-            double wave = 28 * sin(fx * (double)x + 2 * sin(fy * (double)y)) + 6 * fs_dice_normal(&rng), r = hypot((double)x - dx, (double)y - dy);
-            bool disc = r < (double)h * 0.17, box = x > w * 6 / 10 && x < w * 85 / 100 && y > h * 55 / 100 && y < h * 8 / 10;
+            double wave = 28 * sin(fx * (double)x + 2 * sin(fy * (double)y)) + 6 * fs_dice_normal(&rng),
+                   r = hypot((double)x - dx, (double)y - dy);
+            bool disc = r<(double)h * 0.17, box = x> w * 6 / 10 && x < w * 85 / 100 && y > h * 55 / 100 && y < h * 8 / 10;
             for (int c = 0; c < 3; c++) {
                 double v = tint[c] + wave;
                 if (disc) v = 230 - tint[c] + 20 * sin(0.4 * (double)x);
@@ -75,7 +77,8 @@ enum { PHOTOS = 9 };
 /* dir/a: three photos with objects/ and segments.csv; dir/b/images with masks/; dir/c: NAME_mask.png; dir/d: without objects. */
 static inline void make_sources(const char *dir) {
     static const char *const folders[] = {"a", "a/objects", "b/images", "b/masks", "c", "d"};
-    static const char *const names[PHOTOS] = {"a/one.png", "a/two.png", "a/three.png", "b/images/four.png", "b/images/five.png", "c/six.png", "c/seven.png", "d/eight.png", "d/nine.png"};
+    static const char *const names[PHOTOS] = {"a/one.png", "a/two.png",   "a/three.png", "b/images/four.png", "b/images/five.png",
+                                              "c/six.png", "c/seven.png", "d/eight.png", "d/nine.png"};
     char segments[1024] = "image,segment_id,category,isthing,area\n";
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
         char *path = join(dir, folders[i]);
@@ -114,7 +117,9 @@ static inline void make_sources(const char *dir) {
 }
 
 /* Log lines, one after the other. */
-typedef struct log_lines { char text[8192]; } log_lines;
+typedef struct log_lines {
+    char text[8192];
+} log_lines;
 static inline void keep_log(void *user, fs_log_level level, const char *line) {
     log_lines *l = user;
     (void)level;

@@ -1,5 +1,5 @@
-/* Forged pictures in memory: the same bytes on any number of threads, masks that are what changed, texts that say what the mask says, both classes
- * treated alike, splits that share no photo, and what is said about bad input. */
+/* Forged pictures in memory: the same bytes on any number of threads, masks that are what changed, texts that say what the mask says, both
+ * classes treated alike, splits that share no photo, and what is said about bad input. */
 #include "forge_support.h"
 
 #include <pthread.h>
@@ -122,7 +122,8 @@ static void another_seed_is_another_set(void **state) {
     assert_string_not_equal(a, b);
 }
 
-/* Before post-processing no pixel outside of the mask changed, and at least 70 % of those inside did (a fill or a copy may meet the old value by chance). */
+/* Before post-processing no pixel outside of the mask changed, and at least 70 % of those inside did (a fill or a copy may meet the old
+ * value by chance). */
 static void masks_are_what_changed(void **state) {
     (void)state;
     for (int type = 1; type < FS_FORGE_TYPES; type++) {
@@ -149,8 +150,8 @@ static void masks_are_what_changed(void **state) {
     }
 }
 
-/* The finished mask lies on the finished picture: with the geometric steps, its place and share of the picture are those before, crops of at most 7 pixels
- * aside. Without the chain both are exactly those of the edit. */
+/* The finished mask lies on the finished picture: with the geometric steps, its place and share of the picture are those before, crops of
+ * at most 7 pixels aside. Without the chain both are exactly those of the edit. */
 static void masks_follow_the_chain(void **state) {
     (void)state;
     for (int chain = 0; chain < 2; chain++) {
@@ -163,8 +164,10 @@ static void masks_follow_the_chain(void **state) {
             ok(fs_forge_make_traced(f, FS_FORGE_TRAIN, i, &r, &err));
             assert_in_range(fs_max_i64(r.width, r.height), 128, 224);
             for (int64_t k = 0; k < r.width * r.height; k++) assert_true(r.mask[k] == 0 || r.mask[k] == 255);
-            fs_mask_words a = fs_mask_words_of(r.edit_mask, r.before_width, r.before_height), b = fs_mask_words_of(r.mask, r.width, r.height);
-            if (chain) { /* 7 of at least 128 pixels a side may be cut, so places move by at most 0.06, shares by a tenth and a border's rounding */
+            fs_mask_words a = fs_mask_words_of(r.edit_mask, r.before_width, r.before_height),
+                          b = fs_mask_words_of(r.mask, r.width, r.height);
+            if (chain) { /* 7 of at least 128 pixels a side may be cut, so places move by at most 0.06, shares by a tenth and a border's
+                            rounding */
                 assert_true(fabs(a.x - b.x) < 0.06 && fabs(a.y - b.y) < 0.06);
                 assert_true(fabs(a.area - b.area) < 0.15 * a.area + 0.004);
                 assert_non_null(r.file);
@@ -209,8 +212,8 @@ static json_t *parameters(const fs_forge_record *r) {
     return p;
 }
 
-/* An authentic picture and the tampered one of the same number come from the same part of the same photo and go through the same chain: nothing but the
- * edit tells the classes apart. */
+/* An authentic picture and the tampered one of the same number come from the same part of the same photo and go through the same chain:
+ * nothing but the edit tells the classes apart. */
 static void classes_are_treated_alike(void **state) {
     (void)state;
     static const char *const same[] = {"source_sha256", "source_part", "first_jpeg", "chain", "steps"};
@@ -228,7 +231,8 @@ static void classes_are_treated_alike(void **state) {
         assert_string_equal(a.question, b.question);
         json_t *p = parameters(&a), *q = parameters(&b);
         bool equal = true;
-        for (size_t k = 0; k < sizeof same / sizeof *same; k++) equal = equal && json_equal(json_object_get(p, same[k]), json_object_get(q, same[k]));
+        for (size_t k = 0; k < sizeof same / sizeof *same; k++)
+            equal = equal && json_equal(json_object_get(p, same[k]), json_object_get(q, same[k]));
         alike += equal; /* a photo in which nothing can be done is left for another one */
         for (int64_t k = 0; k < b.width * b.height; k++) assert_int_equal(b.mask[k], 0);
         assert_memory_equal(b.before, b.after, (size_t)(b.before_width * b.before_height) * 3);
@@ -273,7 +277,8 @@ static void texts_say_what_the_mask_says(void **state) {
         bool tampered = r.type != FS_FORGE_AUTHENTIC;
         assert_int_equal(fs_answer_says_authentic(r.answer), !tampered);
         assert_int_equal(fs_answer_verdict(r.answer), tampered ? FS_VERDICT_TAMPERED : FS_VERDICT_AUTHENTIC);
-        assert_int_equal(strncmp(r.answer, "1. Whether the picture has been tampered with / Description of the tampered area: The picture has ", 98), 0);
+        assert_int_equal(
+            strncmp(r.answer, "1. Whether the picture has been tampered with / Description of the tampered area: The picture has ", 98), 0);
         fs_answer answer;
         ok(fs_answer_parse(r.answer, &answer, &err));
         assert_true(answer.n_basis >= 2 && answer.n_basis <= 5);
@@ -314,7 +319,8 @@ static void splits_share_no_photo(void **state) {
             fs_forge_record r;
             ok(fs_forge_make(f, (fs_forge_split)s, i, &r, &err));
             json_t *p = parameters(&r);
-            const char *source = json_string_value(json_object_get(p, "source_sha256")), *donor = json_string_value(json_object_get(json_object_get(p, "edit"), "donor_sha256"));
+            const char *source = json_string_value(json_object_get(p, "source_sha256")),
+                       *donor = json_string_value(json_object_get(json_object_get(p, "edit"), "donor_sha256"));
             assert_non_null(donor);
             memcpy(used[s][n[s]++], source, 65);
             memcpy(used[s][n[s]++], donor, 65);
@@ -388,7 +394,8 @@ static void bad_sources(void **state) {
     fs_forge_options o = options_of(FS_FORGE_AUTHENTIC);
     log_lines log = {""};
     o.callbacks = (fs_callbacks){.user_data = &log, .log = keep_log};
-    char *dir = join(folder, "odd"), *nothing = join(folder, "nothing"), *broken = join(dir, "broken.jpg"), *tiny = join(dir, "tiny.png"), *photo = join(sources, "d/nine.png");
+    char *dir = join(folder, "odd"), *nothing = join(folder, "nothing"), *broken = join(dir, "broken.jpg"), *tiny = join(dir, "tiny.png"),
+         *photo = join(sources, "d/nine.png");
     ok(fs_make_dirs(dir, &err));
     const char *list[3] = {nothing};
     expect_open(list, 1, &o, FS_E_NOT_FOUND, "nothing");

@@ -1,5 +1,5 @@
-/* What fs_forge writes: the same files on any number of threads, a tree that the readers and the checker of this project accept, lists that agree with
- * one another, resuming after a stop and after damage, and refusals. */
+/* What fs_forge writes: the same files on any number of threads, a tree that the readers and the checker of this project accept, lists that
+ * agree with one another, resuming after a stop and after damage, and refusals. */
 #include "forge_support.h"
 
 #include <ftw.h>
@@ -52,14 +52,19 @@ static void expect(const char *name, const fs_forge_options *o, fs_status status
 }
 
 /* A digest of every file's path and bytes below a folder, in order. Returns how many there are. */
-typedef struct path_list { char *items[4096]; size_t n; } path_list;
+typedef struct path_list {
+    char *items[4096];
+    size_t n;
+} path_list;
 static path_list paths;
 static int add_path(const char *path, const struct stat *st, int kind, struct FTW *ftw) {
     (void)st, (void)ftw;
     if (kind == FTW_F && paths.n < 4096) paths.items[paths.n++] = fs_strdup(path);
     return 0;
 }
-static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_text(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 static size_t digest_tree(const char *name, char hex[65]) {
     char *dir = join(folder, name);
     fs_sha256 s;
@@ -231,8 +236,12 @@ static void manifest_is_true(void **state) {
     json_decref(settings);
 }
 
-typedef struct stopper { int left; } stopper;
-static bool stop_soon(void *user) { return --((stopper *)user)->left < 0; }
+typedef struct stopper {
+    int left;
+} stopper;
+static bool stop_soon(void *user) {
+    return --((stopper *)user)->left < 0;
+}
 
 /* Stopped in the middle, then damaged: the same call makes what is missing, and the folder is what an undisturbed run makes. */
 static void goes_on(void **state) {
@@ -345,8 +354,9 @@ static void hostile_records(void **state) {
     char *outside = join(folder, "outside.txt"), *dir = join(folder, "hostile"), *records = join(dir, "records");
     ok(fs_write_file(outside, "keep", 4, &err));
     ok(forge("hostile", &o));
-    put_text(records, "train_000000.json", "{\"split\": \"train\", \"index\": 0, \"image\": \"../outside.txt\", \"image_bytes\": 4, \"mask\": null, \"question\": \"\", "
-                                           "\"answer\": \"\", \"type\": \"splice\", \"parameters\": {}}");
+    put_text(records, "train_000000.json",
+             "{\"split\": \"train\", \"index\": 0, \"image\": \"../outside.txt\", \"image_bytes\": 4, \"mask\": null, \"question\": \"\", "
+             "\"answer\": \"\", \"type\": \"splice\", \"parameters\": {}}");
     o.seed = 5;
     o.overwrite = true;
     ok(forge("hostile", &o));

@@ -1,5 +1,5 @@
-/* The tools of forging, one by one: planes, turning, placing, blending, filling holes, superpixels, the chain's sizes, position and size words, and the
- * texts' grammar. */
+/* The tools of forging, one by one: planes, turning, placing, blending, filling holes, superpixels, the chain's sizes, position and size
+ * words, and the texts' grammar. */
 #include "forge_support.h"
 
 #include "data/forge_filter.h"
@@ -65,7 +65,9 @@ static void planes(void **state) {
 
 /* ---- turning ---- */
 
-static uint8_t ramp(int64_t x, int64_t y, int c) { return (uint8_t)(c == 0 ? 4 * x : c == 1 ? 4 * y : 100); }
+static uint8_t ramp(int64_t x, int64_t y, int c) {
+    return (uint8_t)(c == 0 ? 4 * x : c == 1 ? 4 * y : 100);
+}
 
 static fs_piece piece_of(int64_t w, int64_t h) {
     fs_piece p = {image_of(w, h, ramp), plane_of(w, h, (fs_rect){4, 4, w - 4, h - 4})};
@@ -107,7 +109,10 @@ static void turning(void **state) {
 
 /* ---- placing and blending ---- */
 
-static uint8_t stripes(int64_t x, int64_t y, int c) { (void)c; return (uint8_t)(120 + 60 * sin(0.2 * (double)x) + 40 * sin(0.31 * (double)y) + (double)(x % 3)); }
+static uint8_t stripes(int64_t x, int64_t y, int c) {
+    (void)c;
+    return (uint8_t)(120 + 60 * sin(0.2 * (double)x) + 40 * sin(0.31 * (double)y) + (double)(x % 3));
+}
 
 /* A piece cut from the picture fits best where it was, and not where it may not go. */
 static void places(void **state) {
@@ -142,7 +147,8 @@ static void places(void **state) {
     fs_plane_free(&mask), fs_plane_free(&here), fs_piece_free(&p), fs_image_free(im);
 }
 
-/* Gradients: the same piece, 40 levels brighter, disappears where it came from. Rounding is 1 level; the membrane of a constant is that constant. */
+/* Gradients: the same piece, 40 levels brighter, disappears where it came from. Rounding is 1 level; the membrane of a constant is that
+ * constant. */
 static void poisson_takes_off_a_constant(void **state) {
     (void)state;
     fs_image *im = image_of(120, 90, stripes), *before = image_of(120, 90, stripes);
@@ -177,7 +183,10 @@ static void pasting_is_cut_at_the_edges(void **state) {
 }
 
 /* Matching with full strength gives the mean of the ground. */
-static uint8_t level_80(int64_t x, int64_t y, int c) { (void)c; return (uint8_t)(80 + (x + y) % 2); }
+static uint8_t level_80(int64_t x, int64_t y, int c) {
+    (void)c;
+    return (uint8_t)(80 + (x + y) % 2);
+}
 static void matching(void **state) {
     (void)state;
     fs_image *im = image_of(100, 100, level_80);
@@ -192,8 +201,12 @@ static void matching(void **state) {
     fs_piece_free(&p), fs_image_free(im);
 }
 
-/* A ragged outline snaps to the edge that is there: a box whose mask is up to 3 pixels off on each line. Hard: nine pixels in ten at the border are right. */
-static uint8_t box_20_60(int64_t x, int64_t y, int c) { (void)c; return (uint8_t)((x >= 20 && x < 60 && y >= 20 && y < 60 ? 190 : 60) + (x * 7 + y * 13) % 5); }
+/* A ragged outline snaps to the edge that is there: a box whose mask is up to 3 pixels off on each line. Hard: nine pixels in ten at the
+ * border are right. */
+static uint8_t box_20_60(int64_t x, int64_t y, int c) {
+    (void)c;
+    return (uint8_t)((x >= 20 && x < 60 && y >= 20 && y < 60 ? 190 : 60) + (x * 7 + y * 13) % 5);
+}
 static void outlines_are_refined(void **state) {
     (void)state;
     fs_piece p = {image_of(80, 80, box_20_60), plane_of(80, 80, (fs_rect){0})};
@@ -217,12 +230,17 @@ static bool has_cue(const fs_facts *f, const char *cue) {
     return false;
 }
 
-/* A patch that differs from its ground in one way only: that is named (the number of cues is drawn, so any of several draws will do), its opposite never. */
+/* A patch that differs from its ground in one way only: that is named (the number of cues is drawn, so any of several draws will do), its
+ * opposite never. */
 static void cues_are_what_is_there(void **state) {
     (void)state;
-    static const struct { const char *cue, *opposite; double light, color, grain; } cases[] = {
-        {"light-brighter", "light-darker", 60, 0, 1}, {"light-darker", "light-brighter", -60, 0, 1}, {"color-foreign", "light-brighter", 0, 40, 1},
-        {"grain-more", "grain-less", 0, 0, 3},        {"grain-less", "grain-more", 0, 0, 0.2},
+    static const struct {
+        const char *cue, *opposite;
+        double light, color, grain;
+    } cases[] = {
+        {"light-brighter", "light-darker", 60, 0, 1},  {"light-darker", "light-brighter", -60, 0, 1},
+        {"color-foreign", "light-brighter", 0, 40, 1}, {"grain-more", "grain-less", 0, 0, 3},
+        {"grain-less", "grain-more", 0, 0, 0.2},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         fs_rng rng = fs_rng_seed(i);
@@ -250,8 +268,13 @@ static void cues_are_what_is_there(void **state) {
 
 /* ---- filling ---- */
 
-static uint8_t tiles(int64_t x, int64_t y, int c) { return (uint8_t)((x / 5 + y / 5) % 2 ? 200 - 30 * c : 60 + 20 * c); }
-static uint8_t two_grounds(int64_t x, int64_t y, int c) { (void)c; return (uint8_t)(x < 64 ? 50 + (x * 7 + y * 13) % 9 : 190 + (x * 5 + y * 11) % 9); }
+static uint8_t tiles(int64_t x, int64_t y, int c) {
+    return (uint8_t)((x / 5 + y / 5) % 2 ? 200 - 30 * c : 60 + 20 * c);
+}
+static uint8_t two_grounds(int64_t x, int64_t y, int c) {
+    (void)c;
+    return (uint8_t)(x < 64 ? 50 + (x * 7 + y * 13) % 9 : 190 + (x * 5 + y * 11) % 9);
+}
 
 /* A board of tiles has only one continuation: nearly all pixels come back exactly. */
 static void fills_a_pattern(void **state) {
@@ -264,8 +287,10 @@ static void fills_a_pattern(void **state) {
     ok(fs_inpaint(im, &hole, &rng, &err));
     int64_t right = 0;
     for (int64_t i = 0; i < 128 * 128; i++) {
-        if (!hole.data[i]) assert_memory_equal(im->data + i * 3, whole->data + i * 3, 3);
-        else right += memcmp(im->data + i * 3, whole->data + i * 3, 3) == 0;
+        if (!hole.data[i])
+            assert_memory_equal(im->data + i * 3, whole->data + i * 3, 3);
+        else
+            right += memcmp(im->data + i * 3, whole->data + i * 3, 3) == 0;
     }
     assert_true(right > 40 * 32 * 9 / 10);
     fs_plane_free(&hole), fs_image_free(im), fs_image_free(whole);
@@ -309,7 +334,10 @@ static void fills_odd_holes(void **state) {
 
 /* ---- superpixels ---- */
 
-static uint8_t halves(int64_t x, int64_t y, int c) { (void)y; return (uint8_t)(x < 100 ? 40 + c : 200 - c); }
+static uint8_t halves(int64_t x, int64_t y, int c) {
+    (void)y;
+    return (uint8_t)(x < 100 ? 40 + c : 200 - c);
+}
 
 /* A group of a sixth of the picture stays on one side of the edge between two colours. */
 static void superpixels_follow_edges(void **state) {
@@ -338,8 +366,10 @@ static void chains_end_at_their_size(void **state) {
         fs_rng rng = fs_rng_seed(seed);
         fs_chain_draw(&rng, seed % 2 ? FS_FORGE_PNG : FS_FORGE_JPEG, &c);
         bool last = c.n && c.step[c.n - 1].kind == FS_CHAIN_JPEG;
-        if (seed % 2) png += !last;
-        else jpeg += last;
+        if (seed % 2)
+            png += !last;
+        else
+            jpeg += last;
         int64_t w, h;
         fs_chain_base_size(&c, 97, 61, &w, &h);
         fs_image *im = image_of(w, h, stripes);
@@ -398,8 +428,11 @@ static void words_of_a_mask(void **state) {
         assert_int_equal(fs_mask_words_of(p.data, 90, 90).position, (89 - x) / 30 * 3 + x / 30);
         fs_plane_free(&p);
     }
-    static const struct { int pixels; const char *word; } sizes[] = {{99, "tiny"}, {100, "small"}, {399, "small"}, {400, "medium-sized"}, {1199, "medium-sized"},
-                                                                     {1200, "large"}, {2999, "large"}, {3000, "very large"}, {10000, "very large"}};
+    static const struct {
+        int pixels;
+        const char *word;
+    } sizes[] = {{99, "tiny"},    {100, "small"},  {399, "small"},       {400, "medium-sized"}, {1199, "medium-sized"},
+                 {1200, "large"}, {2999, "large"}, {3000, "very large"}, {10000, "very large"}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         fs_plane p = plane_of(100, 100, (fs_rect){0});
         for (int k = 0; k < sizes[i].pixels; k++) p.data[k] = 255;
@@ -418,7 +451,10 @@ static void words_of_a_mask(void **state) {
 
 static void words_are_read(void **state) {
     (void)state;
-    static const struct { const char *text; int position, size; } cases[] = {
+    static const struct {
+        const char *text;
+        int position, size;
+    } cases[] = {
         {"a very large dog in the upper left of the picture", 0, 4},
         {"A Medium-Sized thing at the Center of it", 4, 2},
         {"It is small and lies in the lower middle, not in the upper right", 7, 1},
@@ -456,9 +492,16 @@ static fs_status open_texts(const char *json, fs_texts **out) {
 static void expands_rules(void **state) {
     (void)state;
     fs_texts *t;
-    ok(open_texts("{\"rules\": {\"tampered\": [\"[what/{region}], {size}. it is {a_what} at {percent}. [cues]\"], \"authentic\": [\"fine\"],"
-                  "\"what/object\": [\"a [thing]\"], \"thing\": [\"{what}\"], \"cue/one\": [\"one.\"], \"cue/two\": [\"two: {type}.\"]}}", &t));
-    fs_facts f = {.type = "splice", .what = "owl", .region = "object", .words = {.position_word = "center", .size_word = "small", .area = 0.034}, .cues = {"one", "two"}, .n_cues = 2};
+    ok(open_texts(
+        "{\"rules\": {\"tampered\": [\"[what/{region}], {size}. it is {a_what} at {percent}. [cues]\"], \"authentic\": [\"fine\"],"
+        "\"what/object\": [\"a [thing]\"], \"thing\": [\"{what}\"], \"cue/one\": [\"one.\"], \"cue/two\": [\"two: {type}.\"]}}",
+        &t));
+    fs_facts f = {.type = "splice",
+                  .what = "owl",
+                  .region = "object",
+                  .words = {.position_word = "center", .size_word = "small", .area = 0.034},
+                  .cues = {"one", "two"},
+                  .n_cues = 2};
     fs_rng rng = fs_rng_seed(0);
     char *text = NULL;
     ok(fs_texts_answer(t, &f, true, &rng, &text, &err));
@@ -472,7 +515,9 @@ static void expands_rules(void **state) {
 
 static void refuses_bad_grammars(void **state) {
     (void)state;
-    static const struct { const char *json, *words; } cases[] = {
+    static const struct {
+        const char *json, *words;
+    } cases[] = {
         {"{", "JSON"},
         {"{}", "\"rules\" is missing"},
         {"{\"rules\": {\"tampered\": [\"x\"]}}", "\"authentic\" is missing"},
@@ -491,11 +536,12 @@ static void refuses_bad_grammars(void **state) {
         if (!strstr(err.message, cases[i].words)) fail_msg("\"%s\" lacks \"%s\"", err.message, cases[i].words);
     }
     /* a rule that names itself ends with an error, and so does one that grows without bound, with text or without */
-    static const char *const endless[] = {"{\"rules\": {\"tampered\": [\"[tampered]\"], \"authentic\": [\"x\"]}}",
-                                          "{\"rules\": {\"tampered\": [\"[a][a][a][a]\"], \"authentic\": [\"x\"], \"a\": [\"[b][b][b][b]\"], \"b\": [\"[c][c][c][c][c][c]\"],"
-                                          "\"c\": [\"[d][d][d][d][d][d][d]\"], \"d\": [\"many words stand here, and more of them, again and again\"]}}",
-                                          "{\"rules\": {\"tampered\": [\"[a][a][a][a][a][a][a][a]\"], \"authentic\": [\"x\"], \"a\": [\"[b][b][b][b][b][b][b][b]\"],"
-                                          "\"b\": [\"[c][c][c][c][c][c][c][c]\"], \"c\": [\"[d][d][d][d][d][d][d][d]\"], \"d\": [\"[e][e][e][e]\"], \"e\": [\"\"]}}"};
+    static const char *const endless[] = {
+        "{\"rules\": {\"tampered\": [\"[tampered]\"], \"authentic\": [\"x\"]}}",
+        "{\"rules\": {\"tampered\": [\"[a][a][a][a]\"], \"authentic\": [\"x\"], \"a\": [\"[b][b][b][b]\"], \"b\": [\"[c][c][c][c][c][c]\"],"
+        "\"c\": [\"[d][d][d][d][d][d][d]\"], \"d\": [\"many words stand here, and more of them, again and again\"]}}",
+        "{\"rules\": {\"tampered\": [\"[a][a][a][a][a][a][a][a]\"], \"authentic\": [\"x\"], \"a\": [\"[b][b][b][b][b][b][b][b]\"],"
+        "\"b\": [\"[c][c][c][c][c][c][c][c]\"], \"c\": [\"[d][d][d][d][d][d][d][d]\"], \"d\": [\"[e][e][e][e]\"], \"e\": [\"\"]}}"};
     for (int i = 0; i < 3; i++) {
         fs_texts *t = NULL;
         char *text = NULL;
@@ -510,16 +556,23 @@ static void refuses_bad_grammars(void **state) {
 /* Every cue that the code can name has a rule in the built-in texts, and every type an area. */
 static void built_in_texts_are_whole(void **state) {
     (void)state;
-    static const char *const cues[] = {"edge-hard", "edge-soft", "edge-any", "light-brighter", "light-darker", "color-foreign", "grain-more", "grain-less", "resampled",
-                                       "perspective", "duplicate", "duplicate-mirrored", "duplicate-turned", "duplicate-scaled", "fill", "fill-soft", "fill-repeat", "hue",
-                                       "saturation", "brightness", "contrast", "color-border", "blurred", "smoothed", "pixelated", "enlarged", "warped", "coarse", "retouched",
-                                       "texture-any", "statistics"};
+    static const char *const cues[] = {
+        "edge-hard",        "edge-soft",        "edge-any",  "light-brighter", "light-darker", "color-foreign",
+        "grain-more",       "grain-less",       "resampled", "perspective",    "duplicate",    "duplicate-mirrored",
+        "duplicate-turned", "duplicate-scaled", "fill",      "fill-soft",      "fill-repeat",  "hue",
+        "saturation",       "brightness",       "contrast",  "color-border",   "blurred",      "smoothed",
+        "pixelated",        "enlarged",         "warped",    "coarse",         "retouched",    "texture-any",
+        "statistics"};
     fs_texts *t;
     fs_rng rng = fs_rng_seed(0);
     ok(fs_texts_open(NULL, &t, &err));
     for (int type = 1; type < FS_FORGE_TYPES; type++)
         for (size_t i = 0; i < sizeof cues / sizeof *cues; i++) {
-            fs_facts f = {.type = fs_forge_type_name((fs_forge_type)type), .region = "region", .words = {.position_word = "center", .size_word = "small"}, .cues = {cues[i]}, .n_cues = 1};
+            fs_facts f = {.type = fs_forge_type_name((fs_forge_type)type),
+                          .region = "region",
+                          .words = {.position_word = "center", .size_word = "small"},
+                          .cues = {cues[i]},
+                          .n_cues = 1};
             char *text = NULL;
             ok(fs_texts_answer(t, &f, true, &rng, &text, &err));
             assert_null(strstr(text, "has not been tampered with"));
