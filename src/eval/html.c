@@ -80,6 +80,12 @@ static const fs_eval_table *table_of_paper_set(const fs_eval_summary *s, int set
     return NULL;
 }
 
+static bool has_paper_sets(const fs_eval_summary *s) {
+    for (int set = 0; set < FS_PAPER_SETS; set++)
+        if (table_of_paper_set(s, set)) return true;
+    return false;
+}
+
 /* ---- head ---- */
 
 static void tile(fs_buffer *b, const char *name, double v, const fs_interval *range, const char *below) {
@@ -104,7 +110,12 @@ static void put_head(fs_buffer *b, const fs_eval_book *book, const fs_eval_summa
     tile(b, "AUC of the score", t->value[FS_FIG_AUC], &t->range[FS_FIG_AUC], "guessing: 0.500");
     tile(b, "Localization IoU", t->value[FS_FIG_LOCAL], &t->range[FS_FIG_LOCAL], "fixed threshold");
     tile(b, "Localization F1", t->value[FS_FIG_LOCAL + 1], &t->range[FS_FIG_LOCAL + 1], "fixed threshold");
-    tile(b, "Explanations, CSS", t->value[FS_FIG_CSS], &t->range[FS_FIG_CSS], "");
+    if (!isnan(t->value[FS_FIG_CSS])) {
+        tile(b, "Explanations, CSS", t->value[FS_FIG_CSS], &t->range[FS_FIG_CSS], "");
+        fs_buffer_puts(b, "<p class=\"note\" style=\"grid-column:1/-1;margin:0\">CSS by the sentence encoder ");
+        fs_html_text(b, book->info.encoder ? book->info.encoder : "of the embeddings given");
+        fs_buffer_puts(b, "; values of other encoders cannot be compared with it.</p>");
+    }
     fs_buffer_puts(b, "</div>");
     if (opt->resamples > 0)
         fs_buffer_printf(b, "<p class=\"note\">Ranges are %g&nbsp;%% intervals: they say how much the figures would vary with another sample of such pictures, not how they "
@@ -176,21 +187,21 @@ static void paper_table(fs_buffer *b, const fs_eval_book *book, const fs_eval_su
             if (fs_paper_has(table, set)) paper_cells(b, rows[i].first[set], rows[i].second[set], two);
         fs_buffer_puts(b, "</tr>");
     }
-    our_row(b, s, table, book->info.name, "ours first", NULL);
-    if (table == FS_PAPER_DETECTION) our_row(b, s, table, "always tampered, on this data", "trivial", &tampered);
+    if (has_paper_sets(s)) our_row(b, s, table, book->info.name, "ours first", NULL);
+    if (table == FS_PAPER_DETECTION && has_paper_sets(s)) our_row(b, s, table, "always tampered, on this data", "trivial", &tampered);
     fs_buffer_puts(b, "</tbody></table></div>");
 }
 
 static void put_paper(fs_buffer *b, const fs_eval_book *book, const fs_eval_summary *s) {
-    bool any = false, css = false;
+    const bool any = has_paper_sets(s);
+    bool css = false;
     for (int set = 0; set < FS_PAPER_SETS; set++) {
         const fs_eval_table *t = table_of_paper_set(s, set);
-        any |= t != NULL;
         css |= t && t->explained;
     }
     fs_buffer_printf(b, "<h2>Beside the published figures</h2><p>Published rows: %s. Only sets of the same name stand in the same column; that the files are the same is for "
                         "the reader to check.</p>", fs_paper_source);
-    if (!any) fs_buffer_puts(b, "<p class=\"note\">No set of this run has a name of the paper&rsquo;s test sets, so the row of this run is empty.</p>");
+    if (!any) fs_buffer_puts(b, "<p class=\"note\">No set of this run has a name of the paper&rsquo;s test sets, so it has no row here.</p>");
     paper_table(b, book, s, FS_PAPER_DETECTION, "Detection, whole pictures", "ACC", "F1");
     fs_buffer_puts(b, "<p class=\"note\">* The published F1 is 2&thinsp;ACC / (1 + ACC) there: only forged pictures were tested, and &ldquo;always tampered&rdquo; would score 1.00. "
                       "On IMD2020 (2010 forged, 414 authentic) &ldquo;always tampered&rdquo; scores 0.83 and 0.91, which are the published figures.</p>");
@@ -444,7 +455,7 @@ fs_status fs_eval_write_html(const fs_eval_book *book, const fs_eval_summary *s,
     fs_html_text(&b, book->info.name);
     fs_buffer_printf(&b, "</title><style>%s</style></head><body>\n", fs_html_style);
     put_head(&b, book, s, opt);
-    put_paper(&b, book, s);
+    if (has_paper_sets(s)) put_paper(&b, book, s); /* else they are for orientation only, and stand at the end */
     put_detection(&b, s);
     put_localization(&b, s);
     fs_status status = put_charts(&b, s, err);
@@ -453,6 +464,7 @@ fs_status fs_eval_write_html(const fs_eval_book *book, const fs_eval_summary *s,
         fs_buffer_puts(&b, "<h2>Single pictures</h2>");
         status = fs_html_gallery(&b, book, opt, err);
     }
+    if (!status && !has_paper_sets(s)) put_paper(&b, book, s);
     if (!status) put_foot(&b, book, s, opt);
     if (!status && b.failed) status = fs_fail(err, FS_E_NO_MEMORY, "%s: no memory for the report", path);
     if (!status) status = fs_write_file(path, b.data, b.size, err);
