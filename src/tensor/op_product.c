@@ -173,8 +173,9 @@ static void lora_backward(fs_exec *c, const fs_tape_node *node) {
     const int64_t rows = rows_of(xd), n = b->shape[0], k = a->shape[1], rank = a->shape[0];
     float *dlow = fs_op_scratch(&op, rows * rank, sizeof *dlow), *da = fs_grad(c, a), *db = fs_grad(c, b);
     bool fresh;
-    float *dx = w ? fs_grad_into(c, node->in[LORA_X], &fresh) : NULL;
+    float *dw = fs_grad(c, w), *dx = w ? fs_grad_into(c, node->in[LORA_X], &fresh) : NULL;
     if (!dlow) return;
+    if (dw) add_product(&op, n, w->shape[1], rows, node->grad, 1, n, fs_f32(node->in[LORA_X]), false, dw);
     if (dx) through_weight(&op, rows, node->grad, w, fresh, dx);
     if (db) add_product(&op, n, rank, rows, node->grad, 1, n, p->low, false, db);
     float *dxd = fs_grad_into(c, xd, &fresh);

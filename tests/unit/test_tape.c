@@ -34,6 +34,12 @@ FS_GRAD_RUN(run_partition, fs_window_partition(c, x[0], 3))
 FS_GRAD_RUN(run_unpartition, fs_window_unpartition(c, x[0], 3, 5, 4))
 FS_GRAD_RUN(run_linear, fs_linear(c, x[0], x[1], x[2]))
 FS_GRAD_RUN(run_matmul, fs_matmul(c, x[0], x[1]))
+FS_GRAD_RUN(run_linear_add, fs_linear_add(c, x[0], x[1], x[2], x[3]))
+FS_GRAD_RUN(run_lora, fs_linear_lora(c, x[0], x[1], x[2], x[3], x[4], x[5], 0.7f))
+FS_GRAD_RUN(run_lora_alone, fs_linear_lora(c, x[0], x[1], NULL, x[0], x[2], x[3], -1.3f))
+FS_GRAD_RUN(run_lora_beside, fs_linear_lora(c, NULL, NULL, x[0], x[1], x[2], x[3], 2.0f))
+FS_GRAD_RUN(run_apart, fs_attention_apart(c, x[0], x[1], x[2], (const int64_t[]){19, 1, 13}, 3, 0.4f))
+FS_GRAD_RUN(run_same_twice, fs_add(c, fs_reshape_2d(c, x[0], 4, 9), fs_reshape_2d(c, fs_add(c, x[0], x[0]), 4, 9)))
 FS_GRAD_RUN(run_layer_norm, fs_layer_norm(c, x[0], x[1], x[2], 1e-5f))
 FS_GRAD_RUN(run_rms_norm, fs_rms_norm(c, x[0], x[1], 1e-5f))
 FS_GRAD_RUN(run_softmax, fs_softmax(c, x[0]))
@@ -92,6 +98,13 @@ static const fs_grad_case cases[] = {
     {"window_unpartition", "window_unpartition", run_unpartition, {FS_GRAD_IN(4, 9, 2)}},
     {"linear, few rows", "linear_few", run_linear, {FS_GRAD_IN(3, 10), FS_GRAD_IN(7, 10), FS_GRAD_IN(7)}},
     {"linear, many rows", "linear_many", run_linear, {FS_GRAD_IN(2, 15, 33), FS_GRAD_IN(41, 33), FS_GRAD_IN(41)}},
+    {"linear_add", NULL, run_linear_add, {FS_GRAD_IN(15, 33), FS_GRAD_IN(41, 33), FS_GRAD_IN(41), FS_GRAD_IN(15, 41)}},
+    {"linear_lora", NULL, run_lora,
+     {FS_GRAD_IN(15, 33), FS_GRAD_IN(41, 33), FS_GRAD_IN(15, 41), FS_GRAD_IN(15, 33), FS_GRAD_IN(5, 33), FS_GRAD_IN(41, 5)}},
+    {"linear_lora, x seen twice", NULL, run_lora_alone, {FS_GRAD_IN(15, 33), FS_GRAD_IN(41, 33), FS_GRAD_IN(5, 33), FS_GRAD_IN(41, 5)}},
+    {"linear_lora beside a result", NULL, run_lora_beside, {FS_GRAD_IN(3, 41), FS_GRAD_IN(3, 33), FS_GRAD_IN(5, 33), FS_GRAD_IN(41, 5)}},
+    {"attention of sequences apart", NULL, run_apart, {FS_GRAD_IN(33, 4, 6), FS_GRAD_IN(33, 2, 6), FS_GRAD_IN(33, 2, 5)}},
+    {"a gradient handed over twice", NULL, run_same_twice, {FS_GRAD_IN(6, 6)}},
     {"matmul", "matmul", run_matmul, {FS_GRAD_IN(17, 9), FS_GRAD_IN(9, 21)}},
     {"layer_norm", "layer_norm", run_layer_norm, {FS_GRAD_IN(5, 33), FS_GRAD_IN(33), FS_GRAD_IN(33)}},
     {"rms_norm", "rms_norm", run_rms_norm, {FS_GRAD_IN(5, 33), FS_GRAD_IN(33)}},
@@ -301,6 +314,68 @@ static void memory_of_gradients(void **state) {
     assert_null(c.spare);
 }
 
+/* The same bits as the operators that it is made of, and as attention over each sequence alone. */
+static void fused_is_the_same(void **state) {
+    (void)state;
+    fs_exec c = fs_grad_start(2);
+    fs_rng r = fs_rng_seed(11);
+    fs_error err = {0};
+    fs_tensor *x = filled(&c, &r, 30, 48), *w = filled(&c, &r, 24, 48), *a = filled(&c, &r, 8, 48), *b = filled(&c, &r, 24, 8), *h = filled(&c, &r, 30, 24);
+    const fs_tensor *one = fs_linear_lora(&c, x, w, h, x, a, b, 0.5f);
+    const fs_tensor *low = fs_scale(&c, fs_linear(&c, x, a, NULL), 0.5f), *many = fs_add(&c, fs_linear_add(&c, x, w, NULL, h), fs_linear(&c, low, b, NULL));
+    if (fs_exec_status(&c, &err)) fail_msg("%s", err.message);
+    assert_memory_equal(one->data, many->data, 30 * 24 * sizeof(float));
+    const fs_tensor *q = fs_reshape_3d(&c, x, 30, 4, 12);
+    const fs_tensor *together = fs_attention_apart(&c, q, q, q, (const int64_t[]){17, 13}, 2, 0.3f);
+    for (int i = 0; i < 2; i++) {
+        const fs_tensor *part = fs_rows(&c, q, i ? 17 : 0, i ? 30 : 17), *alone = fs_attention(&c, part, part, part, 0.3f, true);
+        assert_memory_equal(fs_f32(together) + (i ? 17 * 48 : 0), alone->data, (size_t)fs_tensor_count(alone) * sizeof(float));
+    }
+    assert_null(fs_attention_apart(&c, q, q, q, (const int64_t[]){17, 12}, 2, 0.3f)); /* one row is nobody's */
+    assert_int_equal(fs_exec_status(&c, &err), FS_E_MISMATCH);
+    c.error = (fs_error){0};
+    assert_null(fs_linear_lora(&c, x, w, h, x, b, a, 1)); /* the two the wrong way round */
+    assert_int_equal(fs_exec_status(&c, &err), FS_E_MISMATCH);
+    fs_exec_end(&c);
+}
+
+/* sum of squares of x w^T, as a loss of [1] */
+static fs_tensor *squares(fs_exec *c, const void *user, const fs_tensor *x) {
+    const fs_tensor *w = *(const fs_tensor *const *)user, *y = fs_linear(c, x, w, NULL);
+    const int64_t n = y ? fs_tensor_count(y) : 0;
+    return fs_reshape(c, fs_matmul(c, fs_reshape_2d(c, y, 1, n), fs_reshape_2d(c, y, n, 1)), 1, (const int64_t[]){1});
+}
+
+/* A loss that goes back at once leaves the gradients that it would have left later, to the bit; another seed than promised is noticed. */
+static void losses_at_once(void **state) {
+    (void)state;
+    fs_exec c = fs_grad_start(2);
+    fs_rng r = fs_rng_seed(12);
+    fs_error err = {0};
+    fs_tensor *x = filled(&c, &r, 6, 16), *w = filled(&c, &r, 16, 16);
+    float grads[2][2][256];
+    const float seed = 0.25f;
+    for (int now = 0; now < 3; now++) {
+        fs_tape tape = {0};
+        fs_tape_node nodes[2];
+        float dx[256] = {0}, dw[256] = {0};
+        const fs_tensor leaf = fs_tape_leaf(&nodes[0], x, dx), weight = fs_tape_leaf(&nodes[1], w, dw), *user = &weight;
+        c.tape = &tape;
+        const fs_tensor *h = fs_silu(&c, &leaf);
+        const fs_tensor *y = now ? fs_loss_now(&c, squares, &user, h, now == 1 ? seed : 2 * seed) : squares(&c, &user, h);
+        fs_tape_backward(&c, y, &seed);
+        c.tape = NULL;
+        if (now == 2) break;
+        if (fs_exec_status(&c, &err)) fail_msg("%s", err.message);
+        memcpy(grads[now][0], dx, sizeof dx);
+        memcpy(grads[now][1], dw, sizeof dw);
+    }
+    assert_int_equal(fs_exec_status(&c, &err), FS_E_INTERNAL);
+    assert_non_null(strstr(err.message, "promised"));
+    assert_memory_equal(grads[0], grads[1], sizeof grads[0]);
+    fs_exec_end(&c);
+}
+
 static void refusals(void **state) {
     (void)state;
     fs_exec c = fs_grad_start(1);
@@ -333,6 +408,7 @@ static void refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_operator), cmocka_unit_test(as_pytorch), cmocka_unit_test(frozen_weights), cmocka_unit_test(segments_change_nothing),
-                                       cmocka_unit_test(dropout_masks), cmocka_unit_test(memory_of_gradients), cmocka_unit_test(refusals)};
+                                       cmocka_unit_test(dropout_masks), cmocka_unit_test(memory_of_gradients), cmocka_unit_test(fused_is_the_same), cmocka_unit_test(losses_at_once),
+                                       cmocka_unit_test(refusals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
