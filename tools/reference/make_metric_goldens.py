@@ -145,6 +145,67 @@ def pixel_cases():
     ]
 
 
+def set_case():
+    """A whole set: means over forged pictures, pooled pixels, the original's gIoU and cIoU, the best threshold of the set."""
+    rng = np.random.default_rng(8)
+    h, w = 22, 26
+    pictures = []
+    for k in range(9):
+        truth = np.zeros((h, w), int)
+        if k < 6:
+            truth[2 + k : 18, 3 : 12 + 2 * k] = 1
+        level = np.clip(truth * int(rng.integers(40, 150)) + rng.integers(0, 140, (h, w)), 0, 255)
+        if k == 6:
+            level = np.zeros((h, w), int)  # forged by label, but its mask is empty, and nothing is marked
+        pictures.append({"tampered": k < 7, "silent": k in (2, 8), "level": level, "truth": truth})
+    forged = [p for p in pictures if p["tampered"]]
+    ratio = lambda a, b: a / b if b else 1.0
+
+    def counts(p, at):
+        m = np.zeros((h, w), bool) if p["silent"] else p["level"] >= at
+        t = p["truth"] == 1
+        return (m & t).sum(), (m & ~t).sum(), (~m & t).sum()
+
+    at = lambda k: [(ratio(tp, tp + fp + fn), ratio(2 * tp, 2 * tp + fp + fn)) for tp, fp, fn in (counts(p, k) for p in forged)]
+    fixed = np.array(at(128))
+    pool = np.array([counts(p, 128) for p in forged]).sum(0)
+    sweep = np.array([np.mean(at(k), axis=0) for k in range(256)])
+    best, permuted, auc, precision, recall = [], [], [], [], []
+    for p in forged:
+        t, level = p["truth"], p["level"]
+        if p["silent"]:
+            best.append((0, 0)), permuted.append((0, 0, 0)), auc.append(0.5), precision.append(np.nan), recall.append(0)
+            continue
+        f = level.ravel()
+        best.append((max(sk.jaccard_score(t.ravel(), f >= k) for k in np.unique(f)), max(sk.f1_score(t.ravel(), f >= k) for k in np.unique(f)))
+                    if t.any() else (1, 1))
+        fixed_f1, fixed_iou, best_f1 = trufor((level / np.float32(255)).astype(np.float32), t)
+        permuted.append((fixed_iou, fixed_f1, best_f1))
+        auc.append(sk.roc_auc_score(t.ravel(), f) if t.any() else np.nan)
+        tp, fp, fn = counts(p, 128)
+        precision.append(tp / (tp + fp) if tp + fp else np.nan), recall.append(tp / (tp + fn) if tp + fn else np.nan)
+    union = [(counts(p, 128)[0], sum(counts(p, 128))) for p in forged]
+    all_t = np.concatenate([p["truth"].ravel() for p in forged])
+    all_v = np.concatenate([(p["level"] * (not p["silent"])).ravel() for p in forged])
+    permuted = np.nanmean(np.array(permuted, float), axis=0)
+    figures = {
+        "localization.fixed.iou": fixed[:, 0].mean(), "localization.fixed.f1": fixed[:, 1].mean(),
+        "localization.pooled.iou": pool[0] / pool.sum(), "localization.pooled.f1": 2 * pool[0] / (pool[0] + pool.sum()),
+        "localization.upstream.giou": sum(i / (u + 1e-5) + (u == 0) for i, u in union) / (len(forged) + 1e-5),
+        "localization.upstream.ciou": sum(i for i, _ in union) / (sum(u for _, u in union) + 1e-10),
+        "localization.best-set.iou": sweep[:, 0].max(), "localization.best-set.f1": sweep[:, 1].max(),
+        "localization.best-image.iou": np.mean(best, axis=0)[0], "localization.best-image.f1": np.mean(best, axis=0)[1],
+        "localization.permuted.iou": permuted[0], "localization.permuted.f1": permuted[1], "localization.permuted-best.f1": permuted[2],
+        "localization.pixel_auc": np.nanmean(auc), "localization.pooled_pixel_auc": sk.roc_auc_score(all_t, all_v),
+        "localization.pixel_precision": np.nanmean(precision), "localization.pixel_recall": np.nanmean(recall),
+        "localization.false_alarm_area": np.mean([0 if p["silent"] else (p["level"] >= 128).mean() for p in pictures if not p["tampered"]]),
+    }
+    return {"width": w, "height": h, "threshold_iou": int(sweep[:, 0].argmax()) / 256, "threshold_f1": int(sweep[:, 1].argmax()) / 256,
+            "figures": {k: float(v) for k, v in figures.items()},
+            "pictures": [{"tampered": p["tampered"], "silent": p["silent"], "level": p["level"].ravel().tolist(),
+                          "truth": "".join(map(str, p["truth"].ravel()))} for p in pictures]}
+
+
 def bootstrap_cases(cases):
     rng = np.random.default_rng(6)
     n, resamples = 37, 200
@@ -207,7 +268,7 @@ def main():
     v = [3.5, -1.0, 2.25, 9.0, 0.5, 2.25, 7.0]
     percentiles = {"values": v, "q": [0, 0.025, 0.3, 0.5, 0.75, 0.975, 1], "out": np.percentile(v, [0, 2.5, 30, 50, 75, 97.5, 100]).tolist()}
     golden = {"made_with": f"scikit-learn {sklearn.__version__}, scipy {scipy.__version__}, numpy {np.__version__}", "detection": detection,
-              "pixel": pixel_cases(), "percentile": percentiles, "bootstrap": bootstrap_cases(detection), "mcnemar": mcnemar,
+              "pixel": pixel_cases(), "set": set_case(), "percentile": percentiles, "bootstrap": bootstrap_cases(detection), "mcnemar": mcnemar,
               "wilcoxon": wilcoxon}
     path = sys.argv[1] if len(sys.argv) > 1 else "tests/golden/metrics.json"
     with open(path, "w") as f:
