@@ -12,6 +12,17 @@
 
 /* ---- reference texts ---- */
 
+/* The next text that is another one, from the i-th of n on and round; NULL if there is none. All references there are take part, whatever pictures a run
+ * or a part of it looks at, so that the outcome does not depend on that. texts: the first of n pointers that lie `stride` bytes apart. */
+static char *other_text(char *const *texts, size_t stride, size_t n, size_t i) {
+    const char *own = *(char *const *)((const char *)texts + i * stride);
+    for (size_t k = 1; k < n; k++) {
+        const char *text = *(char *const *)((const char *)texts + (i + k) % n * stride);
+        if (*text && strcmp(text, own) != 0) return fs_eval_copy_text(text);
+    }
+    return NULL;
+}
+
 /* Texts of the data's tree: what was written for training, beside the pictures. */
 static fs_status from_tree(const fs_eval_options *opt, fs_eval_book *book, fs_error *err) {
     static const char *const files[] = {"lisa_val_gt.json", "lisa_train_gt.json"};
@@ -35,7 +46,11 @@ static fs_status from_tree(const fs_eval_options *opt, fs_eval_book *book, fs_er
                 free(path);
             }
         }
-        for (int k = 0; k < 2 && !status && !r->reference; k++) r->reference = fs_eval_copy_text(fs_data_texts_find(&list[k], fs_path_base(r->image)));
+        for (int k = 0; k < 2 && !status && !r->reference; k++) {
+            r->reference = fs_eval_copy_text(fs_data_texts_find(&list[k], fs_path_base(r->image)));
+            for (size_t i_text = 0; r->reference && i_text < list[k].count; i_text++)
+                if (strcmp(list[k].items[i_text].image, fs_path_base(r->image)) == 0) r->other = other_text(&list[k].items[0].text, sizeof *list[k].items, list[k].count, i_text);
+        }
     }
     for (int k = 0; k < 2; k++) fs_data_text_list_free(&list[k]);
     free(dir);
@@ -50,7 +65,9 @@ static fs_status from_lines(const fs_eval_options *opt, fs_eval_book *book, fs_e
     for (size_t i = 0; i < book->rows.count && !status; i++) {
         const fs_lines_entry *line;
         status = fs_lines_find(&lines, book->rows.items[i].image, &line, err);
-        if (!status && line) book->rows.items[i].reference = fs_eval_copy_text(line->text);
+        if (status || !line) continue;
+        book->rows.items[i].reference = fs_eval_copy_text(line->text);
+        book->rows.items[i].other = other_text(&lines.items[0].text, sizeof *lines.items, lines.count, (size_t)(line - lines.items));
     }
     fs_lines_free(&lines);
     return status;
@@ -167,7 +184,7 @@ static fs_status css_from_encoder(const fs_eval_options *opt, fs_eval_book *book
     if (status) return status;
     for (size_t i = 0; i < book->rows.count && !status; i++) {
         fs_eval_row *r = &book->rows.items[i];
-        float *x = NULL, *y = NULL;
+        float *x = NULL, *y = NULL, *z = NULL;
         bool long_x = false, long_y = false;
         fs_progress(&opt->callbacks, "explanations", (int64_t)i, (int64_t)book->rows.count);
         if (!r->text || !*r->text) continue;
@@ -177,9 +194,12 @@ static fs_status css_from_encoder(const fs_eval_options *opt, fs_eval_book *book
         }
         status = fs_encoder_run(e, r->text, &x, &long_x, err);
         if (!status) status = fs_encoder_run(e, r->reference, &y, &long_y, err);
+        if (!status && r->other) status = fs_encoder_run(e, r->other, &z, NULL, err);
         if (!status) r->css = fs_cosine(x, y, fs_encoder_width(e)), cut += long_x || long_y ? 1 : 0, n++;
+        if (!status && z) r->css_other = fs_cosine(x, z, fs_encoder_width(e));
         free(x);
         free(y);
+        free(z);
     }
     if (!status && cut)
         fs_eval_warn(&book->info, "explanations: in %zu of %zu pairs a text reaches the encoder's limit and is cut there; the similarity is of the beginnings", cut, n);

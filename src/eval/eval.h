@@ -29,14 +29,15 @@ typedef struct fs_eval_row {
     int64_t width, height;           /* of truth */
     fs_pixel_scores pixels;
     char *text, *reference;          /* explanation and what it is compared with, or NULL */
-    double css;                      /* NaN: none */
+    char *other;                     /* the reference of another picture, for css_other; is not written down */
+    double css, css_other;           /* similarity to the reference, and to that other one; NaN: none */
 } fs_eval_row;
 
 typedef struct fs_eval_rows {
     fs_eval_row *items;
     size_t count, room;
 } fs_eval_rows;
-fs_eval_row *fs_eval_rows_add(fs_eval_rows *rows); /* zeroed, css and score NaN; NULL when out of memory */
+fs_eval_row *fs_eval_rows_add(fs_eval_rows *rows); /* zeroed, css, css_other and score NaN; NULL when out of memory */
 void fs_eval_row_free(fs_eval_row *r);
 void fs_eval_rows_free(fs_eval_rows *rows);
 void fs_eval_rows_sort(fs_eval_rows *rows); /* by step, then index */
@@ -76,7 +77,7 @@ typedef enum fs_figure {
     FS_FIG_LOCAL, /* + 2 * protocol + 0 IoU, 1 F1; for UPSTREAM_IOU gIoU, cIoU; permuted-best has no IoU */
     FS_FIG_PIXEL_AUC = FS_FIG_LOCAL + 14, FS_FIG_POOLED_AUC, FS_FIG_PIXEL_PRECISION, FS_FIG_PIXEL_RECALL,
     FS_FIG_FALSE_AREA, /* of authentic pictures: mean share of pixels marked */
-    FS_FIG_CSS,
+    FS_FIG_CSS, FS_FIG_CSS_OTHER, /* the latter: what any two texts of this kind have in common */
     FS_FIGURES
 } fs_figure;
 enum { FS_RATES = 6, FS_PROTOCOLS = 7, FS_READINGS = 3 };

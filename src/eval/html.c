@@ -111,7 +111,9 @@ static void put_head(fs_buffer *b, const fs_eval_book *book, const fs_eval_summa
     tile(b, "Localization IoU", t->value[FS_FIG_LOCAL], &t->range[FS_FIG_LOCAL], "fixed threshold");
     tile(b, "Localization F1", t->value[FS_FIG_LOCAL + 1], &t->range[FS_FIG_LOCAL + 1], "fixed threshold");
     if (!isnan(t->value[FS_FIG_CSS])) {
-        tile(b, "Explanations, CSS", t->value[FS_FIG_CSS], &t->range[FS_FIG_CSS], "");
+        if (isnan(t->value[FS_FIG_CSS_OTHER])) *below = 0;
+        else snprintf(below, sizeof below, "other pictures&rsquo; references: %.3f", t->value[FS_FIG_CSS_OTHER]);
+        tile(b, "Explanations, CSS", t->value[FS_FIG_CSS], &t->range[FS_FIG_CSS], below);
         fs_buffer_puts(b, "<p class=\"note\" style=\"grid-column:1/-1;margin:0\">CSS by the sentence encoder ");
         fs_html_text(b, book->info.encoder ? book->info.encoder : "of the embeddings given");
         fs_buffer_puts(b, "; values of other encoders cannot be compared with it.</p>");

@@ -59,7 +59,7 @@ const char *fs_figure_key(fs_figure f) {
         "localization.best-set.iou", "localization.best-set.f1", "localization.best-image.iou", "localization.best-image.f1",
         "localization.permuted.iou", "localization.permuted.f1", "localization.permuted-best.iou", "localization.permuted-best.f1",
         "localization.pixel_auc", "localization.pooled_pixel_auc", "localization.pixel_precision", "localization.pixel_recall",
-        "localization.false_alarm_area", "explanation.css"};
+        "localization.false_alarm_area", "explanation.css", "explanation.css_of_other_pictures"};
     _Static_assert(COUNT(keys) == FS_FIGURES, "one key for each figure");
     return name_at(keys, COUNT(keys), (int)f);
 }

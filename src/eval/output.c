@@ -183,6 +183,7 @@ static void localization_text(fs_buffer *b, const fs_eval_table *t) {
     if (t->explained) {
         fs_buffer_printf(b, "  %-18s", "explanation");
         put_figure(b, "CSS", t, FS_FIG_CSS);
+        if (!isnan(t->value[FS_FIG_CSS_OTHER])) put(b, "to other pictures' references", t->value[FS_FIG_CSS_OTHER], NULL);
         fs_buffer_printf(b, "  (%zu texts)\n", t->explained);
     }
 }

@@ -16,7 +16,7 @@ fs_eval_row *fs_eval_rows_add(fs_eval_rows *rows) {
         rows->room = room;
     }
     fs_eval_row *r = &rows->items[rows->count++];
-    *r = (fs_eval_row){.score = NAN, .css = NAN};
+    *r = (fs_eval_row){.score = NAN, .css = NAN, .css_other = NAN};
     return r;
 }
 
@@ -30,6 +30,7 @@ void fs_eval_row_free(fs_eval_row *r) {
     free(r->map);
     free(r->text);
     free(r->reference);
+    free(r->other);
     *r = (fs_eval_row){0};
 }
 
@@ -88,12 +89,12 @@ static json_t *pixels_json(const fs_eval_row *r) {
 
 json_t *fs_eval_row_to_json(const fs_eval_row *r) {
     const char *score = !r->has_score ? "none" : isnan(r->score) ? "nan" : NULL;
-    return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "index", (json_int_t)r->index, "step", (json_int_t)r->step, "condition",
+    return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "index", (json_int_t)r->index, "step", (json_int_t)r->step, "condition",
                      text_value(r->condition), "set", text_value(r->set), "group", text_value(r->group), "name", text_value(r->name), "image",
                      text_value(r->image), "mask", text_value(r->mask), "map", text_value(r->map), "sha256", r->sha256, "mask_sha256",
                      r->mask_sha256, "tampered", (int)r->tampered, "literal", r->answered ? json_string(fs_verdict_name(r->literal)) : json_null(),
                      "tolerant", r->answered ? json_string(fs_verdict_name(r->tolerant)) : json_null(), "score",
-                     score ? json_string(score) : json_real(r->score), "css", number(r->css), "pixels", r->located ? pixels_json(r) : json_null(),
+                     score ? json_string(score) : json_real(r->score), "css", number(r->css), "css_other", number(r->css_other), "pixels", r->located ? pixels_json(r) : json_null(),
                      "text", text_value(r->text), "reference", text_value(r->reference));
 }
 
@@ -174,7 +175,7 @@ static fs_status take_score(const fs_json *j, fs_eval_row *r, fs_error *err) {
 fs_status fs_eval_row_from_json(const char *where, const json_t *root, fs_eval_row *out, fs_error *err) {
     fs_json j = {.root = (json_t *)(uintptr_t)root, .path = (char *)(uintptr_t)where, .within = (char *)(uintptr_t) ""}, pixels = {0};
     bool there = false;
-    *out = (fs_eval_row){.score = NAN, .css = NAN};
+    *out = (fs_eval_row){.score = NAN, .css = NAN, .css_other = NAN};
     if (!json_is_object(root)) return fs_fail(err, FS_E_FORMAT, "%s: expected a JSON object", where);
     const struct { const char *key; char **out; } texts[] = {{"condition", &out->condition}, {"set", &out->set}, {"group", &out->group},
         {"name", &out->name}, {"image", &out->image}, {"mask", &out->mask}, {"map", &out->map}, {"text", &out->text}, {"reference", &out->reference}};
@@ -190,6 +191,7 @@ fs_status fs_eval_row_from_json(const char *where, const json_t *root, fs_eval_r
     if (!s && out->answered) s = take_verdict(&j, "tolerant", &out->tolerant, &there, err);
     if (!s) s = take_score(&j, out, err);
     if (!s) s = take_number(&j, "css", -1.000001, 1.000001, &out->css, err);
+    if (!s) s = take_number(&j, "css_other", -1.000001, 1.000001, &out->css_other, err);
     if (!s) s = fs_json_object(&j, "pixels", FS_JSON_OPTIONAL, &pixels, err);
     if (!s && pixels.root && !(s = take_pixels(&pixels, out, err))) out->located = true;
     fs_json_close(&pixels);

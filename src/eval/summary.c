@@ -93,11 +93,15 @@ static void localization(const frame *f, const double *weight, double *out) {
 
 static void figures(void *user, const double *weight, double *out) {
     const frame *f = user;
-    average css = {0};
+    average css = {0}, other = {0};
     detection(f, weight, out);
     localization(f, weight, out);
-    for (size_t i = 0; i < f->n; i++) average_add(&css, f->row[i]->css, weight ? weight[i] : 1);
+    for (size_t i = 0; i < f->n; i++) {
+        average_add(&css, f->row[i]->css, weight ? weight[i] : 1);
+        average_add(&other, f->row[i]->css_other, weight ? weight[i] : 1);
+    }
     out[FS_FIG_CSS] = mean(css.sum, css.weight);
+    out[FS_FIG_CSS_OTHER] = mean(other.sum, other.weight);
 }
 
 /* ---- the threshold that suits a whole set ---- */
