@@ -1,5 +1,5 @@
-/* fakeshield eval: figures of a checkpoint, of results, or of any program's maps over a data set; eval merge joins the parts of a split run; eval
- * compare tests two runs over the same pictures against each other. */
+/* fakeshield eval: figures of a checkpoint, of results, or of any program's maps over a data set; eval merge joins the parts of a split
+ * run; eval compare tests two runs over the same pictures against each other. */
 #include "cli.h"
 
 #include <stdlib.h>
@@ -52,8 +52,12 @@ typedef struct eval_run {
     bool plain, no_html;
 } eval_run;
 
-static bool parse_policy(const char *value, void *target) { return fs_eval_policy_from_name(value, target); }
-static bool parse_image_score(const char *value, void *target) { return fs_eval_image_score_from_name(value, target); }
+static bool parse_policy(const char *value, void *target) {
+    return fs_eval_policy_from_name(value, target);
+}
+static bool parse_image_score(const char *value, void *target) {
+    return fs_eval_image_score_from_name(value, target);
+}
 
 static void add_text(cli_options *o, const char *name, const char **target) {
     cli_option_add(o, (cli_option){.name = name, .kind = CLI_TEXT, .target = target});
@@ -98,9 +102,16 @@ static void add_run_options(eval_run *r) {
     add_flag(o, "verdict-only", &r->s.opt.verdict_only);
     add_flag(o, "resume", &r->opt.resume);
     cli_option_add(o, (cli_option){.name = "encoder-tokens", .kind = CLI_INT, .target = &r->opt.encoder_tokens, .low = 8, .high = 4096});
-    cli_option_add(o, (cli_option){.name = "missing", .kind = CLI_CHOICE, .target = &r->opt.missing, .parse = parse_policy, .choices = "error, exclude"});
-    cli_option_add(o, (cli_option){.name = "nan", .kind = CLI_CHOICE, .target = &r->opt.nan, .parse = parse_policy, .choices = "error, exclude"});
-    cli_option_add(o, (cli_option){.name = "image-score", .kind = CLI_CHOICE, .target = &r->opt.image_score, .parse = parse_image_score, .choices = "none, max, mean"});
+    cli_option_add(
+        o,
+        (cli_option){.name = "missing", .kind = CLI_CHOICE, .target = &r->opt.missing, .parse = parse_policy, .choices = "error, exclude"});
+    cli_option_add(
+        o, (cli_option){.name = "nan", .kind = CLI_CHOICE, .target = &r->opt.nan, .parse = parse_policy, .choices = "error, exclude"});
+    cli_option_add(o, (cli_option){.name = "image-score",
+                                   .kind = CLI_CHOICE,
+                                   .target = &r->opt.image_score,
+                                   .parse = parse_image_score,
+                                   .choices = "none, max, mean"});
 }
 
 static fs_status usage(eval_run *r, const char *what) {
@@ -120,11 +131,15 @@ static bool parse_shard(const char *text, int *shard, int *shards) {
 
 /* Which of the four sources is meant. */
 static fs_status choose_source(eval_run *r) {
-    const int given = (r->results != NULL) + (r->upstream != NULL) + (r->maps != NULL || (r->opt.scores != NULL && !r->results && !r->upstream));
+    const int given =
+        (r->results != NULL) + (r->upstream != NULL) + (r->maps != NULL || (r->opt.scores != NULL && !r->results && !r->upstream));
     if (given > 1) return usage(r, "--results, --upstream and --maps exclude one another");
-    if (r->results) r->opt.source = FS_EVAL_RESULTS, r->opt.results = r->results;
-    else if (r->upstream) r->opt.source = FS_EVAL_UPSTREAM, r->opt.results = r->upstream;
-    else if (given) r->opt.source = FS_EVAL_MAPS, r->opt.masks = r->maps;
+    if (r->results)
+        r->opt.source = FS_EVAL_RESULTS, r->opt.results = r->results;
+    else if (r->upstream)
+        r->opt.source = FS_EVAL_UPSTREAM, r->opt.results = r->upstream;
+    else if (given)
+        r->opt.source = FS_EVAL_MAPS, r->opt.masks = r->maps;
     if (given) return r->opt.resume ? usage(r, "--resume is for running a checkpoint") : FS_OK;
     if (!(r->opt.model_dir = cli_model_dir("eval", &r->s))) return FS_E_USAGE;
     return FS_OK;
@@ -175,12 +190,16 @@ static int run_main(int argc, char **argv, const char *command) {
     if (!status && !merge && !compare && (n != 1 || !r.opt.out)) status = usage(&r, "give one folder of data, and -o OUT");
     if (!status && !merge && !compare) status = choose_source(&r);
     if (status) goto done;
-    if (compare) status = fs_eval_compare(r.operands.items[0], r.operands.items[1], &r.opt, &text, &err);
-    else if (merge) status = fs_eval_merge((const char *const *)r.operands.items, n, &r.opt, &text, &err);
-    else r.opt.data = r.operands.items[0], status = fs_eval_run(&r.opt, &text, &err);
+    if (compare)
+        status = fs_eval_compare(r.operands.items[0], r.operands.items[1], &r.opt, &text, &err);
+    else if (merge)
+        status = fs_eval_merge((const char *const *)r.operands.items, n, &r.opt, &text, &err);
+    else
+        r.opt.data = r.operands.items[0], status = fs_eval_run(&r.opt, &text, &err);
     cli_term_clear(&r.term);
     if (status && !cli_signal()) cli_error(&r.term, "%s", err.message);
-    if (status && cli_signal()) cli_error(&r.term, "interrupted%s", r.opt.source == FS_EVAL_MODEL && !merge && !compare ? "; --resume goes on from here" : "");
+    if (status && cli_signal())
+        cli_error(&r.term, "interrupted%s", r.opt.source == FS_EVAL_MODEL && !merge && !compare ? "; --resume goes on from here" : "");
     if (!status) status = show(&r, text, compare ? "compare" : "report");
 done:
     fs_string_free(text);

@@ -35,11 +35,11 @@ void fs_eval_book_free(fs_eval_book *b) {
 
 static json_t *info_json(const fs_eval_book *b) {
     const fs_eval_info *i = &b->info;
-    return json_pack("{s:i, s:{s:s, s:s}, s:s, s:s, s:s, s:s, s:O, s:o, s:I, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:O}", "eval", VERSION, "program", "name",
-                     "fakeshield", "version", fs_version(), "name", i->name, "source", i->source, "model", i->model, "fingerprint",
-                     i->fingerprint, "settings", i->settings, "encoder", i->encoder ? json_string(i->encoder) : json_null(), "records",
-                     (json_int_t)i->records, "shard", i->shard, "shards", i->shards, "rows", (json_int_t)b->rows.count, "missing",
-                     (json_int_t)i->missing, "nan_scores", (json_int_t)i->nan_scores, "resized", (json_int_t)i->resized,
+    return json_pack("{s:i, s:{s:s, s:s}, s:s, s:s, s:s, s:s, s:O, s:o, s:I, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:O}", "eval", VERSION,
+                     "program", "name", "fakeshield", "version", fs_version(), "name", i->name, "source", i->source, "model", i->model,
+                     "fingerprint", i->fingerprint, "settings", i->settings, "encoder", i->encoder ? json_string(i->encoder) : json_null(),
+                     "records", (json_int_t)i->records, "shard", i->shard, "shards", i->shards, "rows", (json_int_t)b->rows.count,
+                     "missing", (json_int_t)i->missing, "nan_scores", (json_int_t)i->nan_scores, "resized", (json_int_t)i->resized,
                      "texts_without_reference", (json_int_t)i->texts_without_reference, "warnings", i->warnings);
 }
 
@@ -52,8 +52,10 @@ fs_status fs_eval_book_write(const fs_eval_book *b, const char *dir, fs_error *e
         json_t *j = fs_eval_row_to_json(&b->rows.items[i]);
         char *line = j ? json_dumps(j, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
         json_decref(j);
-        if (!line) lines.failed = true;
-        else fs_buffer_puts(&lines, line), fs_buffer_puts(&lines, "\n");
+        if (!line)
+            lines.failed = true;
+        else
+            fs_buffer_puts(&lines, line), fs_buffer_puts(&lines, "\n");
         free(line);
     }
     if (info) text = json_dumps(info, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
@@ -81,7 +83,8 @@ static fs_status read_info(const char *path, fs_eval_info *i, int64_t *rows, fs_
     fs_status s = fs_json_open(path, &j, err);
     if (s) return s;
     s = fs_json_int(&j, "eval", FS_JSON_REQUIRED, 1, INT32_MAX, &version, err);
-    if (!s && version != VERSION) s = fs_fail(err, FS_E_UNSUPPORTED, "%s: layout %" PRId64 ", this program reads %d", path, version, VERSION);
+    if (!s && version != VERSION)
+        s = fs_fail(err, FS_E_UNSUPPORTED, "%s: layout %" PRId64 ", this program reads %d", path, version, VERSION);
     if (!s) s = fs_json_string(&j, "name", FS_JSON_REQUIRED, &name, err);
     if (!s) s = fs_json_string(&j, "source", FS_JSON_REQUIRED, &source, err);
     if (!s) s = fs_json_string(&j, "model", FS_JSON_REQUIRED, &model, err);
@@ -94,14 +97,23 @@ static fs_status read_info(const char *path, fs_eval_info *i, int64_t *rows, fs_
     static const char *const keys[] = {"missing", "nan_scores", "resized", "texts_without_reference"};
     for (size_t k = 0; k < 4 && !s; k++) s = fs_json_int(&j, keys[k], FS_JSON_REQUIRED, 0, INT64_MAX / 2, &counts[k], err);
     if (!s) {
-        *i = (fs_eval_info){.name = fs_strdup(name), .source = fs_strdup(source), .model = fs_strdup(model), .encoder = fs_strdup(encoder),
-                            .records = i->records, .shard = (int)shard, .shards = (int)shards, .missing = (size_t)counts[0],
-                            .nan_scores = (size_t)counts[1], .resized = (size_t)counts[2], .texts_without_reference = (size_t)counts[3]};
+        *i = (fs_eval_info){.name = fs_strdup(name),
+                            .source = fs_strdup(source),
+                            .model = fs_strdup(model),
+                            .encoder = fs_strdup(encoder),
+                            .records = i->records,
+                            .shard = (int)shard,
+                            .shards = (int)shards,
+                            .missing = (size_t)counts[0],
+                            .nan_scores = (size_t)counts[1],
+                            .resized = (size_t)counts[2],
+                            .texts_without_reference = (size_t)counts[3]};
         snprintf(i->fingerprint, sizeof i->fingerprint, "%s", fingerprint);
         json_t *settings = json_object_get(j.root, "settings"), *warnings = json_object_get(j.root, "warnings");
         i->settings = settings ? json_incref(settings) : json_object();
         i->warnings = warnings ? json_incref(warnings) : json_array();
-        if (!i->name || !i->source || !i->model || !i->settings || !i->warnings) s = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", path);
+        if (!i->name || !i->source || !i->model || !i->settings || !i->warnings)
+            s = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", path);
     }
     fs_json_close(&j);
     return s;
@@ -119,10 +131,14 @@ static fs_status read_rows(const char *path, fs_eval_rows *rows, fs_error *err) 
         json_error_t why;
         json_t *j = n && n < LINE_MAX_BYTES ? json_loadb((const char *)m.data + at, n, JSON_REJECT_DUPLICATES, &why) : NULL;
         fs_eval_row *row = where && j ? fs_eval_rows_add(rows) : NULL;
-        if (!where) s = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", path);
-        else if (!j) s = fs_fail(err, FS_E_FORMAT, "%s: no valid JSON; was the file cut off? Run the evaluation again", where);
-        else if (!row) s = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", path);
-        else s = fs_eval_row_from_json(where, j, row, err);
+        if (!where)
+            s = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", path);
+        else if (!j)
+            s = fs_fail(err, FS_E_FORMAT, "%s: no valid JSON; was the file cut off? Run the evaluation again", where);
+        else if (!row)
+            s = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", path);
+        else
+            s = fs_eval_row_from_json(where, j, row, err);
         json_decref(j);
         free(where);
         at += n + 1;
@@ -136,13 +152,15 @@ fs_status fs_eval_book_read(const char *dir, fs_eval_book *out, fs_error *err) {
     int64_t rows = 0;
     *out = (fs_eval_book){0};
     fs_status status = FS_OK;
-    if (!run || !images) status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", dir);
+    if (!run || !images)
+        status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", dir);
     else if (fs_path_is_dir(dir) && !fs_path_exists(run))
         status = fs_fail(err, FS_E_NOT_FOUND, "%s: no run.json in it; give the folder that `fakeshield eval -o` wrote", dir);
     if (!status) status = read_info(run, &out->info, &rows, err);
     if (!status) status = read_rows(images, &out->rows, err);
     if (!status && (int64_t)out->rows.count != rows)
-        status = fs_fail(err, FS_E_FORMAT, "%s: %zu rows, run.json says %" PRId64 "; run the evaluation again", images, out->rows.count, rows);
+        status =
+            fs_fail(err, FS_E_FORMAT, "%s: %zu rows, run.json says %" PRId64 "; run the evaluation again", images, out->rows.count, rows);
     free(run);
     free(images);
     if (status) fs_eval_book_free(out);

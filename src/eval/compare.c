@@ -1,5 +1,6 @@
-/* Two runs over the same pictures. Every test is paired: the same picture under both runs. Right or wrong answers: McNemar's exact test; figures per picture
- * (IoU, F1, ...): Wilcoxon's signed-rank test; all of them, and the AUC: the difference's interval by resampling pictures. */
+/* Two runs over the same pictures. Every test is paired: the same picture under both runs. Right or wrong answers: McNemar's exact test;
+ * figures per picture (IoU, F1, ...): Wilcoxon's signed-rank test; all of them, and the AUC: the difference's interval by resampling
+ * pictures. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -7,14 +8,16 @@
 
 #include "eval/report.h"
 
-typedef struct pair { const fs_eval_row *a, *b; } pair;
+typedef struct pair {
+    const fs_eval_row *a, *b;
+} pair;
 
 typedef enum test { MCNEMAR, WILCOXON, RESAMPLED } test;
 typedef struct comparison {
     const char *group, *figure;
     size_t n;
-    double a, b;            /* the runs' own figures */
-    fs_paired_mean d;       /* of b - a */
+    double a, b;      /* the runs' own figures */
+    fs_paired_mean d; /* of b - a */
     test test;
     double p;
     int64_t only_a, only_b; /* MCNEMAR */
@@ -52,10 +55,13 @@ static fs_status match(const fs_eval_book *a, const fs_eval_book *b, comparisons
         const fs_eval_row *r = &a->rows.items[i];
         if (r->step) continue;
         const fs_eval_row **found = n ? bsearch(&r, sorted, n, sizeof *sorted, by_identity) : NULL;
-        if (!found) c->only_in_a++;
-        else if (strcmp((*found)->sha256, r->sha256) != 0 || strcmp((*found)->mask_sha256, r->mask_sha256) != 0 || (*found)->tampered != r->tampered)
+        if (!found)
+            c->only_in_a++;
+        else if (strcmp((*found)->sha256, r->sha256) != 0 || strcmp((*found)->mask_sha256, r->mask_sha256) != 0 ||
+                 (*found)->tampered != r->tampered)
             status = fs_fail(err, FS_E_MISMATCH, "%s/%s: picture, mask or label are not the same in the two runs", r->set, r->name);
-        else c->pairs[c->n_pairs++] = (pair){r, *found};
+        else
+            c->pairs[c->n_pairs++] = (pair){r, *found};
     }
     c->only_in_b = n - c->n_pairs;
     if (!status && !c->n_pairs) status = fs_fail(err, FS_E_MISMATCH, "the two runs have no picture in common (compared by set and name)");
@@ -73,16 +79,24 @@ static double right(const fs_eval_row *r, bool text) {
 static double figure_of(const fs_eval_row *r, int f) {
     const bool local = r->tampered && r->located;
     switch (f) {
-    case 2: return local ? r->pixels.iou : NAN;
-    case 3: return local ? r->pixels.f1 : NAN;
-    case 4: return local ? r->pixels.best_f1 : NAN;
-    case 5: return local ? r->pixels.permuted_f1 : NAN;
-    case 6: return local ? r->pixels.auc : NAN;
-    case 7: return r->css;
-    default: return NAN;
+    case 2:
+        return local ? r->pixels.iou : NAN;
+    case 3:
+        return local ? r->pixels.f1 : NAN;
+    case 4:
+        return local ? r->pixels.best_f1 : NAN;
+    case 5:
+        return local ? r->pixels.permuted_f1 : NAN;
+    case 6:
+        return local ? r->pixels.auc : NAN;
+    case 7:
+        return r->css;
+    default:
+        return NAN;
     }
 }
-static const char *const figure_names[FIGURES] = {"accuracy", "AUC", "IoU, fixed", "F1, fixed", "F1, best-image", "F1, permuted", "pixel AUC", "CSS"};
+static const char *const figure_names[FIGURES] = {"accuracy",       "AUC",          "IoU, fixed", "F1, fixed",
+                                                  "F1, best-image", "F1, permuted", "pixel AUC",  "CSS"};
 
 static double mean_of(const double *v, size_t n) {
     double sum = 0;
@@ -125,7 +139,8 @@ static fs_status compare_auc(const pair *pairs, size_t n, const fs_eval_options 
         out->b = fs_ranking_auc(&t.b, NULL);
         out->d.mean = out->b - out->a;
     }
-    if (!status && !isnan(out->d.mean)) status = fs_bootstrap(m, stratum, opt->resamples, opt->level, opt->seed, auc_difference, &t, 1, &out->d.range, NULL, err);
+    if (!status && !isnan(out->d.mean))
+        status = fs_bootstrap(m, stratum, opt->resamples, opt->level, opt->seed, auc_difference, &t, 1, &out->d.range, NULL, err);
     out->test = RESAMPLED;
     out->p = t.below + t.above > 0 ? fmin(1, 2 * fmin(t.below, t.above) / opt->resamples) : NAN;
     fs_ranking_free(&t.a);
@@ -187,7 +202,8 @@ static fs_status compare_all(comparisons *c, const fs_eval_options *opt, fs_erro
         while (k < c->n_groups && strcmp(c->groups[k], c->pairs[i].a->group) != 0) k++;
         if (k == c->n_groups) c->groups[c->n_groups++] = c->pairs[i].a->group;
     }
-    if (!status && !(c->items = fs_alloc_zero((c->n_groups + 1) * FIGURES, sizeof *c->items))) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    if (!status && !(c->items = fs_alloc_zero((c->n_groups + 1) * FIGURES, sizeof *c->items)))
+        status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     for (size_t k = 0; k < c->n_groups && !status; k++) status = compare_group(c, c->groups[k], chosen, opt, err);
     if (!status && c->n_groups > 1) status = compare_group(c, NULL, chosen, opt, err);
     free(chosen);
@@ -197,9 +213,12 @@ static fs_status compare_all(comparisons *c, const fs_eval_options *opt, fs_erro
 /* ---- output ---- */
 
 static void describe_test(const comparison *x, char *out, size_t size) {
-    if (x->test == MCNEMAR) snprintf(out, size, "McNemar, exact: right in one run only %" PRId64 " and %" PRId64, x->only_a, x->only_b);
-    else if (x->test == WILCOXON) snprintf(out, size, "Wilcoxon, %s, %zu differ", x->w.exact ? "exact" : "normal", x->w.n);
-    else snprintf(out, size, "resampled pictures");
+    if (x->test == MCNEMAR)
+        snprintf(out, size, "McNemar, exact: right in one run only %" PRId64 " and %" PRId64, x->only_a, x->only_b);
+    else if (x->test == WILCOXON)
+        snprintf(out, size, "Wilcoxon, %s, %zu differ", x->w.exact ? "exact" : "normal", x->w.n);
+    else
+        snprintf(out, size, "resampled pictures");
 }
 
 static char *text_of(const comparisons *c, const char *name_a, const char *name_b, const fs_eval_options *opt) {
@@ -211,36 +230,46 @@ static char *text_of(const comparisons *c, const char *name_a, const char *name_
     fs_buffer_puts(&b, "\n");
     for (size_t i = 0; i < c->count; i++) {
         const comparison *x = &c->items[i];
-        if (strcmp(group, x->group) != 0) fs_buffer_printf(&b, "\n%s\n  %-16s %8s %8s %8s   %-18s %8s\n", x->group, "", "A", "B", "B - A", opt->resamples > 0 ? "interval" : "", "p");
+        if (strcmp(group, x->group) != 0)
+            fs_buffer_printf(&b, "\n%s\n  %-16s %8s %8s %8s   %-18s %8s\n", x->group, "", "A", "B", "B - A",
+                             opt->resamples > 0 ? "interval" : "", "p");
         group = x->group;
         describe_test(x, test_text, sizeof test_text);
-        fs_buffer_printf(&b, "  %-16s %8.4f %8.4f %+8.4f   [%+.4f, %+.4f] %8.4f  %zu pictures; %s\n", x->figure, x->a, x->b, x->d.mean, x->d.range.low, x->d.range.high, x->p, x->n,
-                         test_text);
+        fs_buffer_printf(&b, "  %-16s %8.4f %8.4f %+8.4f   [%+.4f, %+.4f] %8.4f  %zu pictures; %s\n", x->figure, x->a, x->b, x->d.mean,
+                         x->d.range.low, x->d.range.high, x->p, x->n, test_text);
     }
     fs_buffer_puts(&b, "\np is that of a single test; with many sets and figures some fall below 0.05 by chance.\n");
     if (b.failed) fs_buffer_free(&b);
     return b.data;
 }
 
-static json_t *number(double v) { return isnan(v) ? json_null() : json_real(v); }
+static json_t *number(double v) {
+    return isnan(v) ? json_null() : json_real(v);
+}
 
 static json_t *json_of(const comparisons *c, const fs_eval_book *a, const fs_eval_book *b, const fs_eval_options *opt) {
     json_t *list = json_array();
     for (size_t i = 0; i < c->count; i++) {
         const comparison *x = &c->items[i];
-        json_t *j = json_pack("{s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:s, s:o}", "set", x->group, "figure", x->figure, "pictures", (json_int_t)x->n, "a", number(x->a), "b", number(x->b),
-                              "difference", number(x->d.mean), "low", number(x->d.range.low), "high", number(x->d.range.high), "test",
-                              x->test == MCNEMAR ? "mcnemar-exact" : x->test == WILCOXON ? x->w.exact ? "wilcoxon-exact" : "wilcoxon-normal" : "bootstrap", "p", number(x->p));
+        json_t *j = json_pack("{s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:s, s:o}", "set", x->group, "figure", x->figure, "pictures",
+                              (json_int_t)x->n, "a", number(x->a), "b", number(x->b), "difference", number(x->d.mean), "low",
+                              number(x->d.range.low), "high", number(x->d.range.high), "test",
+                              x->test == MCNEMAR    ? "mcnemar-exact"
+                              : x->test == WILCOXON ? x->w.exact ? "wilcoxon-exact" : "wilcoxon-normal"
+                                                    : "bootstrap",
+                              "p", number(x->p));
         if (x->test == MCNEMAR) {
             json_object_set_new(j, "right_only_in_a", json_integer(x->only_a));
             json_object_set_new(j, "right_only_in_b", json_integer(x->only_b));
         }
         json_array_append_new(list, j);
     }
-    return json_pack("{s:i, s:{s:s, s:s}, s:{s:s, s:s, s:s}, s:{s:s, s:s, s:s}, s:I, s:I, s:I, s:{s:i, s:f, s:I}, s:o}", "eval_compare", 1, "program", "name", "fakeshield", "version",
-                     fs_version(), "a", "name", a->info.name, "model", a->info.model, "fingerprint", a->info.fingerprint, "b", "name", b->info.name, "model", b->info.model,
-                     "fingerprint", b->info.fingerprint, "pictures", (json_int_t)c->n_pairs, "only_in_a", (json_int_t)c->only_in_a, "only_in_b", (json_int_t)c->only_in_b, "intervals",
-                     "resamples", opt->resamples, "level", opt->level, "seed", (json_int_t)opt->seed, "comparisons", list);
+    return json_pack("{s:i, s:{s:s, s:s}, s:{s:s, s:s, s:s}, s:{s:s, s:s, s:s}, s:I, s:I, s:I, s:{s:i, s:f, s:I}, s:o}", "eval_compare", 1,
+                     "program", "name", "fakeshield", "version", fs_version(), "a", "name", a->info.name, "model", a->info.model,
+                     "fingerprint", a->info.fingerprint, "b", "name", b->info.name, "model", b->info.model, "fingerprint",
+                     b->info.fingerprint, "pictures", (json_int_t)c->n_pairs, "only_in_a", (json_int_t)c->only_in_a, "only_in_b",
+                     (json_int_t)c->only_in_b, "intervals", "resamples", opt->resamples, "level", opt->level, "seed", (json_int_t)opt->seed,
+                     "comparisons", list);
 }
 
 static void html_rows(fs_buffer *b, const comparisons *c) {
@@ -259,8 +288,10 @@ static void html_rows(fs_buffer *b, const comparisons *c) {
         fs_buffer_printf(b, "</td><td>%s%+.3f%s", clear ? "<b>" : "", x->d.mean, clear ? "</b>" : "");
         if (!isnan(x->d.range.low)) fs_buffer_printf(b, " <i>%+.3f to %+.3f</i>", x->d.range.low, x->d.range.high);
         fs_buffer_puts(b, "</td><td>");
-        if (isnan(x->p)) fs_buffer_puts(b, "&ndash;");
-        else fs_buffer_printf(b, x->p < 0.001 ? "&lt; 0.001" : "%.3f", x->p);
+        if (isnan(x->p))
+            fs_buffer_puts(b, "&ndash;");
+        else
+            fs_buffer_printf(b, x->p < 0.001 ? "&lt; 0.001" : "%.3f", x->p);
         describe_test(x, test_text, sizeof test_text);
         fs_buffer_printf(b, "</td><td style=\"text-align:left\">%s</td></tr>\n", test_text);
     }
@@ -278,36 +309,55 @@ static void html_scatter(fs_buffer *b, const comparisons *c, const char *a_name,
         if (!isnan(u) && !isnan(v)) x[m] = u, y[m++] = v;
     }
     static const double ends[] = {0, 1};
-    const fs_chart_line lines[] = {{.name = "a forged picture", .x = x, .y = y, .n = m, .dots = true}, {.name = "no difference", .x = ends, .y = ends, .n = 2, .dashed = true}};
+    const fs_chart_line lines[] = {{.name = "a forged picture", .x = x, .y = y, .n = m, .dots = true},
+                                   {.name = "no difference", .x = ends, .y = ends, .n = 2, .dashed = true}};
     fs_buffer_puts(b, "<h2>Picture by picture</h2><div class=\"charts\">");
-    fs_svg_chart(b, &(fs_chart){.title = "Localization: IoU of each forged picture", .x_label = a_name, .y_label = b_name, .lines = lines, .n_lines = 2});
+    fs_svg_chart(
+        b, &(fs_chart){
+               .title = "Localization: IoU of each forged picture", .x_label = a_name, .y_label = b_name, .lines = lines, .n_lines = 2});
     fs_buffer_puts(b, "</div>");
     b->failed |= !x || !y;
     free(x), free(y);
 }
 
-static fs_status write_html(const comparisons *c, const fs_eval_book *a, const fs_eval_book *b, const fs_eval_options *opt, const char *path, fs_error *err) {
+static fs_status write_html(const comparisons *c, const fs_eval_book *a, const fs_eval_book *b, const fs_eval_options *opt,
+                            const char *path, fs_error *err) {
     fs_buffer out = {0};
-    fs_buffer_printf(&out, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>Comparison</title>"
-                           "<style>%s</style></head><body>\n<header><div><h1>Two runs compared</h1><p class=\"lead\">A: ", fs_html_style);
+    fs_buffer_printf(&out,
+                     "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+                     "content=\"width=device-width,initial-scale=1\"><title>Comparison</title>"
+                     "<style>%s</style></head><body>\n<header><div><h1>Two runs compared</h1><p class=\"lead\">A: ",
+                     fs_html_style);
     fs_html_text(&out, a->info.name);
     fs_buffer_puts(&out, " &middot; B: ");
     fs_html_text(&out, b->info.name);
-    fs_buffer_printf(&out, " &middot; %zu pictures in both</p></div></header><main><h2>Differences</h2><p>Every picture is compared with itself under the other run. Intervals (%g&nbsp;%%) "
-                           "are of B &minus; A, by %d resamples of the pictures; a difference in bold has an interval without 0. p is that of a single test: with many sets and figures "
-                           "some fall below 0.05 by chance.</p><div class=\"scroll\"><table><thead><tr><th>Set</th><th style=\"text-align:left\">Figure</th><th>Pictures</th><th>A</th><th>B</th>"
-                           "<th>B &minus; A</th><th>p</th><th style=\"text-align:left\">Test</th></tr></thead><tbody>", c->n_pairs, 100 * opt->level, opt->resamples);
+    fs_buffer_printf(&out,
+                     " &middot; %zu pictures in both</p></div></header><main><h2>Differences</h2><p>Every picture is compared with itself "
+                     "under the other run. Intervals (%g&nbsp;%%) "
+                     "are of B &minus; A, by %d resamples of the pictures; a difference in bold has an interval without 0. p is that of a "
+                     "single test: with many sets and figures "
+                     "some fall below 0.05 by chance.</p><div class=\"scroll\"><table><thead><tr><th>Set</th><th "
+                     "style=\"text-align:left\">Figure</th><th>Pictures</th><th>A</th><th>B</th>"
+                     "<th>B &minus; A</th><th>p</th><th style=\"text-align:left\">Test</th></tr></thead><tbody>",
+                     c->n_pairs, 100 * opt->level, opt->resamples);
     html_rows(&out, c);
     fs_buffer_puts(&out, "</tbody></table></div>");
-    if (c->only_in_a || c->only_in_b) fs_buffer_printf(&out, "<p class=\"warn\">Left out: %zu pictures that only A has, %zu that only B has.</p>", c->only_in_a, c->only_in_b);
+    if (c->only_in_a || c->only_in_b)
+        fs_buffer_printf(&out, "<p class=\"warn\">Left out: %zu pictures that only A has, %zu that only B has.</p>", c->only_in_a,
+                         c->only_in_b);
     html_scatter(&out, c, a->info.name, b->info.name);
-    fs_buffer_printf(&out, "<footer><p class=\"note\">fakeshield %s &middot; tests and protocols: docs/evaluation.md of the program</p></footer></main></body></html>\n", fs_version());
-    fs_status status = out.failed ? fs_fail(err, FS_E_NO_MEMORY, "%s: no memory for the report", path) : fs_write_file(path, out.data, out.size, err);
+    fs_buffer_printf(&out,
+                     "<footer><p class=\"note\">fakeshield %s &middot; tests and protocols: docs/evaluation.md of the "
+                     "program</p></footer></main></body></html>\n",
+                     fs_version());
+    fs_status status =
+        out.failed ? fs_fail(err, FS_E_NO_MEMORY, "%s: no memory for the report", path) : fs_write_file(path, out.data, out.size, err);
     fs_buffer_free(&out);
     return status;
 }
 
-static fs_status write_files(const comparisons *c, const fs_eval_book *a, const fs_eval_book *b, const fs_eval_options *opt, fs_error *err) {
+static fs_status write_files(const comparisons *c, const fs_eval_book *a, const fs_eval_book *b, const fs_eval_options *opt,
+                             fs_error *err) {
     char *json = fs_path_join(opt->out, "compare.json"), *html = fs_path_join(opt->out, "compare.html");
     json_t *j = json_of(c, a, b, opt);
     char *text = j ? json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(12)) : NULL;
@@ -330,7 +380,8 @@ fs_status fs_eval_compare(const char *dir_a, const char *dir_b, const fs_eval_op
     if (!status) status = match(&a, &b, &c, err);
     if (!status) status = compare_all(&c, options, err);
     if (!status && options->out) status = write_files(&c, &a, &b, options, err);
-    if (!status && text && !(*text = text_of(&c, a.info.name, b.info.name, options))) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    if (!status && text && !(*text = text_of(&c, a.info.name, b.info.name, options)))
+        status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     free(c.items);
     free(c.groups);
     free(c.pairs);

@@ -1,5 +1,5 @@
-/* Explanations against reference texts: cosine similarity of their sentence embeddings ("CSS" in the paper, which does not name its encoder: so the encoder
- * stands beside every value). The embeddings come from an encoder run here, or from files. */
+/* Explanations against reference texts: cosine similarity of their sentence embeddings ("CSS" in the paper, which does not name its
+ * encoder: so the encoder stands beside every value). The embeddings come from an encoder run here, or from files. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +12,9 @@
 
 /* ---- reference texts ---- */
 
-/* The next text that is another one, from the i-th of n on and round; NULL if there is none. All references there are take part, whatever pictures a run
- * or a part of it looks at, so that the outcome does not depend on that. texts: the first of n pointers that lie `stride` bytes apart. */
+/* The next text that is another one, from the i-th of n on and round; NULL if there is none. All references there are take part, whatever
+ * pictures a run or a part of it looks at, so that the outcome does not depend on that. texts: the first of n pointers that lie `stride`
+ * bytes apart. */
 static char *other_text(char *const *texts, size_t stride, size_t n, size_t i) {
     const char *own = *(char *const *)((const char *)texts + i * stride);
     for (size_t k = 1; k < n; k++) {
@@ -49,7 +50,8 @@ static fs_status from_tree(const fs_eval_options *opt, fs_eval_book *book, fs_er
         for (int k = 0; k < 2 && !status && !r->reference; k++) {
             r->reference = fs_eval_copy_text(fs_data_texts_find(&list[k], fs_path_base(r->image)));
             for (size_t i_text = 0; r->reference && i_text < list[k].count; i_text++)
-                if (strcmp(list[k].items[i_text].image, fs_path_base(r->image)) == 0) r->other = other_text(&list[k].items[0].text, sizeof *list[k].items, list[k].count, i_text);
+                if (strcmp(list[k].items[i_text].image, fs_path_base(r->image)) == 0)
+                    r->other = other_text(&list[k].items[0].text, sizeof *list[k].items, list[k].count, i_text);
         }
     }
     for (int k = 0; k < 2; k++) fs_data_text_list_free(&list[k]);
@@ -76,11 +78,11 @@ static fs_status from_lines(const fs_eval_options *opt, fs_eval_book *book, fs_e
 /* ---- embeddings from files ---- */
 
 typedef struct vectors {
-    fs_lines names;  /* JSON Lines: whose vector; text is unused */
-    float **v;       /* [count] by line, each [width] */
+    fs_lines names; /* JSON Lines: whose vector; text is unused */
+    float **v;      /* [count] by line, each [width] */
     size_t count, room;
     int64_t width;
-    fs_npy matrix;   /* .npy: rows in the order of images.csv */
+    fs_npy matrix; /* .npy: rows in the order of images.csv */
     const char *path;
 } vectors;
 
@@ -100,7 +102,8 @@ static fs_status take_vector(void *user, size_t number, const char *line, size_t
     const json_t *list = json_object_get(j.root, "embedding");
     const size_t width = json_array_size(list);
     if (!width || (v->width && (int64_t)width != v->width)) {
-        status = fs_fail(err, FS_E_FORMAT, "%s: field embedding: %zu numbers; expected %s%lld", where, width, v->width ? "" : "at least ", v->width ? (long long)v->width : 1);
+        status = fs_fail(err, FS_E_FORMAT, "%s: field embedding: %zu numbers; expected %s%lld", where, width, v->width ? "" : "at least ",
+                         v->width ? (long long)v->width : 1);
         goto done;
     }
     if (v->count == v->room) {
@@ -134,8 +137,9 @@ static fs_status vectors_open(const char *path, size_t rows, vectors *v, fs_erro
     if (n > 4 && strcmp(path + n - 4, ".npy") == 0) {
         status = fs_npy_read(path, &v->matrix, err);
         if (!status && (size_t)v->matrix.rows != rows)
-            status = fs_fail(err, FS_E_MISMATCH, "%s: %lld embeddings for %zu pictures; expected one for each row of images.csv, in its order", path,
-                             (long long)v->matrix.rows, rows);
+            status =
+                fs_fail(err, FS_E_MISMATCH, "%s: %lld embeddings for %zu pictures; expected one for each row of images.csv, in its order",
+                        path, (long long)v->matrix.rows, rows);
         v->width = v->matrix.columns;
         return status;
     }
@@ -161,7 +165,8 @@ static fs_status css_from_files(const fs_eval_options *opt, fs_eval_book *book, 
     fs_status status = vectors_open(opt->embeddings, book->rows.count, &a, err);
     if (!status) status = vectors_open(opt->reference_embeddings, book->rows.count, &b, err);
     if (!status && a.width != b.width)
-        status = fs_fail(err, FS_E_MISMATCH, "%s: embeddings of %lld numbers, %s: of %lld; they must come from one encoder", a.path, (long long)a.width, b.path, (long long)b.width);
+        status = fs_fail(err, FS_E_MISMATCH, "%s: embeddings of %lld numbers, %s: of %lld; they must come from one encoder", a.path,
+                         (long long)a.width, b.path, (long long)b.width);
     for (size_t i = 0; i < book->rows.count && !status; i++) {
         const float *x = NULL, *y = NULL;
         fs_eval_row *r = &book->rows.items[i];
@@ -202,7 +207,10 @@ static fs_status css_from_encoder(const fs_eval_options *opt, fs_eval_book *book
         free(z);
     }
     if (!status && cut)
-        fs_eval_warn(&book->info, "explanations: in %zu of %zu pairs a text reaches the encoder's limit and is cut there; the similarity is of the beginnings", cut, n);
+        fs_eval_warn(
+            &book->info,
+            "explanations: in %zu of %zu pairs a text reaches the encoder's limit and is cut there; the similarity is of the beginnings",
+            cut, n);
     if (!status && !(book->info.encoder = fs_strdup(fs_encoder_describe(e)))) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     fs_encoder_free(e);
     return status;

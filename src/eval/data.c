@@ -60,7 +60,8 @@ static fs_status name_sets(const fs_eval_options *opt, fs_eval_data *d, fs_error
     for (size_t i = 0; i < s->n_sets && memory; i++) {
         d->set_names[i] = fs_format("%s/%s", s->sets[i].type, s->sets[i].name);
         d->groups[i] = opt->join ? joined_name(opt->join, s->sets[i].name) : NULL;
-        if (!d->groups[i]) d->groups[i] = fs_format("%.*s", (int)(opt->join ? strlen(s->sets[i].name) : plain_length(s->sets[i].name)), s->sets[i].name);
+        if (!d->groups[i])
+            d->groups[i] = fs_format("%.*s", (int)(opt->join ? strlen(s->sets[i].name) : plain_length(s->sets[i].name)), s->sets[i].name);
         memory = d->set_names[i] && d->groups[i];
     }
     for (size_t i = 0; i < s->n_sets && memory && !opt->join; i++) { /* "test" of two types is not one set */
@@ -84,7 +85,9 @@ fs_status fs_eval_data_open(const fs_eval_options *opt, fs_eval_data *out, fs_er
     how.texts = FS_TEXTS_NONE;
     if (!opt->data || !*opt->data) return fs_fail(err, FS_E_USAGE, "no data given; an evaluation needs the folder of pictures and masks");
     fs_status status = check_join(opt->join, err);
-    if (!status) status = opt->sets ? fs_dataset_open_spec(opt->data, opt->sets, &how, &out->set, err) : fs_dataset_open(opt->data, &how, &out->set, err);
+    if (!status)
+        status =
+            opt->sets ? fs_dataset_open_spec(opt->data, opt->sets, &how, &out->set, err) : fs_dataset_open(opt->data, &how, &out->set, err);
     if (!status) status = name_sets(opt, out, err);
     if (status) fs_eval_data_free(out);
     return status;
@@ -133,7 +136,8 @@ fs_status fs_eval_row_begin(const fs_eval_data *d, size_t index, const char *con
 }
 
 /* What a mask without a file would be: all authentic, at the map's size. */
-static fs_status truth_of(const fs_eval_options *opt, const fs_eval_row *row, const fs_map *map, uint8_t **truth, int64_t *w, int64_t *h, fs_error *err) {
+static fs_status truth_of(const fs_eval_options *opt, const fs_eval_row *row, const fs_map *map, uint8_t **truth, int64_t *w, int64_t *h,
+                          fs_error *err) {
     if (row->mask) return fs_truth_read(row->mask, opt->invert_truth, truth, w, h, NULL, err);
     *w = map->width;
     *h = map->height;
@@ -159,8 +163,10 @@ fs_status fs_eval_row_locate(const fs_eval_options *opt, fs_eval_info *info, fs_
     } else {
         if (map->width != w || map->height != h) {
             if (!opt->resize_mask && !row->step) {
-                status = fs_fail(err, FS_E_MISMATCH, "%s: the map is %lld x %lld pixels, the mask %s %lld x %lld; they must agree, or give --resize-mask",
-                                 row->map ? row->map : row->image, (long long)map->width, (long long)map->height, row->mask, (long long)w, (long long)h);
+                status = fs_fail(err, FS_E_MISMATCH,
+                                 "%s: the map is %lld x %lld pixels, the mask %s %lld x %lld; they must agree, or give --resize-mask",
+                                 row->map ? row->map : row->image, (long long)map->width, (long long)map->height, row->mask, (long long)w,
+                                 (long long)h);
                 goto done;
             }
             if ((status = fs_map_resize(map, w, h, err))) goto done;

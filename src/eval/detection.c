@@ -1,6 +1,7 @@
 /* Figures of a yes-or-no answer and of a ranking: accuracy and its kin, the area under the ROC curve, average precision, curves. The
  * definitions are those of scikit-learn's metrics (tests/golden/metrics.json compares), except that 0/0 is NaN instead of 0, and that the
- * balanced accuracy of a set with one class is NaN instead of that class's recall: a set of forgeries alone says nothing about false alarms. */
+ * balanced accuracy of a set with one class is NaN instead of that class's recall: a set of forgeries alone says nothing about false
+ * alarms. */
 #include "eval/metrics.h"
 
 #include <math.h>
@@ -28,9 +29,12 @@ fs_rates fs_confusion_rates(const fs_confusion *c) {
 
 const char *fs_baseline_name(fs_baseline b) {
     switch (b) {
-    case FS_BASELINE_TAMPERED: return "always tampered";
-    case FS_BASELINE_AUTHENTIC: return "always authentic";
-    case FS_BASELINE_COIN: return "fair coin";
+    case FS_BASELINE_TAMPERED:
+        return "always tampered";
+    case FS_BASELINE_AUTHENTIC:
+        return "always authentic";
+    case FS_BASELINE_COIN:
+        return "fair coin";
     }
     return "unknown";
 }
@@ -135,8 +139,8 @@ fs_status fs_ranking_curve(const fs_ranking *r, fs_curve_point **out, size_t *n,
     for (size_t i = 0; i < r->n;) {
         const double score = r->score[i];
         i = take_group(r, NULL, i, &tp, &fp);
-        (*out)[(*n)++] = (fs_curve_point){.threshold = score, .false_rate = quotient(fp, negatives), .recall = quotient(tp, positives),
-                                          .precision = tp / (tp + fp)};
+        (*out)[(*n)++] = (fs_curve_point){
+            .threshold = score, .false_rate = quotient(fp, negatives), .recall = quotient(tp, positives), .precision = tp / (tp + fp)};
     }
     return FS_OK;
 }

@@ -1,5 +1,6 @@
-/* Sentence embeddings as sentence-transformers computes them for its MiniLM and BERT models: WordPiece, cut to max_seq_length with [CLS] and [SEP], the
- * encoder's last states, and their mean over all tokens (Reimers and Gurevych 2019). A normalisation behind it changes no cosine and is left out. */
+/* Sentence embeddings as sentence-transformers computes them for its MiniLM and BERT models: WordPiece, cut to max_seq_length with [CLS]
+ * and [SEP], the encoder's last states, and their mean over all tokens (Reimers and Gurevych 2019). A normalisation behind it changes no
+ * cosine and is left out. */
 #include "eval/encoder.h"
 
 #include <math.h>
@@ -53,7 +54,8 @@ static fs_status read_config(const char *dir, fs_bert_config *g, fs_error *err) 
     if (!s) s = fs_json_string(&j, "hidden_act", FS_JSON_OPTIONAL, &activation, err);
     if (!s) s = fs_json_string(&j, "position_embedding_type", FS_JSON_OPTIONAL, &position, err);
     if (!s && (strcmp(activation, "gelu") != 0 || strcmp(position, "absolute") != 0))
-        s = fs_fail(err, FS_E_UNSUPPORTED, "%s: activation \"%.40s\", positions \"%.40s\"; expected \"gelu\" and \"absolute\"", path, activation, position);
+        s = fs_fail(err, FS_E_UNSUPPORTED, "%s: activation \"%.40s\", positions \"%.40s\"; expected \"gelu\" and \"absolute\"", path,
+                    activation, position);
     g->eps = (float)eps;
     fs_json_close(&j);
     free(path);
@@ -67,7 +69,8 @@ static fs_status read_tokenizer(fs_encoder *e, const char *dir, fs_error *err) {
     fs_status s = open_optional(dir, "tokenizer_config.json", &j, &there, err);
     if (!s && there) {
         s = fs_json_bool(&j, "do_lower_case", FS_JSON_OPTIONAL, &opt.lower_case, err);
-        if (!s && fs_json_has(&j, "strip_accents") && !(s = fs_json_bool(&j, "strip_accents", FS_JSON_OPTIONAL, &strip, err))) opt.strip_accents = strip;
+        if (!s && fs_json_has(&j, "strip_accents") && !(s = fs_json_bool(&j, "strip_accents", FS_JSON_OPTIONAL, &strip, err)))
+            opt.strip_accents = strip;
         if (!s) s = fs_json_bool(&j, "tokenize_chinese_chars", FS_JSON_OPTIONAL, &opt.chinese_chars, err);
     }
     fs_json_close(&j);
@@ -95,7 +98,8 @@ static fs_status read_pooling(fs_encoder *e, const char *dir, int max_tokens, fs
     fs_json_close(&j);
     e->first_token = first;
     e->max_tokens = fs_min_i64(max_tokens > 0 ? max_tokens : limit, e->bert.config.positions);
-    if (!s && e->max_tokens < 3) s = fs_fail(err, FS_E_USAGE, "%s: a limit of %lld tokens leaves no room for text", dir, (long long)e->max_tokens);
+    if (!s && e->max_tokens < 3)
+        s = fs_fail(err, FS_E_USAGE, "%s: a limit of %lld tokens leaves no room for text", dir, (long long)e->max_tokens);
     return s;
 }
 
@@ -113,14 +117,16 @@ fs_status fs_encoder_open(const char *dir, int max_tokens, int threads, const fs
         s = fs_bert_bind(&e->bert, &g, &source, wrapped ? "bert." : "", err);
     }
     if (!s && fs_wordpiece_size(e->words) > g.vocab)
-        s = fs_fail(err, FS_E_MISMATCH, "%s: vocab.txt has %d tokens, the weights %lld; they are of different models", dir, fs_wordpiece_size(e->words), (long long)g.vocab);
+        s = fs_fail(err, FS_E_MISMATCH, "%s: vocab.txt has %d tokens, the weights %lld; they are of different models", dir,
+                    fs_wordpiece_size(e->words), (long long)g.vocab);
     if (!s) s = read_pooling(e, dir, max_tokens, err);
     if (!s && !(s = fs_exec_init(&e->exec, FS_DTYPE_F32, threads, callbacks, err))) e->exec_open = true;
     if (!s) {
         const size_t n = strlen(dir);
         char *trimmed = fs_format("%.*s", (int)(n > 1 && dir[n - 1] == '/' ? n - 1 : n), dir);
-        snprintf(e->description, sizeof e->description, "%.100s, %lld layers, %lld wide, %s of at most %lld tokens", trimmed ? fs_path_base(trimmed) : "", (long long)g.layers,
-                 (long long)g.hidden, e->first_token ? "first token" : "mean", (long long)e->max_tokens);
+        snprintf(e->description, sizeof e->description, "%.100s, %lld layers, %lld wide, %s of at most %lld tokens",
+                 trimmed ? fs_path_base(trimmed) : "", (long long)g.layers, (long long)g.hidden, e->first_token ? "first token" : "mean",
+                 (long long)e->max_tokens);
         free(trimmed);
         *out = e;
     } else {
@@ -138,8 +144,12 @@ void fs_encoder_free(fs_encoder *e) {
     free(e);
 }
 
-int64_t fs_encoder_width(const fs_encoder *e) { return e->bert.config.hidden; }
-const char *fs_encoder_describe(const fs_encoder *e) { return e->description; }
+int64_t fs_encoder_width(const fs_encoder *e) {
+    return e->bert.config.hidden;
+}
+const char *fs_encoder_describe(const fs_encoder *e) {
+    return e->description;
+}
 
 fs_status fs_encoder_run(fs_encoder *e, const char *text, float **embedding, bool *truncated, fs_error *err) {
     const int64_t C = e->bert.config.hidden;
@@ -165,8 +175,10 @@ fs_status fs_encoder_run(fs_encoder *e, const char *text, float **embedding, boo
     if (truncated) *truncated = (int64_t)ids.count == e->max_tokens;
     fs_arena_release(e->exec.arena, mark);
     fs_ids_free(&ids);
-    if (!status) *embedding = v;
-    else free(v);
+    if (!status)
+        *embedding = v;
+    else
+        free(v);
     return status;
 }
 

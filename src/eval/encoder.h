@@ -5,8 +5,9 @@
 #include "base/base.h"
 
 typedef struct fs_encoder fs_encoder;
-/* dir: config.json, vocab.txt, model.safetensors or pytorch_model.bin; and, if there, tokenizer_config.json, sentence_bert_config.json (max_seq_length) and
- * 1_Pooling/config.json (mean pooling or the first token). max_tokens 0: that of sentence_bert_config.json, else as many as the model has positions. */
+/* dir: config.json, vocab.txt, model.safetensors or pytorch_model.bin; and, if there, tokenizer_config.json, sentence_bert_config.json
+ * (max_seq_length) and 1_Pooling/config.json (mean pooling or the first token). max_tokens 0: that of sentence_bert_config.json, else as
+ * many as the model has positions. */
 fs_status fs_encoder_open(const char *dir, int max_tokens, int threads, const fs_callbacks *callbacks, fs_encoder **out, fs_error *err);
 void fs_encoder_free(fs_encoder *e);
 int64_t fs_encoder_width(const fs_encoder *e);

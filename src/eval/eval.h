@@ -1,6 +1,6 @@
-/* An evaluation in the making. A row is what is known about one picture under one condition; everything in the tables, the intervals and the report
- * follows from the rows alone. They are written down (images.jsonl) with all digits, so that runs can be resumed, split over machines and joined, and
- * compared, with the same outcome to the last digit. Private to src/eval. */
+/* An evaluation in the making. A row is what is known about one picture under one condition; everything in the tables, the intervals and
+ * the report follows from the rows alone. They are written down (images.jsonl) with all digits, so that runs can be resumed, split over
+ * machines and joined, and compared, with the same outcome to the last digit. Private to src/eval. */
 #ifndef FS_EVAL_H
 #define FS_EVAL_H
 
@@ -20,17 +20,17 @@ typedef struct fs_eval_row {
     char *name, *image, *mask, *map; /* base name; paths, or NULL */
     char sha256[65], mask_sha256[65];
     bool tampered;
-    bool answered;                   /* the next two are known */
-    fs_verdict literal, tolerant;    /* tolerant may be UNDETERMINED */
+    bool answered;                /* the next two are known */
+    fs_verdict literal, tolerant; /* tolerant may be UNDETERMINED */
     bool has_score;
-    double score;                    /* may be NaN */
-    bool located;                    /* pixels is filled: the truth is known, and there is a map or the answer "authentic" */
-    bool silent;                     /* no map: called authentic */
-    int64_t width, height;           /* of truth */
+    double score;          /* may be NaN */
+    bool located;          /* pixels is filled: the truth is known, and there is a map or the answer "authentic" */
+    bool silent;           /* no map: called authentic */
+    int64_t width, height; /* of truth */
     fs_pixel_scores pixels;
-    char *text, *reference;          /* explanation and what it is compared with, or NULL */
-    char *other;                     /* the reference of another picture, for css_other; is not written down */
-    double css, css_other;           /* similarity to the reference, and to that other one; NaN: none */
+    char *text, *reference; /* explanation and what it is compared with, or NULL */
+    char *other;            /* the reference of another picture, for css_other; is not written down */
+    double css, css_other;  /* similarity to the reference, and to that other one; NaN: none */
 } fs_eval_row;
 
 typedef struct fs_eval_rows {
@@ -40,7 +40,7 @@ typedef struct fs_eval_rows {
 fs_eval_row *fs_eval_rows_add(fs_eval_rows *rows); /* zeroed, css, css_other and score NaN; NULL when out of memory */
 void fs_eval_row_free(fs_eval_row *r);
 void fs_eval_rows_free(fs_eval_rows *rows);
-void fs_eval_rows_sort(fs_eval_rows *rows); /* by step, then index */
+void fs_eval_rows_sort(fs_eval_rows *rows);        /* by step, then index */
 json_t *fs_eval_row_to_json(const fs_eval_row *r); /* NULL when out of memory */
 fs_status fs_eval_row_from_json(const char *where, const json_t *j, fs_eval_row *out, fs_error *err);
 
@@ -48,20 +48,23 @@ fs_status fs_eval_row_from_json(const char *where, const json_t *j, fs_eval_row 
 
 /* What a reader must know about how the rows came about; run.json. */
 typedef struct fs_eval_info {
-    char *name;         /* of the run */
-    char *source;       /* fs_eval_source_name, */
-    char *model;        /* ... and the checkpoint's name, or the folder or file that was given; "" if none */
+    char *name;   /* of the run */
+    char *source; /* fs_eval_source_name, */
+    char *model;  /* ... and the checkpoint's name, or the folder or file that was given; "" if none */
     char fingerprint[65];
-    json_t *settings;   /* all options that decide on a row */
-    char *encoder;      /* of CSS, or NULL */
-    int64_t records;    /* of the whole data, all shards */
+    json_t *settings; /* all options that decide on a row */
+    char *encoder;    /* of CSS, or NULL */
+    int64_t records;  /* of the whole data, all shards */
     int shard, shards;
     size_t missing, nan_scores, resized, texts_without_reference; /* counted in this run */
-    json_t *warnings;   /* list of lines */
+    json_t *warnings;                                             /* list of lines */
 } fs_eval_info;
 void fs_eval_info_free(fs_eval_info *i);
 
-typedef struct fs_eval_book { fs_eval_info info; fs_eval_rows rows; } fs_eval_book; /* a run's output folder, read */
+typedef struct fs_eval_book {
+    fs_eval_info info;
+    fs_eval_rows rows;
+} fs_eval_book; /* a run's output folder, read */
 fs_status fs_eval_book_write(const fs_eval_book *b, const char *dir, fs_error *err);
 fs_status fs_eval_book_read(const char *dir, fs_eval_book *out, fs_error *err);
 void fs_eval_book_free(fs_eval_book *b);
@@ -72,26 +75,32 @@ void fs_eval_warn(fs_eval_info *i, const char *format, ...) __attribute__((forma
 typedef enum fs_figure {
     /* detection, for each of the three readings: literal, tolerant, score */
     FS_FIG_DETECTION = 0, /* + 6 * reading + accuracy, f1, precision, recall, specificity, balanced */
-    FS_FIG_AUC = 18, FS_FIG_AP,
+    FS_FIG_AUC = 18,
+    FS_FIG_AP,
     /* localization: IoU and F1 for each protocol, in its order */
     FS_FIG_LOCAL, /* + 2 * protocol + 0 IoU, 1 F1; for UPSTREAM_IOU gIoU, cIoU; permuted-best has no IoU */
-    FS_FIG_PIXEL_AUC = FS_FIG_LOCAL + 14, FS_FIG_POOLED_AUC, FS_FIG_PIXEL_PRECISION, FS_FIG_PIXEL_RECALL,
+    FS_FIG_PIXEL_AUC = FS_FIG_LOCAL + 14,
+    FS_FIG_POOLED_AUC,
+    FS_FIG_PIXEL_PRECISION,
+    FS_FIG_PIXEL_RECALL,
     FS_FIG_FALSE_AREA, /* of authentic pictures: mean share of pixels marked */
-    FS_FIG_CSS, FS_FIG_CSS_OTHER, /* the latter: what any two texts of this kind have in common */
+    FS_FIG_CSS,
+    FS_FIG_CSS_OTHER, /* the latter: what any two texts of this kind have in common */
     FS_FIGURES
 } fs_figure;
 enum { FS_RATES = 6, FS_PROTOCOLS = 7, FS_READINGS = 3 };
-const char *fs_figure_key(fs_figure f);  /* "detection.literal.accuracy", "localization.fixed.iou", ... */
+const char *fs_figure_key(fs_figure f); /* "detection.literal.accuracy", "localization.fixed.iou", ... */
 bool fs_figure_in_percent(fs_figure f);
 
 typedef struct fs_eval_table { /* one set under one condition */
     char *group, *condition;
-    size_t pictures, tampered, authentic, answered[FS_READINGS], ranked, located, located_authentic, silent, explained, undetermined, empty_masks;
+    size_t pictures, tampered, authentic, answered[FS_READINGS], ranked, located, located_authentic, silent, explained, undetermined,
+        empty_masks;
     fs_confusion counts[FS_READINGS];
     double value[FS_FIGURES];
     fs_interval range[FS_FIGURES];
     double threshold_iou, threshold_f1; /* of BEST_SET */
-    bool binary; /* no map has values between 0 and 1 */
+    bool binary;                        /* no map has values between 0 and 1 */
     fs_curve_point *curve;
     size_t n_curve;
     size_t histogram[20]; /* of the IoU at 0.5 of tampered pictures */
@@ -121,12 +130,12 @@ fs_status fs_eval_row_begin(const fs_eval_data *d, size_t index, const char *con
 /* Truth (all black for authentic pictures) against a map; map NULL: nothing is marked. Takes the map's buffers for its own use. */
 fs_status fs_eval_row_locate(const fs_eval_options *opt, fs_eval_info *info, fs_eval_row *row, fs_map *map, fs_error *err);
 void fs_eval_row_read_text(fs_eval_row *row, const char *text); /* verdicts of a text */
-char *fs_eval_copy_text(const char *s); /* valid UTF-8 */
+char *fs_eval_copy_text(const char *s);                         /* valid UTF-8 */
 
-/* The row of a picture about which `detect` has written base.json, base_soft.png or base_mask.png; row was begun. soft, mask: other places of the
- * two, or NULL. NOT_FOUND: there is no answer. */
-fs_status fs_eval_row_from_result(const fs_eval_options *opt, fs_eval_info *info, fs_eval_row *row, const char *json, const char *where, const char *soft,
-                                  const char *mask, fs_error *err);
+/* The row of a picture about which `detect` has written base.json, base_soft.png or base_mask.png; row was begun. soft, mask: other places
+ * of the two, or NULL. NOT_FOUND: there is no answer. */
+fs_status fs_eval_row_from_result(const fs_eval_options *opt, fs_eval_info *info, fs_eval_row *row, const char *json, const char *where,
+                                  const char *soft, const char *mask, fs_error *err);
 /* Counts a picture without an answer: an error by policy, else noted. why: the error so far, of which the policy takes note. */
 fs_status fs_eval_missing(const fs_eval_options *opt, fs_eval_info *info, const char *image, fs_error *why);
 

@@ -39,8 +39,8 @@ static fs_status take_map(const fs_eval_options *opt, fs_eval_info *info, fs_eva
 
 /* ---- results of detect ---- */
 
-fs_status fs_eval_row_from_result(const fs_eval_options *opt, fs_eval_info *info, fs_eval_row *row, const char *json, const char *where, const char *soft,
-                                  const char *mask, fs_error *err) {
+fs_status fs_eval_row_from_result(const fs_eval_options *opt, fs_eval_info *info, fs_eval_row *row, const char *json, const char *where,
+                                  const char *soft, const char *mask, fs_error *err) {
     fs_result *r = NULL;
     fs_status status = fs_result_from_json(json, &r, err);
     if (status) return fs_error_prefix(err, "%s", where);
@@ -58,8 +58,10 @@ fs_status fs_eval_row_from_result(const fs_eval_options *opt, fs_eval_info *info
         status = fs_eval_row_locate(opt, info, row, NULL, err);
     } else if (m == FS_MASK_PRESENT || m == FS_MASK_NO_SEG) {
         const char *path = soft && fs_path_exists(soft) ? soft : mask;
-        if (path && fs_path_exists(path)) status = take_map(opt, info, row, path, err);
-        else status = fs_fail(err, FS_E_NOT_FOUND, "%s: its mask %s is not there", where, mask ? mask : "");
+        if (path && fs_path_exists(path))
+            status = take_map(opt, info, row, path, err);
+        else
+            status = fs_fail(err, FS_E_NOT_FOUND, "%s: its mask %s is not there", where, mask ? mask : "");
     }
     fs_result_free(r);
     return status;
@@ -69,10 +71,17 @@ typedef struct answer {
     char sha256[65];
     char *name, *where, *json, *soft, *mask; /* name: base name of the picture as the result has it */
 } answer;
-typedef struct answers { answer *items; size_t count, room; const fs_eval_options *opt; fs_eval_info *info; const char *path; } answers;
+typedef struct answers {
+    answer *items;
+    size_t count, room;
+    const fs_eval_options *opt;
+    fs_eval_info *info;
+    const char *path;
+} answers;
 
 static void answers_free(answers *a) {
-    for (size_t i = 0; i < a->count; i++) free(a->items[i].name), free(a->items[i].where), free(a->items[i].json), free(a->items[i].soft), free(a->items[i].mask);
+    for (size_t i = 0; i < a->count; i++)
+        free(a->items[i].name), free(a->items[i].where), free(a->items[i].json), free(a->items[i].soft), free(a->items[i].mask);
     free(a->items);
     a->items = NULL;
     a->count = 0;
@@ -122,9 +131,12 @@ static fs_status add_answer(answers *a, const char *where, const char *text, siz
     x.name = fs_strdup(fs_path_base(image));
     x.where = fs_strdup(where);
     x.json = fs_format("%.*s", (int)n, text);
-    if (a->opt->masks && path) x.mask = fs_path_join(a->opt->masks, fs_path_base(path));
-    else if (base) x.mask = fs_format("%s_mask.png", base);
-    else if (path) x.mask = fs_strdup(path);
+    if (a->opt->masks && path)
+        x.mask = fs_path_join(a->opt->masks, fs_path_base(path));
+    else if (base)
+        x.mask = fs_format("%s_mask.png", base);
+    else if (path)
+        x.mask = fs_strdup(path);
     if (x.mask) x.soft = soft_beside(x.mask);
     if (a->count == a->room) {
         size_t room = a->room ? a->room * 2 : 64, bytes;
@@ -192,8 +204,10 @@ static const answer *find_answer(const answers *a, const char *sha256, const cha
     size_t low = 0, high = a->count;
     while (low < high) {
         const size_t middle = low + (high - low) / 2;
-        if (strcmp(a->items[middle].sha256, sha256) < 0) low = middle + 1;
-        else high = middle;
+        if (strcmp(a->items[middle].sha256, sha256) < 0)
+            low = middle + 1;
+        else
+            high = middle;
     }
     const answer *first = low < a->count && strcmp(a->items[low].sha256, sha256) == 0 ? &a->items[low] : NULL;
     for (; low < a->count && strcmp(a->items[low].sha256, sha256) == 0; low++)
@@ -203,7 +217,12 @@ static const answer *find_answer(const answers *a, const char *sha256, const cha
 
 /* ---- scores of other programs ---- */
 
-typedef struct score_list { fs_names names; double *score; size_t room; const char *path; } score_list;
+typedef struct score_list {
+    fs_names names;
+    double *score;
+    size_t room;
+    const char *path;
+} score_list;
 
 static fs_status add_score(void *user, size_t number, const char *line, size_t n, fs_error *err) {
     score_list *l = user;
@@ -226,8 +245,10 @@ static fs_status add_score(void *user, size_t number, const char *line, size_t n
         double *score = fs_mul_size(room, sizeof *score, &bytes) ? realloc(l->score, bytes) : NULL;
         if (score) l->score = score, l->room = room;
     }
-    if (l->names.count == l->room || !fs_names_add(&l->names, copy)) status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", l->path);
-    else l->score[l->names.count - 1] = v;
+    if (l->names.count == l->room || !fs_names_add(&l->names, copy))
+        status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", l->path);
+    else
+        l->score[l->names.count - 1] = v;
 done:
     free(copy);
     return status;
@@ -297,7 +318,9 @@ static fs_status one_row(const fs_eval_options *opt, fs_eval_info *info, sources
     if (opt->source == FS_EVAL_UPSTREAM) return from_upstream(opt, info, s, row, err);
     if (opt->source == FS_EVAL_MAPS) return from_maps(opt, info, s, row, err);
     const answer *a = find_answer(&s->answers, row->sha256, row->name);
-    if (!a) return fs_fail(err, FS_E_NOT_FOUND, "%s: no result about this picture in %s (compared by the bytes' SHA-256)", row->image, opt->results);
+    if (!a)
+        return fs_fail(err, FS_E_NOT_FOUND, "%s: no result about this picture in %s (compared by the bytes' SHA-256)", row->image,
+                       opt->results);
     return fs_eval_row_from_result(opt, info, row, a->json, a->where, a->soft, a->mask, err);
 }
 
@@ -312,8 +335,10 @@ static fs_status open_sources(const fs_eval_options *opt, fs_eval_info *info, so
     }
     if (!opt->results) return fs_fail(err, FS_E_USAGE, "no results given: a folder or JSON Lines");
     if (opt->source == FS_EVAL_UPSTREAM) return fs_lines_read(opt->results, keys, &s->lines, err);
-    if (fs_path_is_dir(opt->results)) status = add_folder(&s->answers, opt->results, 0, err);
-    else status = fs_each_line(opt->results, add_line, &s->answers, err);
+    if (fs_path_is_dir(opt->results))
+        status = add_folder(&s->answers, opt->results, 0, err);
+    else
+        status = fs_each_line(opt->results, add_line, &s->answers, err);
     if (!status && !s->answers.count) status = fs_fail(err, FS_E_NOT_FOUND, "%s: no result in it", opt->results);
     if (s->answers.count) qsort(s->answers.items, s->answers.count, sizeof *s->answers.items, by_picture);
     return status;

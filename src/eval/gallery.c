@@ -1,5 +1,5 @@
-/* Single pictures in the report: the picture, the mask of truth, the program's map, the overlay, and what was said. Thumbnails are embedded as JPEG, so
- * that the report is one file which can be sent on. */
+/* Single pictures in the report: the picture, the mask of truth, the program's map, the overlay, and what was said. Thumbnails are embedded
+ * as JPEG, so that the report is one file which can be sent on. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,8 @@ static void base64(fs_buffer *b, const uint8_t *p, size_t n) {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for (size_t i = 0; i < n; i += 3) {
         const uint32_t v = (uint32_t)p[i] << 16 | (uint32_t)(i + 1 < n ? p[i + 1] : 0) << 8 | (i + 2 < n ? p[i + 2] : 0);
-        const char four[4] = {digits[v >> 18], digits[v >> 12 & 63], i + 1 < n ? digits[v >> 6 & 63] : '=', i + 2 < n ? digits[v & 63] : '='};
+        const char four[4] = {digits[v >> 18], digits[v >> 12 & 63], i + 1 < n ? digits[v >> 6 & 63] : '=',
+                              i + 2 < n ? digits[v & 63] : '='};
         fs_buffer_add(b, four, 4);
     }
 }
@@ -28,7 +29,8 @@ static void put_picture(fs_buffer *b, const fs_image *im, const char *caption) {
         b->failed = true;
         return;
     }
-    fs_buffer_printf(b, "<figure><img alt=\"%s\" width=\"%lld\" height=\"%lld\" src=\"data:image/jpeg;base64,", caption, (long long)im->width, (long long)im->height);
+    fs_buffer_printf(b, "<figure><img alt=\"%s\" width=\"%lld\" height=\"%lld\" src=\"data:image/jpeg;base64,", caption,
+                     (long long)im->width, (long long)im->height);
     base64(b, bytes, size);
     fs_buffer_printf(b, "\"><figcaption>%s</figcaption></figure>", caption);
     free(bytes);
@@ -56,8 +58,10 @@ static fs_status paint(const fs_map *m, bool plain, fs_image **out, fs_error *er
     fit(m->width, m->height, &w, &h);
     fs_status status = fs_image_create(m->width, m->height, &im, err);
     for (int64_t i = 0; !status && i < m->width * m->height; i++) {
-        if (plain) memset(im->data + 3 * i, m->score[i] > 0.5f ? 255 : 0, 3);
-        else ramp((double)m->score[i], im->data + 3 * i);
+        if (plain)
+            memset(im->data + 3 * i, m->score[i] > 0.5f ? 255 : 0, 3);
+        else
+            ramp((double)m->score[i], im->data + 3 * i);
     }
     if (!status) status = fs_image_resize(im, w, h, FS_FILTER_BILINEAR, &small, err);
     fs_image_free(im);
@@ -105,7 +109,8 @@ static fs_status put_thumbs(fs_buffer *b, const fs_eval_row *r, const fs_eval_op
         if (truth.score && !(status = paint(&truth, true, &truth_picture, err))) put_picture(b, truth_picture, "truth");
     }
     if (!status && r->map && !fs_map_read(r->map, &maps, &map, &ignored)) {
-        if (!(status = paint(&map, r->pixels.binary, &map_picture, err))) put_picture(b, map_picture, r->pixels.binary ? "marked" : "score map");
+        if (!(status = paint(&map, r->pixels.binary, &map_picture, err)))
+            put_picture(b, map_picture, r->pixels.binary ? "marked" : "score map");
         if (!status && !(status = overlay(thumb, &map, &drawn, err))) put_picture(b, drawn, "marked at 0.5");
     }
 done:
@@ -130,8 +135,10 @@ static void put_text(fs_buffer *b, const char *text) {
     }
     char *head = fs_format("%.*s", (int)n, text);
     fs_buffer_puts(b, "<blockquote>");
-    if (head) fs_html_text(b, head);
-    else b->failed = true;
+    if (head)
+        fs_html_text(b, head);
+    else
+        b->failed = true;
     fs_buffer_puts(b, text[n] ? " &hellip;</blockquote>" : "</blockquote>");
     free(head);
 }
@@ -146,14 +153,17 @@ static fs_status put_card(fs_buffer *b, const fs_eval_row *r, const fs_eval_opti
     fs_html_text(b, r->name);
     fs_buffer_puts(b, " <small>");
     fs_html_text(b, r->set);
-    fs_buffer_printf(b, "</small></h4><p class=\"facts\"><span class=\"%s\">%s</span>", r->tampered ? "bad" : "good", r->tampered ? "forged" : "authentic");
+    fs_buffer_printf(b, "</small></h4><p class=\"facts\"><span class=\"%s\">%s</span>", r->tampered ? "bad" : "good",
+                     r->tampered ? "forged" : "authentic");
     if (r->answered) {
         const bool right = (r->literal == FS_VERDICT_TAMPERED) == r->tampered;
         fs_buffer_printf(b, "<span>called <b>%s</b> %s</span>", fs_verdict_name(r->literal), right ? "&#10003;" : "&#10007;");
     }
     if (r->has_score) put_fact(b, "score", r->score);
-    if (r->located && r->tampered) put_fact(b, "IoU", r->pixels.iou), put_fact(b, "F1", r->pixels.f1), put_fact(b, "pixel AUC", r->pixels.auc);
-    if (r->located && !r->tampered && !r->silent) put_fact(b, "share marked", r->pixels.fixed.fp / (r->pixels.fixed.fp + r->pixels.fixed.tn));
+    if (r->located && r->tampered)
+        put_fact(b, "IoU", r->pixels.iou), put_fact(b, "F1", r->pixels.f1), put_fact(b, "pixel AUC", r->pixels.auc);
+    if (r->located && !r->tampered && !r->silent)
+        put_fact(b, "share marked", r->pixels.fixed.fp / (r->pixels.fixed.fp + r->pixels.fixed.tn));
     put_fact(b, "CSS", r->css);
     fs_buffer_puts(b, "</p><div class=\"thumbs\">");
     fs_status status = put_thumbs(b, r, opt, inverted, err);
@@ -165,7 +175,10 @@ static fs_status put_card(fs_buffer *b, const fs_eval_row *r, const fs_eval_opti
 
 /* ---- which ---- */
 
-typedef struct ranked { double key; const fs_eval_row *row; } ranked;
+typedef struct ranked {
+    double key;
+    const fs_eval_row *row;
+} ranked;
 
 static int by_key(const void *a, const void *b) {
     const ranked *x = a, *y = b;
@@ -181,20 +194,26 @@ static double key_of(const fs_eval_row *r, album a) {
     const double score = r->has_score && !isnan(r->score) ? r->score : 0.5;
     if (r->step) return NAN;
     switch (a) {
-    case BEST: return r->tampered && r->located && r->pixels.iou > 0 ? r->pixels.iou : NAN;
-    case WORST: return r->tampered && r->located && !r->silent ? -r->pixels.iou : NAN;
-    case MISSED: return r->tampered && spoke && !said ? 1 - score : NAN;
-    case FALSE_ALARM: return !r->tampered && spoke && said ? score : NAN;
+    case BEST:
+        return r->tampered && r->located && r->pixels.iou > 0 ? r->pixels.iou : NAN;
+    case WORST:
+        return r->tampered && r->located && !r->silent ? -r->pixels.iou : NAN;
+    case MISSED:
+        return r->tampered && spoke && !said ? 1 - score : NAN;
+    case FALSE_ALARM:
+        return !r->tampered && spoke && said ? score : NAN;
     }
     return NAN;
 }
 
 fs_status fs_html_gallery(fs_buffer *b, const fs_eval_book *book, const fs_eval_options *opt, fs_error *err) {
-    static const struct { album album; const char *head, *text; } albums[] = {
-        {BEST, "Best localized", "Forged pictures whose marked region agrees best with the truth."},
-        {WORST, "Worst localized", "Forged pictures with a map that agrees least with the truth."},
-        {MISSED, "Forgeries missed", "Forged pictures that were called authentic."},
-        {FALSE_ALARM, "False alarms", "Authentic pictures that were called tampered: for a newsroom, the costly mistake."}};
+    static const struct {
+        album album;
+        const char *head, *text;
+    } albums[] = {{BEST, "Best localized", "Forged pictures whose marked region agrees best with the truth."},
+                  {WORST, "Worst localized", "Forged pictures with a map that agrees least with the truth."},
+                  {MISSED, "Forgeries missed", "Forged pictures that were called authentic."},
+                  {FALSE_ALARM, "False alarms", "Authentic pictures that were called tampered: for a newsroom, the costly mistake."}};
     const bool inverted = json_is_true(json_object_get(book->info.settings, "invert_truth"));
     ranked *list = fs_alloc(book->rows.count, sizeof *list);
     fs_status status = list ? FS_OK : fs_eval_no_memory(err, "the report");
@@ -207,7 +226,8 @@ fs_status fs_html_gallery(fs_buffer *b, const fs_eval_book *book, const fs_eval_
         if (!n) continue;
         qsort(list, n, sizeof *list, by_key);
         const size_t shown = n < (size_t)opt->gallery ? n : (size_t)opt->gallery;
-        fs_buffer_printf(b, "<h3>%s <small>%zu of %zu</small></h3><p>%s</p><div class=\"cards\">\n", albums[a].head, shown, n, albums[a].text);
+        fs_buffer_printf(b, "<h3>%s <small>%zu of %zu</small></h3><p>%s</p><div class=\"cards\">\n", albums[a].head, shown, n,
+                         albums[a].text);
         for (size_t i = 0; i < shown && !status; i++) status = put_card(b, list[i].row, opt, inverted, err);
         fs_buffer_puts(b, "</div>\n");
     }

@@ -1,5 +1,5 @@
-/* Names that lead from a picture to what a program said about it. Programs write full paths, bare names, or names without extension, and test sets
- * share base names (0001.jpg is in many), so a record is chosen by how many path components agree from the end. */
+/* Names that lead from a picture to what a program said about it. Programs write full paths, bare names, or names without extension, and
+ * test sets share base names (0001.jpg is in many), so a record is chosen by how many path components agree from the end. */
 #include "eval/lookup.h"
 
 #include <stdlib.h>
@@ -12,8 +12,8 @@
 
 /* ---- lines ---- */
 
-fs_status fs_each_line(const char *path, fs_status (*take)(void *user, size_t number, const char *line, size_t n, fs_error *err), void *user,
-                       fs_error *err) {
+fs_status fs_each_line(const char *path, fs_status (*take)(void *user, size_t number, const char *line, size_t n, fs_error *err),
+                       void *user, fs_error *err) {
     fs_mapping m;
     fs_status status = fs_map_file(path, &m, err);
     size_t number = 0;
@@ -32,7 +32,10 @@ fs_status fs_each_line(const char *path, fs_status (*take)(void *user, size_t nu
     return status;
 }
 
-typedef struct reading { fs_lines *out; const char *const *keys; } reading;
+typedef struct reading {
+    fs_lines *out;
+    const char *const *keys;
+} reading;
 
 static fs_status take_line(void *user, size_t number, const char *line, size_t n, fs_error *err) {
     const reading *r = user;
@@ -46,8 +49,10 @@ static fs_status take_line(void *user, size_t number, const char *line, size_t n
     if (!status && l->count == l->room) {
         size_t room = l->room ? l->room * 2 : 64, bytes;
         fs_lines_entry *items = fs_mul_size(room, sizeof *items, &bytes) ? realloc(l->items, bytes) : NULL;
-        if (items) l->items = items, l->room = room;
-        else status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", l->path);
+        if (items)
+            l->items = items, l->room = room;
+        else
+            status = fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", l->path);
     }
     if (!status) {
         l->items[l->count] = (fs_lines_entry){fs_strdup(image), fs_strdup(text ? text : ""), number};
@@ -72,8 +77,10 @@ fs_status fs_lines_read(const char *path, const char *const *keys, fs_lines *out
     reading r = {out, keys};
     fs_status status = out->path ? fs_each_line(path, take_line, &r, err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     if (!status && !out->count) status = fs_fail(err, FS_E_FORMAT, "%s: has no record", path);
-    if (status) fs_lines_free(out);
-    else qsort(out->items, out->count, sizeof *out->items, by_base);
+    if (status)
+        fs_lines_free(out);
+    else
+        qsort(out->items, out->count, sizeof *out->items, by_base);
     return status;
 }
 
@@ -105,18 +112,22 @@ fs_status fs_lines_find(const fs_lines *l, const char *image, const fs_lines_ent
     *out = NULL;
     while (low < high) {
         const size_t middle = low + (high - low) / 2;
-        if (strcmp(fs_path_base(l->items[middle].image), fs_path_base(image)) < 0) low = middle + 1;
-        else high = middle;
+        if (strcmp(fs_path_base(l->items[middle].image), fs_path_base(image)) < 0)
+            low = middle + 1;
+        else
+            high = middle;
     }
     for (; low < l->count && strcmp(fs_path_base(l->items[low].image), fs_path_base(image)) == 0; low++) {
         const fs_lines_entry *e = &l->items[low];
         const size_t n = agreement(e->image, image);
-        if (n > best) *out = e, other = NULL, best = n;
-        else if (*out && n == best && strcmp((*out)->text, e->text) != 0) other = e;
+        if (n > best)
+            *out = e, other = NULL, best = n;
+        else if (*out && n == best && strcmp((*out)->text, e->text) != 0)
+            other = e;
     }
     if (!other || !*out) return FS_OK;
-    return fs_fail(err, FS_E_FORMAT, "%s: lines %zu and %zu fit %s equally well and differ; give fuller paths in the file", l->path, (*out)->number,
-                   other->number, image);
+    return fs_fail(err, FS_E_FORMAT, "%s: lines %zu and %zu fit %s equally well and differ; give fuller paths in the file", l->path,
+                   (*out)->number, other->number, image);
 }
 
 /* ---- folders ---- */
@@ -171,8 +182,10 @@ fs_status fs_map_folder_find(const fs_map_folder *f, const char *name, char **pa
     *path = NULL;
     for (size_t i = 0; i < f->count; i++) {
         const int r = fs_map_name(f->names[i]) ? fit(f->names[i], name) : 0;
-        if (r > rank) best = f->names[i], rival = NULL, rank = r;
-        else if (r && r == rank) rival = f->names[i];
+        if (r > rank)
+            best = f->names[i], rival = NULL, rank = r;
+        else if (r && r == rank)
+            rival = f->names[i];
     }
     if (rival) return fs_fail(err, FS_E_FORMAT, "%s: %s and %s both fit %s; leave one of them", f->dir, best, rival, name);
     if (best && !(*path = fs_path_join(f->dir, best))) return fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", f->dir);

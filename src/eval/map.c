@@ -1,5 +1,5 @@
-/* Reading maps and masks. A picture's grey level is Pillow's "L" (ITU-R 601, rounded as Pillow does), since that is how other programs of the
- * field read masks that were saved in colour. */
+/* Reading maps and masks. A picture's grey level is Pillow's "L" (ITU-R 601, rounded as Pillow does), since that is how other programs of
+ * the field read masks that were saved in colour. */
 #include "eval/map.h"
 
 #include <math.h>
@@ -10,21 +10,27 @@
 #include "format/npy.h"
 #include "image/image.h"
 
-fs_map_options fs_map_options_defaults(void) { return (fs_map_options){.max_pixels = 178956970}; }
+fs_map_options fs_map_options_defaults(void) {
+    return (fs_map_options){.max_pixels = 178956970};
+}
 
 static bool is_npy(const char *path) {
     const char *dot = strrchr(fs_path_base(path), '.');
     return dot && strcasecmp(dot, ".npy") == 0;
 }
 
-bool fs_map_name(const char *name) { return is_npy(name) || fs_image_name_is_picture(name); }
+bool fs_map_name(const char *name) {
+    return is_npy(name) || fs_image_name_is_picture(name);
+}
 
 void fs_map_free(fs_map *m) {
     free(m->score);
     *m = (fs_map){0};
 }
 
-static uint8_t grey(const uint8_t *rgb) { return (uint8_t)((rgb[0] * 19595u + rgb[1] * 38470u + rgb[2] * 7471u + 0x8000u) >> 16); }
+static uint8_t grey(const uint8_t *rgb) {
+    return (uint8_t)((rgb[0] * 19595u + rgb[1] * 38470u + rgb[2] * 7471u + 0x8000u) >> 16);
+}
 
 /* ---- maps ---- */
 
@@ -36,8 +42,8 @@ static fs_status from_npy(const char *path, const fs_map_options *opt, fs_map *o
     for (int64_t i = 0; i < a.rows * a.columns; i++) {
         float *v = &a.data[i];
         if (isnan(*v)) {
-            status = fs_fail(err, FS_E_NUMERIC, "%s: the score at column %lld, row %lld is no number (NaN)", path, (long long)(i % a.columns),
-                             (long long)(i / a.columns));
+            status = fs_fail(err, FS_E_NUMERIC, "%s: the score at column %lld, row %lld is no number (NaN)", path,
+                             (long long)(i % a.columns), (long long)(i / a.columns));
             fs_npy_free(&a);
             return status;
         }
@@ -49,12 +55,14 @@ static fs_status from_npy(const char *path, const fs_map_options *opt, fs_map *o
     for (int64_t i = 0; whole && i < a.rows * a.columns; i++) whole = a.data[i] == floorf(a.data[i]);
     for (int64_t i = 0; whole && i < a.rows * a.columns; i++) a.data[i] /= 255;
     if (!whole && (low < 0 || high > 1))
-        status = fs_fail(err, FS_E_NUMERIC, "%s: scores from %g to %g; expected 0 to 1, or whole numbers up to 255 (logits: --logits)", path, (double)low,
-                         (double)high);
+        status = fs_fail(err, FS_E_NUMERIC, "%s: scores from %g to %g; expected 0 to 1, or whole numbers up to 255 (logits: --logits)",
+                         path, (double)low, (double)high);
     else if (a.rows < 1 || a.columns < 1)
         status = fs_fail(err, FS_E_FORMAT, "%s: an empty array", path);
-    if (status) fs_npy_free(&a);
-    else *out = (fs_map){a.columns, a.rows, a.data};
+    if (status)
+        fs_npy_free(&a);
+    else
+        *out = (fs_map){a.columns, a.rows, a.data};
     return status;
 }
 

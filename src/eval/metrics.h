@@ -1,6 +1,6 @@
-/* The figures of an evaluation, from numbers in memory: counts of pictures or pixels, rankings, maps against masks, and how sure one can be of
- * them. Nothing here knows a file or a data set. NaN means that a figure is not defined (a quotient 0/0, a ranking with one class only), and
- * the reports then show a dash. Formulas and protocols: docs/evaluation.md. */
+/* The figures of an evaluation, from numbers in memory: counts of pictures or pixels, rankings, maps against masks, and how sure one can be
+ * of them. Nothing here knows a file or a data set. NaN means that a figure is not defined (a quotient 0/0, a ranking with one class only),
+ * and the reports then show a dash. Formulas and protocols: docs/evaluation.md. */
 #ifndef FS_EVAL_METRICS_H
 #define FS_EVAL_METRICS_H
 
@@ -29,9 +29,9 @@ fs_confusion fs_baseline_counts(fs_baseline b, double positives, double negative
 /* Scores in order, highest first, kept so that resamples need no second sort. */
 typedef struct fs_ranking {
     size_t n;
-    size_t *order;   /* [n] indices into the scores as given */
-    double *score;   /* [n] in that order */
-    bool *positive;  /* [n] in that order */
+    size_t *order;  /* [n] indices into the scores as given */
+    double *score;  /* [n] in that order */
+    bool *positive; /* [n] in that order */
 } fs_ranking;
 /* A score that is NaN is FS_E_NUMERIC and named: by names[i] if names is given. */
 fs_status fs_ranking_create(const double *score, const bool *positive, size_t n, const char *const *names, fs_ranking *out, fs_error *err);
@@ -50,15 +50,15 @@ fs_status fs_ranking_curve(const fs_ranking *r, fs_curve_point **out, size_t *n,
 
 enum { FS_MAP_BINS = 256 };
 typedef struct fs_pixel_scores {
-    fs_confusion fixed;      /* score > 0.5 */
-    double iou, f1;          /* of fixed; 1 where nothing is tampered and nothing marked */
+    fs_confusion fixed;       /* score > 0.5 */
+    double iou, f1;           /* of fixed; 1 where nothing is tampered and nothing marked */
     double best_iou, best_f1; /* over all thresholds (score >= t) of this picture: an oracle's */
-    double best_threshold;   /* that of best_f1 */
-    double auc;              /* NaN if the mask is all one class */
+    double best_threshold;    /* that of best_f1 */
+    double auc;               /* NaN if the mask is all one class */
     /* TruFor's: pixels near the mask's edge are left out, and the better of map and inverse counts. NaN where its program gives none. */
     double permuted_f1, permuted_iou, permuted_best_f1;
     double tampered[FS_MAP_BINS], authentic[FS_MAP_BINS]; /* pixels by floor(256 score), for figures over a whole set */
-    bool binary;             /* the map has no values but 0 and 1: thresholds mean nothing */
+    bool binary;                                          /* the map has no values but 0 and 1: thresholds mean nothing */
 } fs_pixel_scores;
 /* score: [h][w] in 0..1, truth: [h][w], not 0 = tampered. A score that is no number or outside 0..1 is FS_E_NUMERIC, with its place. */
 fs_status fs_pixel_score(const float *score, const uint8_t *truth, int64_t w, int64_t h, fs_pixel_scores *out, fs_error *err);
@@ -76,7 +76,9 @@ fs_status fs_mask_erode(const uint8_t *truth, int64_t w, int64_t h, int64_t reac
 /* numpy's percentile, linear: q in 0..1; NaNs are left out; NaN if nothing is left. Sorts v. */
 double fs_percentile(double *v, size_t n, double q);
 
-typedef struct fs_interval { double low, high; } fs_interval;
+typedef struct fs_interval {
+    double low, high;
+} fs_interval;
 /* Figures of one resample: weight[i] = how often record i was drawn. */
 typedef void (*fs_figures_fn)(void *user, const double *weight, double *out);
 /* Percentile bootstrap. stratum: [n] (each stratum is drawn from by itself and keeps its size) or NULL. out: [figures]. The draws come from
@@ -89,7 +91,7 @@ fs_status fs_bootstrap(size_t n, const uint8_t *stratum, int resamples, double l
 double fs_mcnemar_exact(int64_t a, int64_t b);
 
 typedef struct fs_wilcoxon_result {
-    size_t n, zeros; /* differences other than 0, and those left out */
+    size_t n, zeros;     /* differences other than 0, and those left out */
     double statistic, p; /* the smaller rank sum; two-sided */
     bool exact; /* at most 50 differences (zeros dropped) and no ties: exact; else the normal approximation with correction for ties */
 } fs_wilcoxon_result;
@@ -97,9 +99,9 @@ typedef struct fs_wilcoxon_result {
 fs_status fs_wilcoxon(const double *a, const double *b, size_t n, fs_wilcoxon_result *out, fs_error *err);
 
 typedef struct fs_paired_mean {
-    double mean;        /* of b - a */
-    fs_interval range;  /* percentile bootstrap over pairs */
-    double p;           /* twice the smaller share of resamples on either side of 0, at most 1 */
+    double mean;       /* of b - a */
+    fs_interval range; /* percentile bootstrap over pairs */
+    double p;          /* twice the smaller share of resamples on either side of 0, at most 1 */
 } fs_paired_mean;
 fs_status fs_paired_bootstrap(const double *a, const double *b, size_t n, int resamples, double level, uint64_t seed, fs_paired_mean *out,
                               fs_error *err);

@@ -1,6 +1,7 @@
-/* Running a checkpoint over the data. Results are kept as `detect --soft-mask` writes them, under OUT/results/<type>/<set>/, so that a run goes on where
- * it ended and the answers can be looked at; the rows are then made from these files as from any others, which is why a resumed run, a run in shards and
- * an evaluation of the kept results give the same figures. Stage 1 runs over all pictures first (several in flight), then stage 2: each is loaded once. */
+/* Running a checkpoint over the data. Results are kept as `detect --soft-mask` writes them, under OUT/results/<type>/<set>/, so that a run
+ * goes on where it ended and the answers can be looked at; the rows are then made from these files as from any others, which is why a
+ * resumed run, a run in shards and an evaluation of the kept results give the same figures. Stage 1 runs over all pictures first (several
+ * in flight), then stage 2: each is loaded once. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,7 +148,8 @@ static void jobs_free(model_run *run) {
 }
 
 /* base: OUT/results/type/set/stem or OUT/sweep/<condition>/type/set/stem. */
-static fs_status plan_job(const fs_eval_options *opt, const fs_eval_data *d, size_t record, const fs_sweep_step *step, job *j, fs_error *err) {
+static fs_status plan_job(const fs_eval_options *opt, const fs_eval_data *d, size_t record, const fs_sweep_step *step, job *j,
+                          fs_error *err) {
     const fs_data_record *r = &d->set.records[record];
     const char *set = d->set_names[r->set], *name = fs_path_base(r->image);
     char *dir = *step->name ? fs_format("%s/sweep/%s/%s", opt->out, step->name, set) : fs_format("%s/results/%s", opt->out, set);
@@ -170,7 +172,8 @@ static fs_status plan_job(const fs_eval_options *opt, const fs_eval_data *d, siz
     return status;
 }
 
-static fs_status make_rows(const model_run *run, const fs_eval_data *d, const fs_sweep_step *step, int64_t number, fs_eval_book *book, fs_error *err) {
+static fs_status make_rows(const model_run *run, const fs_eval_data *d, const fs_sweep_step *step, int64_t number, fs_eval_book *book,
+                           fs_error *err) {
     fs_status status = FS_OK;
     for (size_t i = 0; i < run->n && !status; i++) {
         const job *j = &run->jobs[i];
@@ -194,7 +197,8 @@ static fs_status make_rows(const model_run *run, const fs_eval_data *d, const fs
     return status;
 }
 
-static fs_status run_condition(model_run *run, const fs_eval_data *d, const fs_sweep_step *step, int64_t number, fs_eval_book *book, fs_error *err) {
+static fs_status run_condition(model_run *run, const fs_eval_data *d, const fs_sweep_step *step, int64_t number, fs_eval_book *book,
+                               fs_error *err) {
     fs_status status = FS_OK;
     run->jobs = fs_alloc_zero(d->set.count, sizeof *run->jobs);
     run->pending = fs_alloc_zero(d->set.count, sizeof *run->pending);
@@ -216,8 +220,10 @@ static void note_model(const fs_eval_options *opt, const char *path, fs_eval_inf
     size_t size = 0;
     fs_error ignored = {0};
     if (fs_read_file(path, 64 << 20, &data, &size, &ignored)) return;
-    json_t *j = json_loadb((const char *)data, size, 0, NULL), *model = json_object_get(j, "model"), *settings = json_object_get(j, "settings");
-    const char *name = json_string_value(json_object_get(model, "name")), *fingerprint = json_string_value(json_object_get(model, "fingerprint"));
+    json_t *j = json_loadb((const char *)data, size, 0, NULL), *model = json_object_get(j, "model"),
+           *settings = json_object_get(j, "settings");
+    const char *name = json_string_value(json_object_get(model, "name")),
+               *fingerprint = json_string_value(json_object_get(model, "fingerprint"));
     free(info->model);
     info->model = fs_strdup(name ? name : fs_path_base(opt->model_dir));
     snprintf(info->fingerprint, sizeof info->fingerprint, "%s", fingerprint ? fingerprint : "");

@@ -35,10 +35,13 @@ static void csv_row(fs_buffer *b, const fs_eval_row *r) {
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) fs_buffer_puts(b, ","), csv_text(b, texts[i]);
     fs_buffer_printf(b, ",%s,%s,%s", r->tampered ? "tampered" : "authentic", r->answered ? fs_verdict_name(r->literal) : "",
                      r->answered ? fs_verdict_name(r->tolerant) : "");
-    if (r->has_score && isnan(r->score)) fs_buffer_puts(b, ",nan");
-    else csv_number(b, r->has_score, r->score);
+    if (r->has_score && isnan(r->score))
+        fs_buffer_puts(b, ",nan");
+    else
+        csv_number(b, r->has_score, r->score);
     const double counts[] = {p->fixed.tp, p->fixed.fp, p->fixed.fn, p->fixed.tn};
-    const double figures[] = {p->iou, p->f1, p->best_iou, p->best_f1, p->best_threshold, p->permuted_iou, p->permuted_f1, p->permuted_best_f1, p->auc};
+    const double figures[] = {p->iou,          p->f1,          p->best_iou,         p->best_f1, p->best_threshold,
+                              p->permuted_iou, p->permuted_f1, p->permuted_best_f1, p->auc};
     for (size_t i = 0; i < 4; i++) csv_number(b, r->located && (r->mask || !r->silent), counts[i]);
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) csv_number(b, local, figures[i]);
     csv_number(b, true, r->css);
@@ -49,8 +52,10 @@ static void csv_row(fs_buffer *b, const fs_eval_row *r) {
 
 fs_status fs_eval_write_csv(const fs_eval_book *b, const char *path, fs_error *err) {
     fs_buffer out = {0};
-    fs_buffer_puts(&out, "index,condition,set,group,name,image,label,verdict,tolerant,score,tp,fp,fn,tn,iou,f1,best_iou,best_f1,best_threshold,permuted_iou,"
-                         "permuted_f1,permuted_best_f1,pixel_auc,css,located,map,sha256\n");
+    fs_buffer_puts(
+        &out,
+        "index,condition,set,group,name,image,label,verdict,tolerant,score,tp,fp,fn,tn,iou,f1,best_iou,best_f1,best_threshold,permuted_iou,"
+        "permuted_f1,permuted_best_f1,pixel_auc,css,located,map,sha256\n");
     for (size_t i = 0; i < b->rows.count; i++) csv_row(&out, &b->rows.items[i]);
     fs_status status = out.failed ? fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", path) : fs_write_file(path, out.data, out.size, err);
     fs_buffer_free(&out);
@@ -59,20 +64,23 @@ fs_status fs_eval_write_csv(const fs_eval_book *b, const char *path, fs_error *e
 
 /* ---- summary.json ---- */
 
-static json_t *number(double v) { return isnan(v) ? json_null() : json_real(v); }
+static json_t *number(double v) {
+    return isnan(v) ? json_null() : json_real(v);
+}
 
 static json_t *rates_json(const fs_confusion *c) {
     const fs_rates r = fs_confusion_rates(c);
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "accuracy", number(r.accuracy), "f1", number(r.f1), "precision", number(r.precision), "recall",
-                     number(r.recall), "specificity", number(r.specificity), "balanced_accuracy", number(r.balanced));
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "accuracy", number(r.accuracy), "f1", number(r.f1), "precision", number(r.precision),
+                     "recall", number(r.recall), "specificity", number(r.specificity), "balanced_accuracy", number(r.balanced));
 }
 
 static json_t *figures_json(const fs_eval_table *t) {
     json_t *all = json_object();
     for (int f = 0; f < FS_FIGURES; f++) {
         if (isnan(t->value[f])) continue;
-        json_t *v = isnan(t->range[f].low) ? json_pack("{s:f}", "value", t->value[f])
-                                           : json_pack("{s:f, s:f, s:f}", "value", t->value[f], "low", t->range[f].low, "high", t->range[f].high);
+        json_t *v = isnan(t->range[f].low)
+                        ? json_pack("{s:f}", "value", t->value[f])
+                        : json_pack("{s:f, s:f, s:f}", "value", t->value[f], "low", t->range[f].low, "high", t->range[f].high);
         json_object_set_new(all, fs_figure_key((fs_figure)f), v);
     }
     return all;
@@ -83,22 +91,23 @@ static json_t *table_json(const fs_eval_table *t) {
     for (int k = 0; k < FS_READINGS; k++)
         if (t->answered[k])
             json_object_set_new(counts, fs_eval_reading_name((fs_eval_reading)k),
-                                json_pack("{s:I, s:I, s:I, s:I}", "tp", (json_int_t)t->counts[k].tp, "fp", (json_int_t)t->counts[k].fp, "fn",
-                                          (json_int_t)t->counts[k].fn, "tn", (json_int_t)t->counts[k].tn));
+                                json_pack("{s:I, s:I, s:I, s:I}", "tp", (json_int_t)t->counts[k].tp, "fp", (json_int_t)t->counts[k].fp,
+                                          "fn", (json_int_t)t->counts[k].fn, "tn", (json_int_t)t->counts[k].tn));
     for (int b = 0; b < FS_BASELINES; b++) {
         const fs_confusion c = fs_baseline_counts((fs_baseline)b, (double)t->tampered, (double)t->authentic);
         json_object_set_new(baselines, fs_baseline_name((fs_baseline)b), rates_json(&c));
     }
     for (size_t i = 1; i < t->n_curve; i++)
-        json_array_append_new(curve, json_pack("[o, o, o, o]", number(t->curve[i].threshold), number(t->curve[i].false_rate), number(t->curve[i].recall),
-                                               number(t->curve[i].precision)));
+        json_array_append_new(curve, json_pack("[o, o, o, o]", number(t->curve[i].threshold), number(t->curve[i].false_rate),
+                                               number(t->curve[i].recall), number(t->curve[i].precision)));
     for (size_t i = 0; i < 20; i++) json_array_append_new(histogram, json_integer((json_int_t)t->histogram[i]));
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "set", t->group, "condition",
-                     t->condition, "pictures", (json_int_t)t->pictures, "tampered", (json_int_t)t->tampered, "authentic", (json_int_t)t->authentic,
-                     "with_score", (json_int_t)t->ranked, "undetermined", (json_int_t)t->undetermined, "localized", (json_int_t)t->located,
-                     "localized_authentic", (json_int_t)t->located_authentic, "judged_authentic", (json_int_t)t->silent, "empty_masks",
-                     (json_int_t)t->empty_masks, "explained", (json_int_t)t->explained, "binary_maps", (int)(t->binary && t->located > 0),
-                     "best_set_threshold_iou", number(t->threshold_iou), "best_set_threshold_f1", number(t->threshold_f1), "counts", counts, "figures",
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "set",
+                     t->group, "condition", t->condition, "pictures", (json_int_t)t->pictures, "tampered", (json_int_t)t->tampered,
+                     "authentic", (json_int_t)t->authentic, "with_score", (json_int_t)t->ranked, "undetermined",
+                     (json_int_t)t->undetermined, "localized", (json_int_t)t->located, "localized_authentic",
+                     (json_int_t)t->located_authentic, "judged_authentic", (json_int_t)t->silent, "empty_masks", (json_int_t)t->empty_masks,
+                     "explained", (json_int_t)t->explained, "binary_maps", (int)(t->binary && t->located > 0), "best_set_threshold_iou",
+                     number(t->threshold_iou), "best_set_threshold_f1", number(t->threshold_f1), "counts", counts, "figures",
                      figures_json(t), "baselines", baselines, "curve", curve, "iou_histogram", histogram);
 }
 
@@ -107,25 +116,31 @@ json_t *fs_eval_summary_json(const fs_eval_book *b, const fs_eval_summary *s, co
     json_t *tables = json_array(), *protocols = json_array();
     for (size_t k = 0; k < s->count; k++) json_array_append_new(tables, table_json(&s->tables[k]));
     for (int p = 0; p < FS_PROTOCOLS; p++) json_array_append_new(protocols, json_string(fs_eval_protocol_name((fs_eval_protocol)p)));
-    return json_pack(
-        "{s:i, s:{s:s, s:s}, s:{s:s, s:s, s:s, s:s, s:O, s:o}, s:{s:s, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:i, s:f, s:I, s:b}, s:o, s:o, s:O}", "eval", 1,
-        "program", "name", "fakeshield", "version", fs_version(), "run", "name", i->name, "source", i->source, "model", i->model, "fingerprint", i->fingerprint,
-        "settings", i->settings, "encoder", i->encoder ? json_string(i->encoder) : json_null(), "data", "sha256", s->data_hash, "records",
-        (json_int_t)i->records, "rows", (json_int_t)b->rows.count, "missing", (json_int_t)i->missing, "nan_scores", (json_int_t)i->nan_scores, "resized_maps",
-        (json_int_t)i->resized, "texts_without_reference", (json_int_t)i->texts_without_reference, "intervals", "resamples", opt->resamples, "level",
-        opt->level, "seed", (json_int_t)opt->seed, "stratified", (int)opt->stratified, "protocols", protocols, "tables", tables, "warnings", i->warnings);
+    return json_pack("{s:i, s:{s:s, s:s}, s:{s:s, s:s, s:s, s:s, s:O, s:o}, s:{s:s, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:i, s:f, s:I, s:b}, "
+                     "s:o, s:o, s:O}",
+                     "eval", 1, "program", "name", "fakeshield", "version", fs_version(), "run", "name", i->name, "source", i->source,
+                     "model", i->model, "fingerprint", i->fingerprint, "settings", i->settings, "encoder",
+                     i->encoder ? json_string(i->encoder) : json_null(), "data", "sha256", s->data_hash, "records", (json_int_t)i->records,
+                     "rows", (json_int_t)b->rows.count, "missing", (json_int_t)i->missing, "nan_scores", (json_int_t)i->nan_scores,
+                     "resized_maps", (json_int_t)i->resized, "texts_without_reference", (json_int_t)i->texts_without_reference, "intervals",
+                     "resamples", opt->resamples, "level", opt->level, "seed", (json_int_t)opt->seed, "stratified", (int)opt->stratified,
+                     "protocols", protocols, "tables", tables, "warnings", i->warnings);
 }
 
 /* ---- text ---- */
 
 static void put(fs_buffer *b, const char *label, double v, const fs_interval *range) {
     fs_buffer_printf(b, "  %s ", label);
-    if (isnan(v)) fs_buffer_puts(b, "-");
-    else fs_buffer_printf(b, "%.4f", v);
+    if (isnan(v))
+        fs_buffer_puts(b, "-");
+    else
+        fs_buffer_printf(b, "%.4f", v);
     if (range && !isnan(v) && !isnan(range->low)) fs_buffer_printf(b, " [%.4f, %.4f]", range->low, range->high);
 }
 
-static void put_figure(fs_buffer *b, const char *label, const fs_eval_table *t, int f) { put(b, label, t->value[f], &t->range[f]); }
+static void put_figure(fs_buffer *b, const char *label, const fs_eval_table *t, int f) {
+    put(b, label, t->value[f], &t->range[f]);
+}
 
 static void detection_text(fs_buffer *b, const fs_eval_table *t) {
     static const char *const heads[] = {"verdict, literal", "verdict, tolerant", "score > 0.5"};
@@ -152,7 +167,9 @@ static void detection_text(fs_buffer *b, const fs_eval_table *t) {
         put(b, "ACC", r.accuracy, NULL), put(b, "F1", r.f1, NULL), put(b, "balanced", r.balanced, NULL);
         fs_buffer_puts(b, "\n");
     }
-    if (t->undetermined) fs_buffer_printf(b, "  %zu answers give no verdict in a form that the tolerant reading knows; it reads them literally\n", t->undetermined);
+    if (t->undetermined)
+        fs_buffer_printf(b, "  %zu answers give no verdict in a form that the tolerant reading knows; it reads them literally\n",
+                         t->undetermined);
 }
 
 static void localization_text(fs_buffer *b, const fs_eval_table *t) {
@@ -164,7 +181,8 @@ static void localization_text(fs_buffer *b, const fs_eval_table *t) {
         for (int p = 0; p < FS_PROTOCOLS; p++) {
             const int f = FS_FIG_LOCAL + 2 * p;
             const bool upstream = p == FS_EVAL_UPSTREAM_IOU;
-            if (t->binary && (p == FS_EVAL_BEST_SET || p == FS_EVAL_BEST_IMAGE || p == FS_EVAL_PERMUTED_BEST)) continue; /* no thresholds to choose */
+            if (t->binary && (p == FS_EVAL_BEST_SET || p == FS_EVAL_BEST_IMAGE || p == FS_EVAL_PERMUTED_BEST))
+                continue; /* no thresholds to choose */
             fs_buffer_printf(b, "  %-18s", fs_eval_protocol_name((fs_eval_protocol)p));
             if (!isnan(t->value[f])) put_figure(b, upstream ? "gIoU" : "IoU", t, f);
             put_figure(b, upstream ? "cIoU" : "F1", t, f + 1);
@@ -192,18 +210,19 @@ char *fs_eval_summary_text(const fs_eval_book *b, const fs_eval_summary *s, cons
     fs_buffer out = {0};
     for (size_t i = 0; i < s->count; i++) {
         const fs_eval_table *t = &s->tables[i];
-        fs_buffer_printf(&out, "%s%s%s: %zu pictures, %zu tampered, %zu authentic\n", t->group, *t->condition ? ", " : "", t->condition, t->pictures, t->tampered,
-                         t->authentic);
+        fs_buffer_printf(&out, "%s%s%s: %zu pictures, %zu tampered, %zu authentic\n", t->group, *t->condition ? ", " : "", t->condition,
+                         t->pictures, t->tampered, t->authentic);
         detection_text(&out, t);
         localization_text(&out, t);
         if (!t->tampered || !t->authentic)
             fs_buffer_printf(&out, "  note: only %s pictures here: \"always %s\" scores 1.0000, and nothing is said about %s\n",
-                             t->tampered ? "tampered" : "authentic", t->tampered ? "tampered" : "authentic", t->tampered ? "false alarms" : "forgeries missed");
+                             t->tampered ? "tampered" : "authentic", t->tampered ? "tampered" : "authentic",
+                             t->tampered ? "false alarms" : "forgeries missed");
         fs_buffer_puts(&out, "\n");
     }
     if (opt->resamples > 0)
-        fs_buffer_printf(&out, "[ ]: %g %% intervals by %d %s resamples of the pictures, seed %" PRIu64 "\n", 100 * opt->level, opt->resamples,
-                         opt->stratified ? "stratified" : "plain", opt->seed);
+        fs_buffer_printf(&out, "[ ]: %g %% intervals by %d %s resamples of the pictures, seed %" PRIu64 "\n", 100 * opt->level,
+                         opt->resamples, opt->stratified ? "stratified" : "plain", opt->seed);
     if (b->info.missing) fs_buffer_printf(&out, "left out for want of an answer: %zu pictures\n", b->info.missing);
     if (b->info.nan_scores) fs_buffer_printf(&out, "left out of the ranking for a NaN score: %zu pictures\n", b->info.nan_scores);
     if (b->info.resized) fs_buffer_printf(&out, "resized to their masks: %zu maps\n", b->info.resized);

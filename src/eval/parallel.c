@@ -1,5 +1,6 @@
-/* An evaluation by several processes (mpirun -n N fakeshield eval ...): each takes every N-th picture into a folder of its own, OUT/part-I, and the first
- * joins them, which gives the files that one process would have written. Started without mpirun it is one process and none of this. */
+/* An evaluation by several processes (mpirun -n N fakeshield eval ...): each takes every N-th picture into a folder of its own, OUT/part-I,
+ * and the first joins them, which gives the files that one process would have written. Started without mpirun it is one process and none of
+ * this. */
 #include "eval/eval.h"
 
 #include <stdlib.h>

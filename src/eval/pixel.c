@@ -1,9 +1,9 @@
 /* A map of scores against a mask of truth, pixel by pixel, under the protocols of docs/evaluation.md:
  * fixed       score > 0.5, every pixel (what FakeShield's mask is: logit > 0);
  * best        the threshold that suits this picture best, as scikit-learn's precision_recall_curve runs through them: an oracle;
- * permuted    TruFor's test program (Guillaro et al., CVPR 2023): pixels of tampered regions within 7 of their edge and pixels around within 5
- *             are left out, and the better of the map and its inverse counts, at score > 0.5 and at the best threshold.
- * Scores are sorted once as integers (a float of 0..1 keeps its order as bits), so that one pass over groups of equal scores gives all of it. */
+ * permuted    TruFor's test program (Guillaro et al., CVPR 2023): pixels of tampered regions within 7 of their edge and pixels around
+ * within 5 are left out, and the better of the map and its inverse counts, at score > 0.5 and at the best threshold. Scores are sorted once
+ * as integers (a float of 0..1 keeps its order as bits), so that one pass over groups of equal scores gives all of it. */
 #include "eval/metrics.h"
 
 #include <math.h>
@@ -143,8 +143,8 @@ static void permuted_fixed(const fs_confusion *c, fs_pixel_scores *s) {
 static fs_status check_scores(const float *score, int64_t w, int64_t h, fs_error *err) {
     for (int64_t i = 0; i < w * h; i++)
         if (!(score[i] >= 0 && score[i] <= 1))
-            return fs_fail(err, FS_E_NUMERIC, "the score at column %lld, row %lld is %g; expected 0 to 1", (long long)(i % w), (long long)(i / w),
-                           (double)score[i]);
+            return fs_fail(err, FS_E_NUMERIC, "the score at column %lld, row %lld is %g; expected 0 to 1", (long long)(i % w),
+                           (long long)(i / w), (double)score[i]);
     return FS_OK;
 }
 
@@ -163,7 +163,8 @@ fs_status fs_pixel_score(const float *score, const uint8_t *truth, int64_t w, in
         status = fs_fail(err, FS_E_NO_MEMORY, "no memory to compare %lld x %lld pixels", (long long)w, (long long)h);
         goto done;
     }
-    if ((status = fs_mask_erode(truth, w, h, ERODE, true, inside, err)) || (status = fs_mask_erode(truth, w, h, DILATE, false, outside, err)))
+    if ((status = fs_mask_erode(truth, w, h, ERODE, true, inside, err)) ||
+        (status = fs_mask_erode(truth, w, h, DILATE, false, outside, err)))
         goto done;
     fs_confusion far = {0};
     for (size_t i = 0; i < n; i++) {

@@ -1,6 +1,6 @@
 /* Tables of Xu et al., "FakeShield: Explainable Image Forgery Detection and Localization via Multi-modal Large Language Models", ICLR 2025
- * (arXiv 2410.02761): image-level detection, pixel-level localization, and the cosine similarity of explanations, transcribed. How the paper averaged
- * and read its figures off is not said there: docs/evaluation.md. */
+ * (arXiv 2410.02761): image-level detection, pixel-level localization, and the cosine similarity of explanations, transcribed. How the
+ * paper averaged and read its figures off is not said there: docs/evaluation.md. */
 #include "eval/published.h"
 
 #include <ctype.h>
@@ -9,15 +9,24 @@
 const char fs_paper_source[] = "Xu et al., FakeShield, ICLR 2025 (arXiv 2410.02761)";
 
 enum { CASIA, IMD, COLUMBIA, COVERAGE, NIST, DSO, KORUS, DEEPFAKE, AIGC };
-static const char *const names[FS_PAPER_SETS] = {"CASIA1+", "IMD2020", "Columbia", "Coverage", "NIST16", "DSO", "Korus", "DeepFake", "AIGC-Editing"};
+static const char *const names[FS_PAPER_SETS] = {"CASIA1+", "IMD2020", "Columbia", "Coverage",    "NIST16",
+                                                 "DSO",     "Korus",   "DeepFake", "AIGC-Editing"};
 
 #define NONE (-1.0)
 /* CASIA1+, IMD2020, Columbia, Coverage, DSO, DeepFake, AIGC: accuracy, then F1 of each */
-#define DETECTION(m, a, b, c, d, e, f, g, h, i, j, k, l, n, o)                                                                                             \
-    {m, {a, c, e, g, NONE, i, NONE, k, n}, {b, d, f, h, NONE, j, NONE, l, o}}
+#define DETECTION(m, a, b, c, d, e, f, g, h, i, j, k, l, n, o)                                                                             \
+    {                                                                                                                                      \
+        m, {a, c, e, g, NONE, i, NONE, k, n}, {                                                                                            \
+            b, d, f, h, NONE, j, NONE, l, o                                                                                                \
+        }                                                                                                                                  \
+    }
 /* CASIA1+, IMD2020, Columbia, NIST, DSO, Korus, AIGC: IoU, then F1 of each */
-#define LOCALIZATION(m, a, b, c, d, e, f, g, h, i, j, k, l, n, o)                                                                                          \
-    {m, {a, c, e, NONE, g, i, k, NONE, n}, {b, d, f, NONE, h, j, l, NONE, o}}
+#define LOCALIZATION(m, a, b, c, d, e, f, g, h, i, j, k, l, n, o)                                                                          \
+    {                                                                                                                                      \
+        m, {a, c, e, NONE, g, i, k, NONE, n}, {                                                                                            \
+            b, d, f, NONE, h, j, l, NONE, o                                                                                                \
+        }                                                                                                                                  \
+    }
 
 static const fs_paper_row detection[] = {
     DETECTION("SPAN", 0.60, 0.44, 0.70, 0.81, 0.87, 0.93, 0.24, 0.39, 0.35, 0.52, 0.78, 0.78, 0.47, 0.05),
@@ -43,14 +52,21 @@ static const fs_paper_row explanation[] = {{"FakeShield (paper)",
                                             {0.8758, 0.7537, 0.8791, 0.8684, 0.8087, 0.8873, 0.7941, 0.8446, 0.8860},
                                             {NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE}}};
 
-const char *fs_paper_set_name(int set) { return set >= 0 && set < FS_PAPER_SETS ? names[set] : "unknown"; }
+const char *fs_paper_set_name(int set) {
+    return set >= 0 && set < FS_PAPER_SETS ? names[set] : "unknown";
+}
 
 int fs_paper_set_of(const char *name) {
-    static const struct { const char *plain; int set; } known[] = {
-        {"casia1", CASIA}, {"casia1plus", CASIA}, {"casiav1", CASIA}, {"casiav1plus", CASIA}, {"imd2020", IMD}, {"imd", IMD}, {"columbia", COLUMBIA},
-        {"coverage", COVERAGE}, {"nist", NIST}, {"nist16", NIST}, {"nc16", NIST}, {"dso", DSO}, {"dso1", DSO}, {"korus", KORUS},
-        {"realistictampering", KORUS}, {"deepfake", DEEPFAKE}, {"faceapp", DEEPFAKE}, {"ffhqfaceapp", DEEPFAKE}, {"aigcediting", AIGC}, {"aigc", AIGC},
-        {"sdinpaint", AIGC}};
+    static const struct {
+        const char *plain;
+        int set;
+    } known[] = {{"casia1", CASIA},      {"casia1plus", CASIA},  {"casiav1", CASIA},
+                 {"casiav1plus", CASIA}, {"imd2020", IMD},       {"imd", IMD},
+                 {"columbia", COLUMBIA}, {"coverage", COVERAGE}, {"nist", NIST},
+                 {"nist16", NIST},       {"nc16", NIST},         {"dso", DSO},
+                 {"dso1", DSO},          {"korus", KORUS},       {"realistictampering", KORUS},
+                 {"deepfake", DEEPFAKE}, {"faceapp", DEEPFAKE},  {"ffhqfaceapp", DEEPFAKE},
+                 {"aigcediting", AIGC},  {"aigc", AIGC},         {"sdinpaint", AIGC}};
     char plain[64];
     size_t n = 0;
     for (const char *p = name; *p && n + 1 < sizeof plain; p++)
@@ -63,9 +79,12 @@ int fs_paper_set_of(const char *name) {
 
 const fs_paper_row *fs_paper_rows(fs_paper_table table, size_t *n) {
     switch (table) {
-    case FS_PAPER_DETECTION: return *n = sizeof detection / sizeof *detection, detection;
-    case FS_PAPER_LOCALIZATION: return *n = sizeof localization / sizeof *localization, localization;
-    case FS_PAPER_EXPLANATION: return *n = sizeof explanation / sizeof *explanation, explanation;
+    case FS_PAPER_DETECTION:
+        return *n = sizeof detection / sizeof *detection, detection;
+    case FS_PAPER_LOCALIZATION:
+        return *n = sizeof localization / sizeof *localization, localization;
+    case FS_PAPER_EXPLANATION:
+        return *n = sizeof explanation / sizeof *explanation, explanation;
     }
     return *n = 0, NULL;
 }
@@ -76,4 +95,6 @@ int fs_paper_has(fs_paper_table table, int set) {
     return n && set >= 0 && set < FS_PAPER_SETS && rows[n - 1].first[set] >= 0;
 }
 
-int fs_paper_forged_only(int set) { return set == COLUMBIA || set == COVERAGE || set == DSO; }
+int fs_paper_forged_only(int set) {
+    return set == COLUMBIA || set == COVERAGE || set == DSO;
+}

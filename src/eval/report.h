@@ -15,9 +15,9 @@ extern const char fs_html_style[];
 typedef struct fs_chart_line {
     const char *name;
     const double *x, *y; /* [n]; NaN breaks the line */
-    size_t n, color; /* of fs_svg_color */
-    bool dashed;     /* and grey */
-    bool dots;       /* points without a line */
+    size_t n, color;     /* of fs_svg_color */
+    bool dashed;         /* and grey */
+    bool dots;           /* points without a line */
 } fs_chart_line;
 typedef struct fs_chart {
     const char *title, *x_label, *y_label;
@@ -33,8 +33,8 @@ const char *fs_svg_color(size_t i);
 
 /* ---- gallery.c: single pictures ---- */
 
-/* Best and worst cases, missed forgeries, false alarms of the unchanged pictures: opt->gallery of each. A picture file that is not there any more is
- * said so and no error. */
+/* Best and worst cases, missed forgeries, false alarms of the unchanged pictures: opt->gallery of each. A picture file that is not there
+ * any more is said so and no error. */
 fs_status fs_html_gallery(fs_buffer *b, const fs_eval_book *book, const fs_eval_options *opt, fs_error *err);
 
 #endif

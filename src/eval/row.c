@@ -68,7 +68,9 @@ static json_t *text_value(const char *s) { /* s is valid UTF-8 where it came thr
     return v;
 }
 
-static json_t *number(double v) { return isnan(v) ? json_null() : json_real(v); }
+static json_t *number(double v) {
+    return isnan(v) ? json_null() : json_real(v);
+}
 
 static json_t *histogram_json(const double *h) {
     json_t *list = json_array();
@@ -79,23 +81,25 @@ static json_t *histogram_json(const double *h) {
 
 static json_t *pixels_json(const fs_eval_row *r) {
     const fs_pixel_scores *p = &r->pixels;
-    return json_pack("{s:b, s:[I,I], s:[I,I,I,I], s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o, s:o}", "silent", (int)r->silent, "size",
-                     (json_int_t)r->width, (json_int_t)r->height, "tp_fp_fn_tn", (json_int_t)p->fixed.tp, (json_int_t)p->fixed.fp,
-                     (json_int_t)p->fixed.fn, (json_int_t)p->fixed.tn, "iou", number(p->iou), "f1", number(p->f1), "best_iou", number(p->best_iou),
-                     "best_f1", number(p->best_f1), "best_threshold", number(p->best_threshold), "auc", number(p->auc), "permuted_f1",
-                     number(p->permuted_f1), "permuted_iou", number(p->permuted_iou), "permuted_best_f1", number(p->permuted_best_f1), "binary",
-                     (int)p->binary, "tampered", histogram_json(p->tampered), "authentic", histogram_json(p->authentic));
+    return json_pack("{s:b, s:[I,I], s:[I,I,I,I], s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o, s:o}", "silent", (int)r->silent,
+                     "size", (json_int_t)r->width, (json_int_t)r->height, "tp_fp_fn_tn", (json_int_t)p->fixed.tp, (json_int_t)p->fixed.fp,
+                     (json_int_t)p->fixed.fn, (json_int_t)p->fixed.tn, "iou", number(p->iou), "f1", number(p->f1), "best_iou",
+                     number(p->best_iou), "best_f1", number(p->best_f1), "best_threshold", number(p->best_threshold), "auc", number(p->auc),
+                     "permuted_f1", number(p->permuted_f1), "permuted_iou", number(p->permuted_iou), "permuted_best_f1",
+                     number(p->permuted_best_f1), "binary", (int)p->binary, "tampered", histogram_json(p->tampered), "authentic",
+                     histogram_json(p->authentic));
 }
 
 json_t *fs_eval_row_to_json(const fs_eval_row *r) {
     const char *score = !r->has_score ? "none" : isnan(r->score) ? "nan" : NULL;
-    return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "index", (json_int_t)r->index, "step", (json_int_t)r->step, "condition",
-                     text_value(r->condition), "set", text_value(r->set), "group", text_value(r->group), "name", text_value(r->name), "image",
-                     text_value(r->image), "mask", text_value(r->mask), "map", text_value(r->map), "sha256", r->sha256, "mask_sha256",
-                     r->mask_sha256, "tampered", (int)r->tampered, "literal", r->answered ? json_string(fs_verdict_name(r->literal)) : json_null(),
-                     "tolerant", r->answered ? json_string(fs_verdict_name(r->tolerant)) : json_null(), "score",
-                     score ? json_string(score) : json_real(r->score), "css", number(r->css), "css_other", number(r->css_other), "pixels", r->located ? pixels_json(r) : json_null(),
-                     "text", text_value(r->text), "reference", text_value(r->reference));
+    return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "index",
+                     (json_int_t)r->index, "step", (json_int_t)r->step, "condition", text_value(r->condition), "set", text_value(r->set),
+                     "group", text_value(r->group), "name", text_value(r->name), "image", text_value(r->image), "mask", text_value(r->mask),
+                     "map", text_value(r->map), "sha256", r->sha256, "mask_sha256", r->mask_sha256, "tampered", (int)r->tampered, "literal",
+                     r->answered ? json_string(fs_verdict_name(r->literal)) : json_null(), "tolerant",
+                     r->answered ? json_string(fs_verdict_name(r->tolerant)) : json_null(), "score",
+                     score ? json_string(score) : json_real(r->score), "css", number(r->css), "css_other", number(r->css_other), "pixels",
+                     r->located ? pixels_json(r) : json_null(), "text", text_value(r->text), "reference", text_value(r->reference));
 }
 
 /* ---- from JSON ---- */
@@ -125,7 +129,8 @@ static fs_status take_verdict(const fs_json *j, const char *key, fs_verdict *out
     const char *s = NULL;
     fs_status status = fs_json_string(j, key, FS_JSON_OPTIONAL, &s, err);
     *there = s != NULL;
-    if (!status && s && !fs_verdict_from_name(s, out)) status = fs_fail(err, FS_E_FORMAT, "%s: field %s: \"%s\" is no verdict", j->path, key, s);
+    if (!status && s && !fs_verdict_from_name(s, out))
+        status = fs_fail(err, FS_E_FORMAT, "%s: field %s: \"%s\" is no verdict", j->path, key, s);
     return status;
 }
 
@@ -144,15 +149,24 @@ static fs_status take_histogram(const fs_json *j, const char *key, double out[FS
 static fs_status take_pixels(const fs_json *j, fs_eval_row *r, fs_error *err) {
     fs_pixel_scores *p = &r->pixels;
     json_int_t n[4], size[2];
-    if (json_unpack(j->root, "{s:[I,I], s:[I,I,I,I]}", "size", &size[0], &size[1], "tp_fp_fn_tn", &n[0], &n[1], &n[2], &n[3]) != 0 || n[0] < 0 ||
-        n[1] < 0 || n[2] < 0 || n[3] < 0)
+    if (json_unpack(j->root, "{s:[I,I], s:[I,I,I,I]}", "size", &size[0], &size[1], "tp_fp_fn_tn", &n[0], &n[1], &n[2], &n[3]) != 0 ||
+        n[0] < 0 || n[1] < 0 || n[2] < 0 || n[3] < 0)
         return fs_fail(err, FS_E_FORMAT, "%s: pixels.size or pixels.tp_fp_fn_tn is missing or broken", j->path);
     r->width = size[0];
     r->height = size[1];
     p->fixed = (fs_confusion){(double)n[0], (double)n[1], (double)n[2], (double)n[3]};
-    const struct { const char *key; double *out; } numbers[] = {
-        {"iou", &p->iou}, {"f1", &p->f1}, {"best_iou", &p->best_iou}, {"best_f1", &p->best_f1}, {"best_threshold", &p->best_threshold}, {"auc", &p->auc},
-        {"permuted_f1", &p->permuted_f1}, {"permuted_iou", &p->permuted_iou}, {"permuted_best_f1", &p->permuted_best_f1}};
+    const struct {
+        const char *key;
+        double *out;
+    } numbers[] = {{"iou", &p->iou},
+                   {"f1", &p->f1},
+                   {"best_iou", &p->best_iou},
+                   {"best_f1", &p->best_f1},
+                   {"best_threshold", &p->best_threshold},
+                   {"auc", &p->auc},
+                   {"permuted_f1", &p->permuted_f1},
+                   {"permuted_iou", &p->permuted_iou},
+                   {"permuted_best_f1", &p->permuted_best_f1}};
     fs_status s = FS_OK;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers && !s; i++) s = take_number(j, numbers[i].key, 0, 1, numbers[i].out, err);
     if (!s) s = fs_json_bool(j, "silent", FS_JSON_REQUIRED, &r->silent, err);
@@ -177,8 +191,12 @@ fs_status fs_eval_row_from_json(const char *where, const json_t *root, fs_eval_r
     bool there = false;
     *out = (fs_eval_row){.score = NAN, .css = NAN, .css_other = NAN};
     if (!json_is_object(root)) return fs_fail(err, FS_E_FORMAT, "%s: expected a JSON object", where);
-    const struct { const char *key; char **out; } texts[] = {{"condition", &out->condition}, {"set", &out->set}, {"group", &out->group},
-        {"name", &out->name}, {"image", &out->image}, {"mask", &out->mask}, {"map", &out->map}, {"text", &out->text}, {"reference", &out->reference}};
+    const struct {
+        const char *key;
+        char **out;
+    } texts[] = {{"condition", &out->condition}, {"set", &out->set},   {"group", &out->group}, {"name", &out->name},
+                 {"image", &out->image},         {"mask", &out->mask}, {"map", &out->map},     {"text", &out->text},
+                 {"reference", &out->reference}};
     fs_status s = fs_json_int(&j, "index", FS_JSON_REQUIRED, 0, INT64_MAX / 2, &out->index, err);
     if (!s) s = fs_json_int(&j, "step", FS_JSON_REQUIRED, 0, 1000, &out->step, err);
     for (size_t i = 0; i < sizeof texts / sizeof *texts && !s; i++) s = take_text(&j, texts[i].key, texts[i].out, err);

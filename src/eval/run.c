@@ -9,8 +9,10 @@
 /* ---- checks ---- */
 
 static fs_status check_statistics(const fs_eval_options *o, fs_error *err) {
-    if (o->resamples < 0 || o->resamples > 1000000) return fs_fail(err, FS_E_USAGE, "%d resamples; expected 0 (none) to 1000000", o->resamples);
-    if (!(o->level > 0 && o->level < 1)) return fs_fail(err, FS_E_USAGE, "a confidence level of %g; expected between 0 and 1, e.g. 0.95", o->level);
+    if (o->resamples < 0 || o->resamples > 1000000)
+        return fs_fail(err, FS_E_USAGE, "%d resamples; expected 0 (none) to 1000000", o->resamples);
+    if (!(o->level > 0 && o->level < 1))
+        return fs_fail(err, FS_E_USAGE, "a confidence level of %g; expected between 0 and 1, e.g. 0.95", o->level);
     if (o->gallery < 0 || o->gallery > 100) return fs_fail(err, FS_E_USAGE, "a gallery of %d; expected 0 to 100", o->gallery);
     return FS_OK;
 }
@@ -20,9 +22,11 @@ static fs_status check(const fs_eval_options *o, fs_error *err) {
     if (o->shards < 1 || o->shards > 100000 || o->shard < 1 || o->shard > o->shards)
         return fs_fail(err, FS_E_USAGE, "part %d of %d; expected 1/N to N/N", o->shard, o->shards);
     if (o->sweep && *o->sweep && o->source != FS_EVAL_MODEL)
-        return fs_fail(err, FS_E_USAGE, "a sweep changes the pictures and must run a checkpoint on them; results that are there already cannot be swept");
+        return fs_fail(err, FS_E_USAGE,
+                       "a sweep changes the pictures and must run a checkpoint on them; results that are there already cannot be swept");
     if ((o->embeddings != NULL) != (o->reference_embeddings != NULL))
-        return fs_fail(err, FS_E_USAGE, "embeddings of %s are given but not of the other; both are needed", o->embeddings ? "the explanations" : "the references");
+        return fs_fail(err, FS_E_USAGE, "embeddings of %s are given but not of the other; both are needed",
+                       o->embeddings ? "the explanations" : "the references");
     return check_statistics(o, err);
 }
 
@@ -30,8 +34,8 @@ static fs_status check(const fs_eval_options *o, fs_error *err) {
 
 /* All that decides on a row, whatever the machine. */
 static json_t *settings_json(const fs_eval_options *o) {
-    return json_pack("{s:s?, s:s?, s:s?, s:b, s:b, s:b, s:s, s:s, s:s, s:b, s:i}", "sets", o->sets, "join", o->join, "sweep", o->sweep, "logits", (int)o->logits,
-                     "resize_mask", (int)o->resize_mask, "invert_truth", (int)o->invert_truth, "image_score",
+    return json_pack("{s:s?, s:s?, s:s?, s:b, s:b, s:b, s:s, s:s, s:s, s:b, s:i}", "sets", o->sets, "join", o->join, "sweep", o->sweep,
+                     "logits", (int)o->logits, "resize_mask", (int)o->resize_mask, "invert_truth", (int)o->invert_truth, "image_score",
                      o->scores ? "file" : fs_eval_image_score_name(o->image_score), "nan", fs_eval_policy_name(o->nan), "missing",
                      fs_eval_policy_name(o->missing), "css", (int)(o->encoder || o->embeddings), "encoder_tokens", o->encoder_tokens);
 }
@@ -39,19 +43,29 @@ static json_t *settings_json(const fs_eval_options *o) {
 static fs_status info_begin(const fs_eval_options *o, const fs_eval_data *d, fs_eval_info *i, fs_error *err) {
     const char *from = o->source == FS_EVAL_MODEL ? o->model_dir : o->results ? o->results : o->masks ? o->masks : o->scores;
     char *name = fs_eval_copy_text(o->name ? o->name : "this run");
-    *i = (fs_eval_info){.name = name, .source = fs_strdup(fs_eval_source_name(o->source)), .model = fs_eval_copy_text(from ? fs_path_base(from) : ""),
-                        .settings = settings_json(o), .warnings = json_array(), .records = (int64_t)d->set.count, .shard = o->shard, .shards = o->shards};
+    *i = (fs_eval_info){.name = name,
+                        .source = fs_strdup(fs_eval_source_name(o->source)),
+                        .model = fs_eval_copy_text(from ? fs_path_base(from) : ""),
+                        .settings = settings_json(o),
+                        .warnings = json_array(),
+                        .records = (int64_t)d->set.count,
+                        .shard = o->shard,
+                        .shards = o->shards};
     return i->name && i->source && i->model && i->settings && i->warnings ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
 }
 
 /* NaN scores by policy, and what a reader should be told. */
 static fs_status look_over(const fs_eval_options *o, fs_eval_book *b, fs_error *err) {
-    if (!b->rows.count && o->shards == 1) return fs_fail(err, FS_E_NOT_FOUND, "no picture is left to evaluate: %zu of %" PRId64 " have no answer", b->info.missing, b->info.records);
+    if (!b->rows.count && o->shards == 1)
+        return fs_fail(err, FS_E_NOT_FOUND, "no picture is left to evaluate: %zu of %" PRId64 " have no answer", b->info.missing,
+                       b->info.records);
     for (size_t i = 0; i < b->rows.count; i++) {
         const fs_eval_row *r = &b->rows.items[i];
         if (!r->has_score || !isnan(r->score)) continue;
         if (o->nan == FS_EVAL_ERROR)
-            return fs_fail(err, FS_E_NUMERIC, "%s: its score is no number (NaN); --nan exclude leaves such pictures out of the ranking and counts them", r->image);
+            return fs_fail(err, FS_E_NUMERIC,
+                           "%s: its score is no number (NaN); --nan exclude leaves such pictures out of the ranking and counts them",
+                           r->image);
         b->info.nan_scores++;
     }
     return FS_OK;
@@ -69,7 +83,8 @@ static fs_status write_json(const json_t *j, const char *path, fs_error *err) {
 fs_status fs_eval_finish(const fs_eval_book *b, const fs_eval_options *opt, char **text, fs_error *err) {
     fs_eval_summary s = {0};
     json_t *j = NULL;
-    char *csv = fs_path_join(opt->out, "images.csv"), *summary = fs_path_join(opt->out, "summary.json"), *html = fs_path_join(opt->out, "report.html");
+    char *csv = fs_path_join(opt->out, "images.csv"), *summary = fs_path_join(opt->out, "summary.json"),
+         *html = fs_path_join(opt->out, "report.html");
     fs_status status = csv && summary && html ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     if (!status) status = fs_eval_book_write(b, opt->out, err);
     if (!status) status = fs_eval_write_csv(b, csv, err);
@@ -96,7 +111,9 @@ fs_status fs_eval_run_part(const fs_eval_options *options, char **text, fs_error
     if (!status) status = fs_eval_data_open(options, &d, err);
     if (!status) status = info_begin(options, &d, &book.info, err);
     if (!status) status = fs_make_dirs(options->out, err);
-    if (!status) status = options->source == FS_EVAL_MODEL ? fs_eval_from_model(options, &d, &book, err) : fs_eval_from_files(options, &d, &book, err);
+    if (!status)
+        status =
+            options->source == FS_EVAL_MODEL ? fs_eval_from_model(options, &d, &book, err) : fs_eval_from_files(options, &d, &book, err);
     if (!status) status = look_over(options, &book, err);
     if (!status) status = fs_eval_css(options, &book, err);
     if (!status) status = fs_eval_finish(&book, options, text, err);
@@ -108,12 +125,12 @@ fs_status fs_eval_run_part(const fs_eval_options *options, char **text, fs_error
 /* ---- joining ---- */
 
 static fs_status same_run(const char *dir, const fs_eval_info *a, const fs_eval_info *b, fs_error *err) {
-    const char *what = a->records != b->records ? "the number of pictures in the data"
-                       : a->shards != b->shards ? "the number of parts"
+    const char *what = a->records != b->records            ? "the number of pictures in the data"
+                       : a->shards != b->shards            ? "the number of parts"
                        : strcmp(a->source, b->source) != 0 ? "the source"
                        : strcmp(a->model, b->model) != 0 || strcmp(a->fingerprint, b->fingerprint) != 0 ? "the checkpoint"
-                       : !json_equal(a->settings, b->settings) ? "the settings"
-                                                                : NULL;
+                       : !json_equal(a->settings, b->settings)                                          ? "the settings"
+                                                                                                        : NULL;
     return what ? fs_fail(err, FS_E_MISMATCH, "%s: %s differs from that of the first part; join parts of one run", dir, what) : FS_OK;
 }
 

@@ -1,5 +1,5 @@
-/* How sure a figure is: percentile bootstrap (Efron and Tibshirani 1993, chapter 13), McNemar's exact test for two yes-or-no answers on the same
- * pictures, Wilcoxon's signed-rank test for two figures per picture. Compared with numpy and scipy (tests/golden/metrics.json). */
+/* How sure a figure is: percentile bootstrap (Efron and Tibshirani 1993, chapter 13), McNemar's exact test for two yes-or-no answers on the
+ * same pictures, Wilcoxon's signed-rank test for two figures per picture. Compared with numpy and scipy (tests/golden/metrics.json). */
 #include "eval/metrics.h"
 
 #include <math.h>
@@ -87,7 +87,8 @@ double fs_mcnemar_exact(int64_t a, int64_t b) {
     int sign;
     double sum = 0;
     for (int64_t i = 0; i <= least; i++)
-        sum += exp(lgamma_r((double)n + 1, &sign) - lgamma_r((double)i + 1, &sign) - lgamma_r((double)(n - i) + 1, &sign) - (double)n * log(2));
+        sum += exp(lgamma_r((double)n + 1, &sign) - lgamma_r((double)i + 1, &sign) - lgamma_r((double)(n - i) + 1, &sign) -
+                   (double)n * log(2));
     return fmin(1, 2 * sum);
 }
 
@@ -125,7 +126,8 @@ fs_status fs_wilcoxon(const double *a, const double *b, size_t n, fs_wilcoxon_re
     qsort(d, m, sizeof *d, by_size);
     double up = 0, down = 0, ties = 0;
     for (size_t i = 0, j; i < m; i = j) {
-        for (j = i; j < m && d[j].size == d[i].size; j++) {}
+        for (j = i; j < m && d[j].size == d[i].size; j++) {
+        }
         const double rank = (double)(i + 1 + j) / 2, t = (double)(j - i); /* the mean of ranks i+1 .. j */
         for (size_t k = i; k < j; k++) *(d[k].up ? &up : &down) += rank;
         ties += t * t * t - t;

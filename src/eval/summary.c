@@ -1,5 +1,5 @@
-/* From rows to tables: one table for each set under each condition, and one for all sets together. Every figure is a function of weights on the rows,
- * so that a resample of the bootstrap is computed by the same code as the figure itself. */
+/* From rows to tables: one table for each set under each condition, and one for all sets together. Every figure is a function of weights on
+ * the rows, so that a resample of the bootstrap is computed by the same code as the figure itself. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,9 @@ typedef struct frame {
     double *best_iou, *best_f1;     /* [n] at the set's best threshold; NaN where there is no localization */
 } frame;
 
-static bool counts_for_localization(const fs_eval_row *r) { return r->tampered && r->located; }
+static bool counts_for_localization(const fs_eval_row *r) {
+    return r->tampered && r->located;
+}
 
 static int say(const fs_eval_row *r, fs_eval_reading reading) {
     if (reading == FS_READING_SCORE) return !r->has_score || isnan(r->score) ? -1 : r->score > 0.5;
@@ -28,7 +30,9 @@ static int say(const fs_eval_row *r, fs_eval_reading reading) {
 
 /* ---- figures of weighted rows ---- */
 
-static double mean(double sum, double weight) { return weight > 0 ? sum / weight : NAN; }
+static double mean(double sum, double weight) {
+    return weight > 0 ? sum / weight : NAN;
+}
 
 static void detection(const frame *f, const double *weight, double *out) {
     for (int reading = 0; reading < FS_READINGS; reading++) {
@@ -45,7 +49,9 @@ static void detection(const frame *f, const double *weight, double *out) {
 }
 
 /* A mean over pictures where each value may be missing. */
-typedef struct average { double sum, weight; } average;
+typedef struct average {
+    double sum, weight;
+} average;
 static void average_add(average *a, double value, double weight) {
     if (isnan(value)) return;
     a->sum += weight * value;
@@ -65,8 +71,20 @@ static void localization(const frame *f, const double *weight, double *out) {
             average_add(&area, r->silent ? 0 : p->fixed.fp / (p->fixed.fp + p->fixed.tn), w);
             continue;
         }
-        const double values[2 * FS_PROTOCOLS] = {p->iou, p->f1, NAN, NAN, NAN, NAN, f->best_iou[i], f->best_f1[i], p->best_iou, p->best_f1,
-                                                 p->permuted_iou, p->permuted_f1, NAN, p->permuted_best_f1};
+        const double values[2 * FS_PROTOCOLS] = {p->iou,
+                                                 p->f1,
+                                                 NAN,
+                                                 NAN,
+                                                 NAN,
+                                                 NAN,
+                                                 f->best_iou[i],
+                                                 f->best_f1[i],
+                                                 p->best_iou,
+                                                 p->best_f1,
+                                                 p->permuted_iou,
+                                                 p->permuted_f1,
+                                                 NAN,
+                                                 p->permuted_best_f1};
         for (int k = 0; k < 2 * FS_PROTOCOLS; k++) average_add(&a[k], values[k], w);
         average_add(&auc, p->auc, w);
         const fs_rates rates = fs_confusion_rates(&p->fixed);
@@ -217,8 +235,8 @@ static void count_rows(const frame *f, fs_eval_table *t) {
     }
 }
 
-static fs_status fill_table(const fs_eval_row **row, size_t n, const char *group, const char *condition, const fs_eval_options *opt, fs_eval_table *t,
-                            fs_error *err) {
+static fs_status fill_table(const fs_eval_row **row, size_t n, const char *group, const char *condition, const fs_eval_options *opt,
+                            fs_eval_table *t, fs_error *err) {
     frame f = {.row = row, .n = n};
     uint8_t *stratum = fs_alloc(n, 1);
     fs_status status = FS_OK;
@@ -232,7 +250,8 @@ static fs_status fill_table(const fs_eval_row **row, size_t n, const char *group
     figures(&f, NULL, t->value);
     if (t->ranked && (status = fs_ranking_curve(&f.ranking, &t->curve, &t->n_curve, err))) goto done;
     for (size_t i = 0; i < n; i++) stratum[i] = row[i]->tampered;
-    status = fs_bootstrap(n, opt->stratified ? stratum : NULL, opt->resamples, opt->level, opt->seed, figures, &f, FS_FIGURES, t->range, &opt->callbacks, err);
+    status = fs_bootstrap(n, opt->stratified ? stratum : NULL, opt->resamples, opt->level, opt->seed, figures, &f, FS_FIGURES, t->range,
+                          &opt->callbacks, err);
     for (int k = 0; k < FS_FIGURES; k++)
         if (isnan(t->value[k])) t->range[k] = (fs_interval){NAN, NAN}; /* resamples may define what the sample does not */
 done:

@@ -4,7 +4,16 @@
 
 #include "eval/report.h"
 
-enum { WIDTH = 460, HEIGHT = 340, LEFT = 52, RIGHT = 14, TOP = 34, BOTTOM = 48, PLOT_W = WIDTH - LEFT - RIGHT, PLOT_H = HEIGHT - TOP - BOTTOM };
+enum {
+    WIDTH = 460,
+    HEIGHT = 340,
+    LEFT = 52,
+    RIGHT = 14,
+    TOP = 34,
+    BOTTOM = 48,
+    PLOT_W = WIDTH - LEFT - RIGHT,
+    PLOT_H = HEIGHT - TOP - BOTTOM
+};
 
 #define GREY "#8a94a3"
 
@@ -31,14 +40,19 @@ static void begin(fs_buffer *b, const char *title, const char *x_label, const ch
     fs_buffer_puts(b, "</text>");
 }
 
-static double x_at(double v) { return LEFT + v * PLOT_W; }
-static double y_at(double v) { return TOP + (1 - v) * PLOT_H; }
+static double x_at(double v) {
+    return LEFT + v * PLOT_W;
+}
+static double y_at(double v) {
+    return TOP + (1 - v) * PLOT_H;
+}
 
 static void y_grid(fs_buffer *b, double top, const char *format) {
     char label[32];
     for (int i = 0; i <= 5; i++) {
         const double y = y_at(i / 5.0);
-        fs_buffer_printf(b, "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"%s\"/>", LEFT, LEFT + PLOT_W, y, y, i ? "grid" : "base");
+        fs_buffer_printf(b, "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"%s\"/>", LEFT, LEFT + PLOT_W, y, y,
+                         i ? "grid" : "base");
         snprintf(label, sizeof label, format, top * i / 5);
         text_at(b, LEFT - 6, y + 4, "end", "tick", label);
     }
@@ -57,11 +71,12 @@ static void draw_line(fs_buffer *b, const fs_chart *c, const fs_chart_line *l) {
     bool open = false;
     if (l->dots) {
         for (size_t i = 0; i < l->n; i++)
-            fs_buffer_printf(b, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.2\" fill=\"%s\" fill-opacity=\"0.55\"/>", x_at(l->x[i]), y_at(l->y[i]), fs_svg_color(l->color));
+            fs_buffer_printf(b, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.2\" fill=\"%s\" fill-opacity=\"0.55\"/>", x_at(l->x[i]),
+                             y_at(l->y[i]), fs_svg_color(l->color));
         return;
     }
-    fs_buffer_printf(b, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"%s\"%s d=\"", l->dashed ? GREY : fs_svg_color(l->color), l->dashed ? "1.3" : "2",
-                     l->dashed ? " stroke-dasharray=\"5 4\"" : "");
+    fs_buffer_printf(b, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"%s\"%s d=\"", l->dashed ? GREY : fs_svg_color(l->color),
+                     l->dashed ? "1.3" : "2", l->dashed ? " stroke-dasharray=\"5 4\"" : "");
     for (size_t i = 0; i < l->n; i++) {
         if (isnan(l->y[i]) || isnan(l->x[i])) {
             open = false;
@@ -73,7 +88,9 @@ static void draw_line(fs_buffer *b, const fs_chart *c, const fs_chart_line *l) {
     }
     fs_buffer_puts(b, "\"/>");
     for (size_t i = 0; c->x_names && i < l->n; i++)
-        if (!isnan(l->y[i])) fs_buffer_printf(b, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\"/>", x_at(l->x[i] / span), y_at(l->y[i]), fs_svg_color(l->color));
+        if (!isnan(l->y[i]))
+            fs_buffer_printf(b, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\"/>", x_at(l->x[i] / span), y_at(l->y[i]),
+                             fs_svg_color(l->color));
 }
 
 void fs_svg_chart(fs_buffer *b, const fs_chart *c) {
@@ -82,8 +99,8 @@ void fs_svg_chart(fs_buffer *b, const fs_chart *c) {
     y_grid(b, 1, "%.1f");
     if (!c->x_names) x_numbers(b);
     for (size_t i = 0; c->x_names && i < c->n_names; i++)
-        text_at(b, x_at(c->n_names > 1 ? (double)i / (double)(c->n_names - 1) : 0.5), TOP + PLOT_H + 16, i ? i + 1 == c->n_names ? "end" : "middle" : "start", "tick",
-                c->x_names[i]);
+        text_at(b, x_at(c->n_names > 1 ? (double)i / (double)(c->n_names - 1) : 0.5), TOP + PLOT_H + 16,
+                i ? i + 1 == c->n_names ? "end" : "middle" : "start", "tick", c->x_names[i]);
     for (size_t i = 0; i < c->n_lines; i++) draw_line(b, c, &c->lines[i]);
     fs_buffer_puts(b, "</svg><figcaption>");
     for (size_t i = 0; i < c->n_lines; i++) {

@@ -1,5 +1,5 @@
-/* Pictures for robustness sweeps. A step depends on the picture's pixels, its amount, and for noise on seed and file name: never on the machine, the
- * order of pictures or the number of threads. */
+/* Pictures for robustness sweeps. A step depends on the picture's pixels, its amount, and for noise on seed and file name: never on the
+ * machine, the order of pictures or the number of threads. */
 #include "eval/sweep.h"
 
 #include <math.h>
@@ -12,7 +12,9 @@ static const char *const kinds[] = {"none", "jpeg", "resize", "blur", "noise"};
 static const double low[] = {0, 1, 0.05, 0.1, 0.1}, high[] = {0, 100, 4, 20, 100};
 enum { KINDS = sizeof kinds / sizeof *kinds, MAX_STEPS = 64 };
 
-const char *fs_sweep_kind_name(fs_sweep_kind k) { return (int)k >= 0 && (int)k < KINDS ? kinds[k] : "unknown"; }
+const char *fs_sweep_kind_name(fs_sweep_kind k) {
+    return (int)k >= 0 && (int)k < KINDS ? kinds[k] : "unknown";
+}
 
 bool fs_sweep_kind_from_name(const char *name, fs_sweep_kind *out) {
     for (int k = 0; k < KINDS; k++)
@@ -21,9 +23,11 @@ bool fs_sweep_kind_from_name(const char *name, fs_sweep_kind *out) {
 }
 
 static fs_status bad(const char *text, fs_error *err) {
-    return fs_fail(err, FS_E_USAGE,
-                   "sweep \"%s\": expected e.g. \"jpeg=90,70,50 resize=0.5 blur=1 noise=5\": jpeg 1 to 100 (whole), resize 0.05 to 4, blur 0.1 to 20, "
-                   "noise 0.1 to 100", text);
+    return fs_fail(
+        err, FS_E_USAGE,
+        "sweep \"%s\": expected e.g. \"jpeg=90,70,50 resize=0.5 blur=1 noise=5\": jpeg 1 to 100 (whole), resize 0.05 to 4, blur 0.1 to 20, "
+        "noise 0.1 to 100",
+        text);
 }
 
 fs_status fs_sweep_parse(const char *text, fs_sweep *out, fs_error *err) {
@@ -64,11 +68,15 @@ void fs_sweep_free(fs_sweep *s) {
     *s = (fs_sweep){0};
 }
 
-const char *fs_sweep_extension(const fs_sweep_step *step) { return step->kind == FS_SWEEP_JPEG ? ".jpg" : ".png"; }
+const char *fs_sweep_extension(const fs_sweep_step *step) {
+    return step->kind == FS_SWEEP_JPEG ? ".jpg" : ".png";
+}
 
 /* ---- the steps ---- */
 
-static uint8_t level(double v) { return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : floor(v + 0.5)); }
+static uint8_t level(double v) {
+    return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : floor(v + 0.5));
+}
 
 /* Along one axis: pixels `stride` bytes apart, n of them, edges repeated. */
 static void blur_line(const uint8_t *in, uint8_t *out, int64_t n, int64_t stride, const double *kernel, int64_t reach) {
@@ -113,7 +121,8 @@ static void add_noise(fs_image *im, double sigma, const char *name, uint64_t see
 
 static fs_status resize(fs_image **im, double factor, fs_error *err) {
     fs_image *small = NULL;
-    const int64_t w = fs_max_i64(1, (int64_t)floor((double)(*im)->width * factor + 0.5)), h = fs_max_i64(1, (int64_t)floor((double)(*im)->height * factor + 0.5));
+    const int64_t w = fs_max_i64(1, (int64_t)floor((double)(*im)->width * factor + 0.5)),
+                  h = fs_max_i64(1, (int64_t)floor((double)(*im)->height * factor + 0.5));
     fs_status status = fs_image_resize(*im, w, h, FS_FILTER_BICUBIC, &small, err);
     if (status) return status;
     fs_image_free(*im);
@@ -129,14 +138,23 @@ fs_status fs_sweep_write(const fs_sweep_step *step, const char *image, const cha
     fs_status status = fs_image_load(image, &how, &im, NULL, err);
     if (status) return status;
     switch (step->kind) {
-    case FS_SWEEP_RESIZE: status = resize(&im, step->amount, err); break;
-    case FS_SWEEP_BLUR: status = blur(im, step->amount, err); break;
-    case FS_SWEEP_NOISE: add_noise(im, step->amount, name, seed); break;
+    case FS_SWEEP_RESIZE:
+        status = resize(&im, step->amount, err);
+        break;
+    case FS_SWEEP_BLUR:
+        status = blur(im, step->amount, err);
+        break;
+    case FS_SWEEP_NOISE:
+        add_noise(im, step->amount, name, seed);
+        break;
     case FS_SWEEP_JPEG:
-    case FS_SWEEP_NONE: break;
+    case FS_SWEEP_NONE:
+        break;
     }
-    if (!status && step->kind == FS_SWEEP_JPEG) status = fs_jpeg_encode_quality(im->data, im->width, im->height, 3, (int)step->amount, false, &bytes, &size, err);
-    else if (!status) status = fs_png_encode(im->data, im->width, im->height, 3, &bytes, &size, err);
+    if (!status && step->kind == FS_SWEEP_JPEG)
+        status = fs_jpeg_encode_quality(im->data, im->width, im->height, 3, (int)step->amount, false, &bytes, &size, err);
+    else if (!status)
+        status = fs_png_encode(im->data, im->width, im->height, 3, &bytes, &size, err);
     if (!status) status = fs_write_file(path, bytes, size, err);
     free(bytes);
     fs_image_free(im);

@@ -8,11 +8,11 @@
 enum { HEADER_MAX = 1 << 16, FILE_MAX_GIB = 4 };
 
 typedef struct header {
-    char kind;     /* 'f', 'i', 'u', 'b' */
-    size_t width;  /* bytes of a number */
+    char kind;    /* 'f', 'i', 'u', 'b' */
+    size_t width; /* bytes of a number */
     bool swapped, fortran;
     int64_t rows, columns;
-    size_t begin;  /* of the numbers */
+    size_t begin; /* of the numbers */
 } header;
 
 static bool little_machine(void) {
@@ -43,7 +43,8 @@ static fs_status read_type(const char *name, const char *v, header *h, fs_error 
                 h->swapped = (order == '>') == little_machine() && order != '|' && order != '=' && h->width > 1;
                 return FS_OK;
             }
-    return fs_fail(err, FS_E_UNSUPPORTED, "%s: numbers of type %.24s; expected floats of 2, 4 or 8 bytes or whole numbers", name, v ? v : "unknown");
+    return fs_fail(err, FS_E_UNSUPPORTED, "%s: numbers of type %.24s; expected floats of 2, 4 or 8 bytes or whole numbers", name,
+                   v ? v : "unknown");
 }
 
 static fs_status read_shape(const char *name, const char *v, header *h, fs_error *err) {
@@ -54,7 +55,8 @@ static fs_status read_shape(const char *name, const char *v, header *h, fs_error
         const long long n = strtoll(p, &end, 10);
         if (end == p || n < 0 || ++dimensions > 8) return fs_fail(err, FS_E_FORMAT, "%s: cannot read the shape %.40s", name, v);
         if (n != 1) {
-            if (kept == 2) return fs_fail(err, FS_E_UNSUPPORTED, "%s: an array of shape %.40s; expected two dimensions (others of size 1)", name, v);
+            if (kept == 2)
+                return fs_fail(err, FS_E_UNSUPPORTED, "%s: an array of shape %.40s; expected two dimensions (others of size 1)", name, v);
             sides[kept++] = n;
         }
         p = end + strspn(end, ", L");
@@ -67,7 +69,8 @@ static fs_status read_shape(const char *name, const char *v, header *h, fs_error
 }
 
 static fs_status read_header(const char *name, const uint8_t *data, size_t size, header *h, fs_error *err) {
-    if (size < 10 || memcmp(data, "\x93NUMPY", 6) != 0) return fs_fail(err, FS_E_FORMAT, "%s: is no .npy file (it does not begin as one)", name);
+    if (size < 10 || memcmp(data, "\x93NUMPY", 6) != 0)
+        return fs_fail(err, FS_E_FORMAT, "%s: is no .npy file (it does not begin as one)", name);
     const bool wide = data[6] >= 2;
     const size_t lead = wide ? 12 : 10;
     if (data[6] < 1 || data[6] > 3) return fs_fail(err, FS_E_UNSUPPORTED, "%s: .npy version %d; 1 to 3 are known", name, data[6]);
@@ -92,7 +95,17 @@ static fs_status read_header(const char *name, const uint8_t *data, size_t size,
 static float number_at(const header *h, const uint8_t *p) {
     uint8_t b[8] = {0};
     for (size_t i = 0; i < h->width; i++) b[i] = p[h->swapped ? h->width - 1 - i : i];
-    union { uint16_t u2; uint32_t u4; uint64_t u8; int8_t i1; int16_t i2; int32_t i4; int64_t i8; float f4; double f8; } v = {0};
+    union {
+        uint16_t u2;
+        uint32_t u4;
+        uint64_t u8;
+        int8_t i1;
+        int16_t i2;
+        int32_t i4;
+        int64_t i8;
+        float f4;
+        double f8;
+    } v = {0};
     memcpy(&v, b, h->width);
     if (h->kind == 'f') return h->width == 2 ? fs_f16_to_f32(v.u2) : h->width == 4 ? v.f4 : (float)v.f8;
     if (h->kind == 'i') return h->width == 1 ? (float)v.i1 : h->width == 2 ? (float)v.i2 : h->width == 4 ? (float)v.i4 : (float)v.i8;

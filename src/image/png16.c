@@ -19,7 +19,9 @@ static _Noreturn void on_error(png_structp png, png_const_charp text) {
     longjmp(png_jmpbuf(png), 1);
 }
 
-static void on_warning(png_structp png, png_const_charp text) { (void)png, (void)text; }
+static void on_warning(png_structp png, png_const_charp text) {
+    (void)png, (void)text;
+}
 
 static void read_bytes(png_structp png, png_bytep out, size_t n) {
     source *s = png_get_io_ptr(png);
@@ -29,7 +31,9 @@ static void read_bytes(png_structp png, png_bytep out, size_t n) {
     s->left -= n;
 }
 
-static uint32_t big(const uint8_t *p) { return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]; }
+static uint32_t big(const uint8_t *p) {
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
 
 bool fs_png_is_grey16(const uint8_t *data, size_t size) {
     return size >= 33 && memcmp(data, "\x89PNG\r\n\x1a\n", 8) == 0 && memcmp(data + 12, "IHDR", 4) == 0 && data[24] == 16 && data[25] == 0;
@@ -51,18 +55,19 @@ static bool read_guarded(png_structp png, png_infop info, source *s, uint8_t *ra
     return true;
 }
 
-fs_status fs_png_read_grey16(const char *name, const uint8_t *data, size_t size, int64_t max_pixels, uint16_t **out, int64_t *width, int64_t *height,
-                             fs_error *err) {
+fs_status fs_png_read_grey16(const char *name, const uint8_t *data, size_t size, int64_t max_pixels, uint16_t **out, int64_t *width,
+                             int64_t *height, fs_error *err) {
     source s = {.data = data, .left = size};
     *out = NULL;
     if (!fs_png_is_grey16(data, size)) return fs_fail(err, FS_E_UNSUPPORTED, "%s: is no 16-bit grey PNG", name);
     const int64_t w = big(data + 16), h = big(data + 20);
     int64_t pixels;
     if (w < 1 || h < 1 || w > INT32_MAX || h > INT32_MAX || !fs_mul_i64(w, h, &pixels) || pixels > max_pixels)
-        return fs_fail(err, FS_E_LIMIT, "%s: %lld x %lld pixels, the limit is %lld pixels", name, (long long)w, (long long)h, (long long)max_pixels);
+        return fs_fail(err, FS_E_LIMIT, "%s: %lld x %lld pixels, the limit is %lld pixels", name, (long long)w, (long long)h,
+                       (long long)max_pixels);
     if ((uint64_t)pixels * 2 / 1032 > size) /* deflate packs at most 1032 to 1 */
-        return fs_fail(err, FS_E_FORMAT, "%s: the PNG header promises %lld x %lld pixels but the file has only %zu bytes", name, (long long)w,
-                       (long long)h, size);
+        return fs_fail(err, FS_E_FORMAT, "%s: the PNG header promises %lld x %lld pixels but the file has only %zu bytes", name,
+                       (long long)w, (long long)h, size);
     fs_status status = FS_OK;
     uint8_t *raw = fs_alloc((size_t)pixels, 2);
     uint16_t *v = fs_alloc((size_t)pixels, sizeof *v);

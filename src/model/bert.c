@@ -1,5 +1,5 @@
-/* BERT's encoder: word + position + type embeddings, layer norm, then layers of self-attention and a GELU pair, each with residual and a layer norm
- * behind it (post-norm). Scores are scaled by 1/sqrt(d). Texts are run one at a time, so there is no padding and no mask. */
+/* BERT's encoder: word + position + type embeddings, layer norm, then layers of self-attention and a GELU pair, each with residual and a
+ * layer norm behind it (post-norm). Scores are scaled by 1/sqrt(d). Texts are run one at a time, so there is no padding and no mask. */
 #include "model/bert.h"
 
 #include <math.h>
@@ -8,10 +8,14 @@
 #include "model/parts.h"
 
 static fs_status check_config(const fs_bert_config *g, fs_error *err) {
-    if (g->hidden < 1 || g->intermediate < 1 || g->heads < 1 || g->layers < 1 || g->vocab < 1 || g->positions < 1 || g->types < 1 || g->hidden % g->heads)
-        return fs_fail(err, FS_E_MISMATCH, "BERT config: hidden %lld, intermediate %lld, heads %lld, layers %lld, vocabulary %lld, positions %lld, types %lld: all "
-                       "must be positive, and the hidden size a multiple of the heads", (long long)g->hidden, (long long)g->intermediate, (long long)g->heads,
-                       (long long)g->layers, (long long)g->vocab, (long long)g->positions, (long long)g->types);
+    if (g->hidden < 1 || g->intermediate < 1 || g->heads < 1 || g->layers < 1 || g->vocab < 1 || g->positions < 1 || g->types < 1 ||
+        g->hidden % g->heads)
+        return fs_fail(
+            err, FS_E_MISMATCH,
+            "BERT config: hidden %lld, intermediate %lld, heads %lld, layers %lld, vocabulary %lld, positions %lld, types %lld: all "
+            "must be positive, and the hidden size a multiple of the heads",
+            (long long)g->hidden, (long long)g->intermediate, (long long)g->heads, (long long)g->layers, (long long)g->vocab,
+            (long long)g->positions, (long long)g->types);
     if (g->layers > 4096) return fs_fail(err, FS_E_LIMIT, "BERT config: %lld layers are beyond reason", (long long)g->layers);
     return FS_OK;
 }

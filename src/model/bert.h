@@ -1,4 +1,5 @@
-/* BERT's encoder (Devlin et al. 2019; transformers' modeling_bert.py), as sentence encoders use it: token states, no pooler, no second segment. */
+/* BERT's encoder (Devlin et al. 2019; transformers' modeling_bert.py), as sentence encoders use it: token states, no pooler, no second
+ * segment. */
 #ifndef FS_BERT_H
 #define FS_BERT_H
 
@@ -8,7 +9,9 @@ typedef struct fs_bert_config {
     int64_t hidden, intermediate, layers, heads, vocab, positions, types;
     float eps;
 } fs_bert_config;
-typedef struct fs_bert_layer { fs_affine q, k, v, out, norm1, fc1, fc2, norm2; } fs_bert_layer;
+typedef struct fs_bert_layer {
+    fs_affine q, k, v, out, norm1, fc1, fc2, norm2;
+} fs_bert_layer;
 typedef struct fs_bert {
     fs_bert_config config;
     const fs_tensor *words, *positions, *types; /* [vocab, C], [positions, C], [types, C] */

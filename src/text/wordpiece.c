@@ -1,11 +1,10 @@
 /* WordPiece, in the steps of BertTokenizerFast:
  *   special tokens that stand in the text are taken out first;
- *   control characters go, every white space becomes a blank, CJK characters get blanks around them, accents go (canonical decomposition, then marks
- *   without width), letters become small;
- *   words are split at blanks and at punctuation, which is a word by itself;
- *   of each word the longest piece of the vocabulary is taken from the front again and again ("##" marks a piece inside); a word that cannot be made up so,
- *   or of more than 100 characters, is [UNK].
- * Small letters are those of single characters, so a capital sigma at a word's end becomes the ordinary small one. Character properties come from utf8proc. */
+ *   control characters go, every white space becomes a blank, CJK characters get blanks around them, accents go (canonical decomposition,
+ * then marks without width), letters become small; words are split at blanks and at punctuation, which is a word by itself; of each word
+ * the longest piece of the vocabulary is taken from the front again and again ("##" marks a piece inside); a word that cannot be made up
+ * so, or of more than 100 characters, is [UNK]. Small letters are those of single characters, so a capital sigma at a word's end becomes
+ * the ordinary small one. Character properties come from utf8proc. */
 #include "text/wordpiece.h"
 
 #include <stdlib.h>
@@ -24,11 +23,14 @@ typedef struct piece {
 } piece;
 
 struct fs_wordpiece {
-    char *data;     /* vocab.txt */
-    piece *pieces;  /* sorted by text */
+    char *data;    /* vocab.txt */
+    piece *pieces; /* sorted by text */
     size_t count;
     fs_wordpiece_options opt;
-    struct { const char *text; int32_t id; } special[SPECIALS]; /* id -1: not in the vocabulary */
+    struct {
+        const char *text;
+        int32_t id;
+    } special[SPECIALS]; /* id -1: not in the vocabulary */
 };
 enum { UNK, CLS, SEP, PAD, MASK };
 static const char *const special_names[SPECIALS] = {"[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"};
@@ -55,8 +57,10 @@ static int32_t find(const fs_wordpiece *w, const char *text, size_t n) {
     size_t low = 0, high = w->count;
     while (low < high) {
         const size_t middle = low + (high - low) / 2;
-        if (compare(w->pieces[middle].text, w->pieces[middle].n, text, n) <= 0) low = middle + 1;
-        else high = middle;
+        if (compare(w->pieces[middle].text, w->pieces[middle].n, text, n) <= 0)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return low && compare(w->pieces[low - 1].text, w->pieces[low - 1].n, text, n) == 0 ? w->pieces[low - 1].id : -1;
 }
@@ -85,9 +89,11 @@ static fs_status read_vocabulary(fs_wordpiece *w, const char *name, size_t size,
     return FS_OK;
 }
 
-fs_status fs_wordpiece_create(const char *name, const void *data, size_t size, const fs_wordpiece_options *opt, fs_wordpiece **out, fs_error *err) {
+fs_status fs_wordpiece_create(const char *name, const void *data, size_t size, const fs_wordpiece_options *opt, fs_wordpiece **out,
+                              fs_error *err) {
     *out = NULL;
-    if (size > VOCAB_MAX_BYTES) return fs_fail(err, FS_E_LIMIT, "%s: %zu bytes, the limit for a vocabulary is %d", name, size, (int)VOCAB_MAX_BYTES);
+    if (size > VOCAB_MAX_BYTES)
+        return fs_fail(err, FS_E_LIMIT, "%s: %zu bytes, the limit for a vocabulary is %d", name, size, (int)VOCAB_MAX_BYTES);
     fs_wordpiece *w = calloc(1, sizeof *w);
     if (!w || !(w->data = fs_alloc(size + 1, 1))) {
         free(w);
@@ -96,8 +102,10 @@ fs_status fs_wordpiece_create(const char *name, const void *data, size_t size, c
     memcpy(w->data, data, size);
     w->opt = opt ? *opt : fs_wordpiece_options_defaults();
     fs_status status = read_vocabulary(w, name, size, err);
-    if (status) fs_wordpiece_free(w);
-    else *out = w;
+    if (status)
+        fs_wordpiece_free(w);
+    else
+        *out = w;
     return status;
 }
 
@@ -118,14 +126,17 @@ void fs_wordpiece_free(fs_wordpiece *w) {
     free(w);
 }
 
-int32_t fs_wordpiece_size(const fs_wordpiece *w) { return (int32_t)w->count; }
+int32_t fs_wordpiece_size(const fs_wordpiece *w) {
+    return (int32_t)w->count;
+}
 
 /* ---- characters ---- */
 
 static bool is_control(uint32_t c) {
     if (c == '\t' || c == '\n' || c == '\r') return false;
     const utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CN || k == UTF8PROC_CATEGORY_CO || k == UTF8PROC_CATEGORY_CS;
+    return k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CN || k == UTF8PROC_CATEGORY_CO ||
+           k == UTF8PROC_CATEGORY_CS;
 }
 
 static bool is_blank(uint32_t c) {
@@ -135,8 +146,8 @@ static bool is_blank(uint32_t c) {
 }
 
 static bool is_chinese(uint32_t c) {
-    static const uint32_t ranges[][2] = {{0x4E00, 0x9FFF}, {0x3400, 0x4DBF}, {0x20000, 0x2A6DF}, {0x2A700, 0x2B73F},
-                                         {0x2B740, 0x2B81F}, {0x2B920, 0x2CEAF}, {0xF900, 0xFAFF}, {0x2F800, 0x2FA1F}};
+    static const uint32_t ranges[][2] = {{0x4E00, 0x9FFF},   {0x3400, 0x4DBF},   {0x20000, 0x2A6DF}, {0x2A700, 0x2B73F},
+                                         {0x2B740, 0x2B81F}, {0x2B920, 0x2CEAF}, {0xF900, 0xFAFF},   {0x2F800, 0x2FA1F}};
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
         if (c >= ranges[i][0] && c <= ranges[i][1]) return true;
     return false;
@@ -158,7 +169,8 @@ static void put_code(fs_buffer *b, uint32_t c) {
 static void strip_accents(fs_buffer *text) {
     utf8proc_uint8_t *plain = NULL;
     if (!text->size || text->failed) return;
-    const utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text->data, (utf8proc_ssize_t)text->size, &plain, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE);
+    const utf8proc_ssize_t n =
+        utf8proc_map((const utf8proc_uint8_t *)text->data, (utf8proc_ssize_t)text->size, &plain, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE);
     if (n < 0) {
         text->failed = true;
         return;
@@ -197,8 +209,10 @@ static void normalize(const fs_wordpiece *w, const char *p, size_t n, fs_buffer 
         const size_t step = fs_utf8_char(clean.data + i, clean.size - i, &c);
         if (!step) break;
         i += step;
-        if (w->opt.lower_case && c == 0x130) put_code(out, 'i'), put_code(out, 0x307); /* the one character with two small ones */
-        else put_code(out, w->opt.lower_case ? (uint32_t)utf8proc_tolower((utf8proc_int32_t)c) : c);
+        if (w->opt.lower_case && c == 0x130)
+            put_code(out, 'i'), put_code(out, 0x307); /* the one character with two small ones */
+        else
+            put_code(out, w->opt.lower_case ? (uint32_t)utf8proc_tolower((utf8proc_int32_t)c) : c);
     }
     out->failed |= clean.failed;
     fs_buffer_free(&clean);

@@ -1,5 +1,5 @@
-/* An evaluation of the test checkpoint over pictures made by formula: eight in flight give the texts and masks of eight single runs; a run that is taken up
- * again, one in two parts, and the evaluation of kept results give the figures of one run, to the last digit. */
+/* An evaluation of the test checkpoint over pictures made by formula: eight in flight give the texts and masks of eight single runs; a run
+ * that is taken up again, one in two parts, and the evaluation of kept results give the figures of one run, to the last digit. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -14,7 +14,9 @@
 enum { PICTURES = 8, W = 72, H = 56 };
 static char folder[] = "/tmp/fs-eval-XXXXXX";
 
-static char *at(const char *format, int i) { return fs_format(format, folder, i); }
+static char *at(const char *format, int i) {
+    return fs_format(format, folder, i);
+}
 
 /* Dark pictures with a lighter disc, whose place is the truth; the last three are bright and authentic. */
 static void make_picture(int i) {
@@ -24,10 +26,13 @@ static void make_picture(int i) {
     for (int y = 0; y < H; y++)
         for (int x = 0; x < W; x++) {
             const bool inside = (x - 15 - 8 * i) * (x - 15 - 8 * i) + (y - 25) * (y - 25) < 170;
-            for (int c = 0; c < 3; c++) rgb[(y * W + x) * 3 + c] = (uint8_t)(forged ? 14 + i * 5 + (inside ? 60 : (x * 3 + y * 5 + c * 7) % 21) : 200 + i * 5 - (x + y) % 19);
+            for (int c = 0; c < 3; c++)
+                rgb[(y * W + x) * 3 + c] =
+                    (uint8_t)(forged ? 14 + i * 5 + (inside ? 60 : (x * 3 + y * 5 + c * 7) % 21) : 200 + i * 5 - (x + y) % 19);
             mask[y * W + x] = inside ? 255 : 0;
         }
-    char *image = at(forged ? "%s/data/photoshop/T_Tp/image/p%d.png" : "%s/data/photoshop/T_Au/image/p%d.png", i), *truth = at("%s/data/photoshop/T_Tp/mask/p%d.png", i);
+    char *image = at(forged ? "%s/data/photoshop/T_Tp/image/p%d.png" : "%s/data/photoshop/T_Au/image/p%d.png", i),
+         *truth = at("%s/data/photoshop/T_Tp/mask/p%d.png", i);
     assert_int_equal(fs_png_write(image, rgb, W, H, 3, &err), FS_OK);
     if (forged) assert_int_equal(fs_png_write(truth, mask, W, H, 1, &err), FS_OK);
     free(image);
@@ -112,7 +117,8 @@ static void test_batch_equals_single(void **state) {
         assert_int_equal(fs_detect(d, row->image, &r, &err), FS_OK);
         assert_string_equal(fs_result_text(r), row->text);
         if (fs_result_mask_status(r) == FS_MASK_PRESENT) {
-            char *base = fs_format("results/%s/%.*s_mask.png", row->set, (int)strlen(row->name) - 4, row->name), *path = fs_path_join(out, base), *other = fs_path_join(alone, base);
+            char *base = fs_format("results/%s/%.*s_mask.png", row->set, (int)strlen(row->name) - 4, row->name),
+                 *path = fs_path_join(out, base), *other = fs_path_join(alone, base);
             fs_map m = {0}, n = {0};
             const fs_map_options how = fs_map_options_defaults();
             assert_int_equal(fs_map_read(path, &how, &m, &err), FS_OK);
@@ -169,7 +175,8 @@ static void test_stopped_and_taken_up(void **state) {
 
 static void test_parts(void **state) {
     (void)state;
-    char *data = at("%s/data", 0), *whole = at("%s/batch", 0), *joined = at("%s/joined", 0), *parts[2] = {at("%s/part%d", 1), at("%s/part%d", 2)};
+    char *data = at("%s/data", 0), *whole = at("%s/batch", 0), *joined = at("%s/joined", 0),
+         *parts[2] = {at("%s/part%d", 1), at("%s/part%d", 2)};
     for (int i = 0; i < 2; i++) {
         fs_eval_options o = options(data, parts[i]);
         o.shard = i + 1;
@@ -206,14 +213,16 @@ static void test_rows_survive(void **state) {
     same_file(whole, copy, "run.json");
     assert_int_equal(fs_eval_book_read(copy, &back, &err), FS_OK);
     assert_int_equal(back.rows.count, book.rows.count);
-    for (size_t i = 0; i < back.rows.count; i++) assert_memory_equal(back.rows.items[i].pixels.tampered, book.rows.items[i].pixels.tampered, sizeof back.rows.items[i].pixels.tampered);
+    for (size_t i = 0; i < back.rows.count; i++)
+        assert_memory_equal(back.rows.items[i].pixels.tampered, book.rows.items[i].pixels.tampered,
+                            sizeof back.rows.items[i].pixels.tampered);
     fs_eval_book_free(&book);
     fs_eval_book_free(&back);
     free(whole), free(copy);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_batch_equals_single), cmocka_unit_test(test_stopped_and_taken_up), cmocka_unit_test(test_parts),
-                                       cmocka_unit_test(test_rows_survive)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_batch_equals_single), cmocka_unit_test(test_stopped_and_taken_up),
+                                       cmocka_unit_test(test_parts), cmocka_unit_test(test_rows_survive)};
     return cmocka_run_group_tests(tests, make_data, remove_data);
 }

@@ -1,4 +1,5 @@
-/* Any bytes as a vocabulary, up to a zero byte, and behind it as text: ids of that vocabulary, [CLS] first and [SEP] last, within the limit. */
+/* Any bytes as a vocabulary, up to a zero byte, and behind it as text: ids of that vocabulary, [CLS] first and [SEP] last, within the
+ * limit. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,4 +1,5 @@
-/* The sentence encoder from its files against transformers 4.37.2: mean of the last states. TOLERANCE: f32 sums in another order, states of size about 1. */
+/* The sentence encoder from its files against transformers 4.37.2: mean of the last states. TOLERANCE: f32 sums in another order, states of
+ * size about 1. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -32,10 +33,14 @@ static void test_embeddings(void **state) {
         assert_int_equal(cut, json_array_size(json_object_get(c, "cut")) == 24);
         for (size_t k = 0; k < 32; k++)
             if (!(fabs((double)v[k] - json_number_value(json_array_get(expected, k))) <= TOLERANCE))
-                fail_msg("\"%s\": entry %zu is %g, expected %g", json_string_value(text), k, (double)v[k], json_number_value(json_array_get(expected, k)));
-        if (i == 2) second = v;
-        else if (i == 3) third = v;
-        else free(v);
+                fail_msg("\"%s\": entry %zu is %g, expected %g", json_string_value(text), k, (double)v[k],
+                         json_number_value(json_array_get(expected, k)));
+        if (i == 2)
+            second = v;
+        else if (i == 3)
+            third = v;
+        else
+            free(v);
     }
     assert_true(fabs(fs_cosine(second, third, 32) - json_number_value(json_object_get(golden, "cosine_2_3"))) < TOLERANCE);
     const float zero[2] = {0, 0}, one[2] = {1, 0}, other[2] = {0, -3};

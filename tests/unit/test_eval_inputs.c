@@ -1,5 +1,5 @@
-/* What an evaluation reads: .npy of every kind and order, 16-bit PNG, masks, names that lead from pictures to maps and records; sweeps that repeat; the
- * paper's table against figures that are in its text. */
+/* What an evaluation reads: .npy of every kind and order, 16-bit PNG, masks, names that lead from pictures to maps and records; sweeps that
+ * repeat; the paper's table against figures that are in its text. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,7 +19,9 @@
 
 static char folder[] = "/tmp/fs-eval-in-XXXXXX";
 
-static char *path_of(const char *name) { return fs_path_join(folder, name); }
+static char *path_of(const char *name) {
+    return fs_path_join(folder, name);
+}
 
 static void write_text(const char *name, const char *text, size_t n) {
     char *path = path_of(name);
@@ -81,12 +83,18 @@ static void test_npy(void **state) {
     expect_numbers("{'descr': '<f2', 'fortran_order': False, 'shape': (2, 1)}", h, sizeof h, 2, 1, halves);
     expect_numbers("{'descr': '>f4', 'fortran_order': False, 'shape': ()}", swapped, sizeof swapped, 1, 1, one);
 
-    static const struct { const char *dictionary; fs_status status; } bad[] = {
-        {"{'descr': '<c8', 'fortran_order': False, 'shape': (1, 1)}", FS_E_UNSUPPORTED},  {"{'descr': '<f4', 'shape': (2, 2, 2)}", FS_E_UNSUPPORTED},
-        {"{'descr': [('a', '<f4')], 'shape': (1, 1)}", FS_E_UNSUPPORTED},                 {"{'descr': '<f4'}", FS_E_FORMAT},
-        {"{'descr': '<f4', 'shape': (99999999999999999999, 2)}", FS_E_FORMAT},            {"{'descr': '<f4', 'shape': (-1, 2)}", FS_E_FORMAT},
-        {"{'descr': '<f4', 'shape': (4611686018427387904, 4)}", FS_E_FORMAT},             {"{'descr': '<f4', 'shape': (x, 4)}", FS_E_FORMAT},
-        {"", FS_E_UNSUPPORTED}};
+    static const struct {
+        const char *dictionary;
+        fs_status status;
+    } bad[] = {{"{'descr': '<c8', 'fortran_order': False, 'shape': (1, 1)}", FS_E_UNSUPPORTED},
+               {"{'descr': '<f4', 'shape': (2, 2, 2)}", FS_E_UNSUPPORTED},
+               {"{'descr': [('a', '<f4')], 'shape': (1, 1)}", FS_E_UNSUPPORTED},
+               {"{'descr': '<f4'}", FS_E_FORMAT},
+               {"{'descr': '<f4', 'shape': (99999999999999999999, 2)}", FS_E_FORMAT},
+               {"{'descr': '<f4', 'shape': (-1, 2)}", FS_E_FORMAT},
+               {"{'descr': '<f4', 'shape': (4611686018427387904, 4)}", FS_E_FORMAT},
+               {"{'descr': '<f4', 'shape': (x, 4)}", FS_E_FORMAT},
+               {"", FS_E_UNSUPPORTED}};
     uint8_t bytes[512];
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         fs_npy a;
@@ -104,7 +112,8 @@ static void write_png16(const char *name, const uint16_t *v, int w, int h) {
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
     png_infop info = png_create_info_struct(png);
     png_init_io(png, f);
-    png_set_IHDR(png, info, (png_uint_32)w, (png_uint_32)h, 16, PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_ADAM7, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_set_IHDR(png, info, (png_uint_32)w, (png_uint_32)h, 16, PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_ADAM7, PNG_COMPRESSION_TYPE_DEFAULT,
+                 PNG_FILTER_TYPE_DEFAULT);
     png_write_info(png, info);
     png_set_swap(png);
     for (int pass = png_set_interlace_handling(png); pass > 0; pass--)
@@ -194,8 +203,9 @@ static const char *found(const fs_map_folder *f, const char *name) {
 
 static void test_folder(void **state) {
     (void)state;
-    static const char *const names[] = {"maps/a.png", "maps/b_mask.png", "maps/c_gt.npy", "maps/d.jpg.png", "maps/e.txt", "maps/f_pred.png", "maps/f.npy", "maps/twice.npy", "maps/twice.png",
-                                        "maps/CASIA1/g.png", "maps/ps/Korus/h.png"};
+    static const char *const names[] = {"maps/a.png",     "maps/b_mask.png",   "maps/c_gt.npy",      "maps/d.jpg.png",
+                                        "maps/e.txt",     "maps/f_pred.png",   "maps/f.npy",         "maps/twice.npy",
+                                        "maps/twice.png", "maps/CASIA1/g.png", "maps/ps/Korus/h.png"};
     fs_error err = {0};
     char *dir = path_of("maps/ps/Korus"), *casia = path_of("maps/CASIA1"), *root = path_of("maps");
     fs_make_dirs(dir, &err);
@@ -225,9 +235,10 @@ static void test_folder(void **state) {
 
 static void test_lines(void **state) {
     (void)state;
-    static const char text[] = "{\"image\": \"/a/Columbia/image/1.jpg\", \"outputs\": \"columbia one\"}\n\n"
-                               "{\"image\": \"/a/DSO/image/1.jpg\", \"outputs\": \"dso one\"}\r\n"
-                               "{\"image\": \"2.jpg\", \"outputs\": \"two\"}\n{\"image\": \"2.jpg\", \"outputs\": \"two\"}\n{\"image\": \"x/3.jpg\"}";
+    static const char text[] =
+        "{\"image\": \"/a/Columbia/image/1.jpg\", \"outputs\": \"columbia one\"}\n\n"
+        "{\"image\": \"/a/DSO/image/1.jpg\", \"outputs\": \"dso one\"}\r\n"
+        "{\"image\": \"2.jpg\", \"outputs\": \"two\"}\n{\"image\": \"2.jpg\", \"outputs\": \"two\"}\n{\"image\": \"x/3.jpg\"}";
     static const char *const keys[] = {"outputs", NULL};
     write_text("l.jsonl", text, sizeof text - 1);
     char *path = path_of("l.jsonl");
@@ -276,7 +287,8 @@ static void test_sweep(void **state) {
         assert_memory_equal(a->data, b->data, (size_t)(a->width * a->height * 3));
         double sum = 0, square = 0;
         for (int i = 0; !half && i < 40 * 30 * 3; i++) sum += a->data[i] - rgb[i], square += (a->data[i] - rgb[i]) * (a->data[i] - rgb[i]);
-        if (s.steps[k].kind == FS_SWEEP_NOISE) { /* 3600 values of deviation 4, a few cut at 0 and 255: mean within 4 standard errors, deviation within 6 % */
+        if (s.steps[k].kind ==
+            FS_SWEEP_NOISE) { /* 3600 values of deviation 4, a few cut at 0 and 255: mean within 4 standard errors, deviation within 6 % */
             assert_true(fabs(sum / 3600) < 4 * 4 / 60.0);
             assert_true(fabs(sqrt(square / 3600) - 4) < 0.25);
         }
@@ -284,7 +296,8 @@ static void test_sweep(void **state) {
         fs_image_free(b);
     }
     fs_sweep_free(&s);
-    static const char *const bad[] = {"jpeg", "jpeg=", "jpeg=0", "jpeg=50.5", "jpeg=90,", "blur=-1", "sharpen=1", "jpeg=50;resize=2", "resize=nan"};
+    static const char *const bad[] = {"jpeg",    "jpeg=",     "jpeg=0",           "jpeg=50.5", "jpeg=90,",
+                                      "blur=-1", "sharpen=1", "jpeg=50;resize=2", "resize=nan"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         if (fs_sweep_parse(bad[i], &s, &err) != FS_E_USAGE) fail_msg("\"%s\" was taken", bad[i]);
     for (int k = 0; k < 5; k++) {
@@ -302,15 +315,18 @@ static void test_published(void **state) {
     const fs_paper_row *d = fs_paper_rows(FS_PAPER_DETECTION, &n);
     assert_int_equal(n, 7);
     for (int set = 0; set < FS_PAPER_SETS; set++)
-        for (size_t i = 0; fs_paper_forged_only(set) && i < n; i++) /* forged pictures alone: F1 = 2 ACC / (1 + ACC), up to rounding of both */
+        for (size_t i = 0; fs_paper_forged_only(set) && i < n;
+             i++) /* forged pictures alone: F1 = 2 ACC / (1 + ACC), up to rounding of both */
             assert_true(fabs(d[i].second[set] - 2 * d[i].first[set] / (1 + d[i].first[set])) < 0.011);
     fs_paper_rows(FS_PAPER_LOCALIZATION, &n);
     assert_int_equal(n, 8);
     const fs_paper_row *l = fs_paper_rows(FS_PAPER_LOCALIZATION, &n);
     for (size_t i = 0; i < n; i++)
         for (int set = 0; set < FS_PAPER_SETS; set++)
-            if (fs_paper_has(FS_PAPER_LOCALIZATION, set)) assert_true(l[i].first[set] >= 0 && l[i].first[set] <= l[i].second[set]); /* IoU <= F1 */
-    assert_true(l[n - 1].first[0] == 0.54 && l[n - 1].second[8] == 0.24 && !fs_paper_has(FS_PAPER_LOCALIZATION, 3) && !fs_paper_has(FS_PAPER_DETECTION, 4));
+            if (fs_paper_has(FS_PAPER_LOCALIZATION, set))
+                assert_true(l[i].first[set] >= 0 && l[i].first[set] <= l[i].second[set]); /* IoU <= F1 */
+    assert_true(l[n - 1].first[0] == 0.54 && l[n - 1].second[8] == 0.24 && !fs_paper_has(FS_PAPER_LOCALIZATION, 3) &&
+                !fs_paper_has(FS_PAPER_DETECTION, 4));
     assert_int_equal(fs_paper_set_of("CASIA1+"), 0);
     assert_int_equal(fs_paper_set_of("casia_v1"), 0);
     assert_int_equal(fs_paper_set_of("DSO-1"), fs_paper_set_of("dso"));
@@ -318,7 +334,8 @@ static void test_published(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_npy),   cmocka_unit_test(test_maps),  cmocka_unit_test(test_truth), cmocka_unit_test(test_folder),
-                                       cmocka_unit_test(test_lines), cmocka_unit_test(test_sweep), cmocka_unit_test(test_published)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_npy),      cmocka_unit_test(test_maps),  cmocka_unit_test(test_truth),
+                                       cmocka_unit_test(test_folder),   cmocka_unit_test(test_lines), cmocka_unit_test(test_sweep),
+                                       cmocka_unit_test(test_published)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

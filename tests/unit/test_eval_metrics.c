@@ -13,7 +13,9 @@
 
 #define TOLERANCE 1e-9
 
-static json_t *golden(void **state) { return *state; }
+static json_t *golden(void **state) {
+    return *state;
+}
 
 static int open_golden(void **state) {
     json_error_t why;
@@ -25,8 +27,12 @@ static int close_golden(void **state) {
     return 0;
 }
 
-static double number(const json_t *v) { return json_is_number(v) ? json_number_value(v) : NAN; }
-static double item(const json_t *list, size_t i) { return number(json_array_get(list, i)); }
+static double number(const json_t *v) {
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+static double item(const json_t *list, size_t i) {
+    return number(json_array_get(list, i));
+}
 
 /* NaN equals NaN. */
 static void same(double got, double expected, const char *case_name, const char *figure) {
@@ -177,7 +183,8 @@ static void test_pixels(void **state) {
         double sum = 0;
         for (int k = 0; k < FS_MAP_BINS; k++) sum += s.tampered[k] + s.authentic[k];
         assert_true(sum == (double)n);
-        if (top == 255) same(fs_histogram_auc(s.tampered, s.authentic, FS_MAP_BINS), s.auc, name, "auc of 8-bit levels from the histograms");
+        if (top == 255)
+            same(fs_histogram_auc(s.tampered, s.authentic, FS_MAP_BINS), s.auc, name, "auc of 8-bit levels from the histograms");
         free(score);
         free(truth);
     }
@@ -256,7 +263,8 @@ static void test_bootstrap(void **state) {
         const bool stratified = json_is_true(json_object_get(c, "stratified"));
         fs_interval got[5];
         assert_int_equal(fs_bootstrap(s.n, stratified ? stratum : NULL, (int)json_integer_value(json_object_get(b, "resamples")), 0.95,
-                                      (uint64_t)json_integer_value(json_object_get(b, "seed")), figures, &s, 5, got, NULL, &err), FS_OK);
+                                      (uint64_t)json_integer_value(json_object_get(b, "seed")), figures, &s, 5, got, NULL, &err),
+                         FS_OK);
         for (size_t k = 0; k < 5; k++) {
             const char *figure = json_string_value(json_array_get(json_object_get(b, "figures"), k));
             same(got[k].low, item(json_object_get(c, "low"), k), stratified ? "stratified" : "plain", figure);
@@ -283,8 +291,9 @@ static void test_percentile(void **state) {
 static void test_paired(void **state) {
     const json_t *cases = json_object_get(golden(state), "mcnemar"), *c;
     size_t index;
-    json_array_foreach(cases, index, c) same(fs_mcnemar_exact(json_integer_value(json_object_get(c, "a")), json_integer_value(json_object_get(c, "b"))),
-                                             number(json_object_get(c, "p")), "mcnemar", "p");
+    json_array_foreach(cases, index, c)
+        same(fs_mcnemar_exact(json_integer_value(json_object_get(c, "a")), json_integer_value(json_object_get(c, "b"))),
+             number(json_object_get(c, "p")), "mcnemar", "p");
     same(fs_mcnemar_exact(0, 3), 0.25, "by hand", "mcnemar's p"); /* 2 / 2^3 */
     json_array_foreach(json_object_get(golden(state), "wilcoxon"), index, c) {
         const char *name = json_string_value(json_object_get(c, "name"));
@@ -317,9 +326,9 @@ static void test_paired(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_detection), cmocka_unit_test(test_by_hand),   cmocka_unit_test(test_nan_is_named),
-        cmocka_unit_test(test_pixels),    cmocka_unit_test(test_pixels_by_hand), cmocka_unit_test(test_bootstrap),
-        cmocka_unit_test(test_percentile), cmocka_unit_test(test_paired)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_detection),      cmocka_unit_test(test_by_hand),
+                                       cmocka_unit_test(test_nan_is_named),   cmocka_unit_test(test_pixels),
+                                       cmocka_unit_test(test_pixels_by_hand), cmocka_unit_test(test_bootstrap),
+                                       cmocka_unit_test(test_percentile),     cmocka_unit_test(test_paired)};
     return cmocka_run_group_tests(tests, open_golden, close_golden);
 }

@@ -1,6 +1,6 @@
-/* The tables that follow from rows, against numpy and scikit-learn (tests/golden/metrics.json, "set"): means over forged pictures, pooled pixels, the
- * original's gIoU and cIoU, the best threshold of a set; pictures that were called authentic, empty masks, authentic pictures among them. TOLERANCE: both
- * sides compute in double. */
+/* The tables that follow from rows, against numpy and scikit-learn (tests/golden/metrics.json, "set"): means over forged pictures, pooled
+ * pixels, the original's gIoU and cIoU, the best threshold of a set; pictures that were called authentic, empty masks, authentic pictures
+ * among them. TOLERANCE: both sides compute in double. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,7 +13,9 @@
 
 #define TOLERANCE 1e-9
 
-static double number(const json_t *v) { return json_is_number(v) ? json_number_value(v) : NAN; }
+static double number(const json_t *v) {
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
 
 static fs_eval_row *add(fs_eval_book *b, const char *group, bool tampered, double score, fs_verdict literal, fs_verdict tolerant) {
     fs_eval_row *r = fs_eval_rows_add(&b->rows);
@@ -54,8 +56,10 @@ static void test_set(void **state) {
         fs_eval_row *r = add(&book, "X", json_is_true(json_object_get(p, "tampered")), 0.5, FS_VERDICT_TAMPERED, FS_VERDICT_TAMPERED);
         r->located = true;
         r->silent = json_is_true(json_object_get(p, "silent"));
-        if (r->silent) fs_pixel_score_nothing(truth, w, h, &r->pixels);
-        else assert_int_equal(fs_pixel_score(score, truth, w, h, &r->pixels, &err), FS_OK);
+        if (r->silent)
+            fs_pixel_score_nothing(truth, w, h, &r->pixels);
+        else
+            assert_int_equal(fs_pixel_score(score, truth, w, h, &r->pixels, &err), FS_OK);
     }
     opt.resamples = 200;
     assert_int_equal(fs_eval_summarize(&book, &opt, &s, &err), FS_OK);
@@ -68,10 +72,12 @@ static void test_set(void **state) {
         if (strcmp(fs_figure_key((fs_figure)f), key) != 0) continue;
         seen++;
         if (!(fabs(t->value[f] - number(value)) <= TOLERANCE)) fail_msg("%s is %.15g, expected %.15g", key, t->value[f], number(value));
-        if (!(t->range[f].low <= t->value[f] + 1e-12 && t->value[f] <= t->range[f].high + 1e-12)) fail_msg("%s: %g is outside of %g to %g", key, t->value[f], t->range[f].low, t->range[f].high);
+        if (!(t->range[f].low <= t->value[f] + 1e-12 && t->value[f] <= t->range[f].high + 1e-12))
+            fail_msg("%s: %g is outside of %g to %g", key, t->value[f], t->range[f].low, t->range[f].high);
     }
     assert_int_equal(seen, json_object_size(json_object_get(set, "figures")));
-    assert_true(t->threshold_iou == number(json_object_get(set, "threshold_iou")) && t->threshold_f1 == number(json_object_get(set, "threshold_f1")));
+    assert_true(t->threshold_iou == number(json_object_get(set, "threshold_iou")) &&
+                t->threshold_f1 == number(json_object_get(set, "threshold_f1")));
     assert_true(t->located == 7 && t->located_authentic == 2 && t->silent == 1 && t->empty_masks == 1 && !t->binary);
     fs_eval_summary_free(&s);
     fs_eval_book_free(&book);
@@ -103,7 +109,8 @@ static void test_readings(void **state) {
     const double accuracy[3] = {0.5, 0.75, 0.5};
     for (int k = 0; k < 3; k++) assert_true(fabs(one->value[FS_FIG_DETECTION + FS_RATES * k] - accuracy[k]) < TOLERANCE);
     assert_true(fabs(one->value[FS_FIG_AUC] - 0.75) < TOLERANCE && one->undetermined == 1);
-    assert_true(two->answered[0] == 1 && two->answered[2] == 1 && two->ranked == 1 && isnan(two->value[FS_FIG_AUC]) && isnan(two->value[FS_FIG_DETECTION + 5]));
+    assert_true(two->answered[0] == 1 && two->answered[2] == 1 && two->ranked == 1 && isnan(two->value[FS_FIG_AUC]) &&
+                isnan(two->value[FS_FIG_DETECTION + 5]));
     assert_true(all->pictures == 6 && all->answered[0] == 5 && all->ranked == 5);
     assert_true(fabs(all->value[FS_FIG_AUC] - 5.0 / 6) < TOLERANCE); /* .9 .4 .7 against .6 .1 */
     assert_true(isnan(all->value[FS_FIG_LOCAL]) && isnan(all->value[FS_FIG_CSS]) && isnan(all->range[FS_FIG_AUC].low));

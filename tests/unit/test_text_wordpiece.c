@@ -1,5 +1,5 @@
-/* WordPiece against BertTokenizerFast of transformers 4.37.2 (tests/golden/bert, made by tools/reference/make_bert_goldens.py): accents, CJK, control
- * characters, special tokens in the text, long words; and vocabularies that are none. */
+/* WordPiece against BertTokenizerFast of transformers 4.37.2 (tests/golden/bert, made by tools/reference/make_bert_goldens.py): accents,
+ * CJK, control characters, special tokens in the text, long words; and vocabularies that are none. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -19,7 +19,8 @@ static void compare(const fs_wordpiece *w, const char *text, size_t limit, const
     size_t n = json_array_size(expected);
     for (size_t i = 0; i < n && i < ids.count; i++)
         if (ids.data[i] != json_integer_value(json_array_get(expected, i)))
-            fail_msg("%s \"%s\": token %zu is %d, expected %d", what, text, i, ids.data[i], (int)json_integer_value(json_array_get(expected, i)));
+            fail_msg("%s \"%s\": token %zu is %d, expected %d", what, text, i, ids.data[i],
+                     (int)json_integer_value(json_array_get(expected, i)));
     if (ids.count != n) fail_msg("%s \"%s\": %zu tokens, expected %zu", what, text, ids.count, n);
     fs_ids_free(&ids);
 }
