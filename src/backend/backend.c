@@ -15,7 +15,7 @@
     {                                                                                                                                      \
         .name = #isa, .tile_rows = (rows), .tile_cols = (cols), .gemm_tile = fs_gemm_tile_##isa, .pack_rows = fs_pack_rows_##isa,          \
         .dot_rows = fs_dot_rows_##isa, .weighted_rows = fs_weighted_rows_##isa, .kv_dots = fs_kv_dots_##isa, .kv_mix = fs_kv_mix_##isa,          \
-        .kv_dots_q8 = fs_kv_dots_q8_##isa, .kv_mix_q8 = fs_kv_mix_q8_##isa,                                                                \
+        .winograd_in = fs_winograd_in_##isa, .winograd_out = fs_winograd_out_##isa, .kv_dots_q8 = fs_kv_dots_q8_##isa, .kv_mix_q8 = fs_kv_mix_q8_##isa,                                                                \
         .to_f32 = fs_to_f32_##isa, .from_f32 = fs_from_f32_##isa, .round = fs_round_##isa,        \
         .add = fs_add_##isa, .mul = fs_mul_##isa, .scale = fs_scale_##isa, .affine = fs_affine_##isa, .normalize = fs_normalize_##isa,     \
         .outer_sum = fs_outer_sum_##isa,                                                                                                   \

@@ -40,6 +40,11 @@ typedef struct fs_backend {
     void (*kv_dots_q8)(const float *q, const int8_t *keys, const float *scales, int64_t n, int64_t d, float *scores);
     void (*kv_mix_q8)(const float *p, const int8_t *values, const float *scales, int64_t n, int64_t d, float *y, bool add);
 
+    /* Around the products of Winograd's 3 x 3 convolution with results in squares of m x m (2 or 4), for `tiles` <= tile_cols squares of a line:
+     * in: m + 2 lines of the picture at stride ld, readable to m * (tiles + 16) values, to point i of (m + 2)^2 of tile t at v[i*step + t]; out: from products at p[i*step + t] to m lines of m * tiles values at stride ld. */
+    void (*winograd_in)(int m, const float *lines, int64_t ld, int64_t tiles, float *v, int64_t step);
+    void (*winograd_out)(int m, const float *p, int64_t step, int64_t tiles, float *y, int64_t ld);
+
     void (*to_f32)(const void *x, fs_dtype type, float *y, int64_t n); /* from F32, F16 or BF16, exact */
     void (*from_f32)(const float *x, fs_dtype type, void *y, int64_t n); /* to F32, F16 or BF16, to nearest even */
     void (*round)(float *x, int64_t n, fs_dtype precision);            /* in place, to nearest even; F32 changes nothing */
@@ -111,12 +116,17 @@ struct fs_gemm {
     /* result */
     float *c;
     int64_t ldc;
+    const float *left; /* the left operand packed before by fs_gemm_pack_left; NULL: packed here */
     bool add; /* to what c holds, instead of over it; by fs_gemm_run, and without anything to finish */
     fs_finish finish;
 };
 /* b: [n, k] of any type above; b: [k, n], F32 */
 void fs_gemm_pack_nk(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out);
 void fs_gemm_pack_kn(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out);
+
+/* The left operand's panel, [blocks of k][m][FS_GEMM_KC], for products that share it. fs_gemm_left_floats: how large. */
+int64_t fs_gemm_left_floats(const fs_gemm *g);
+void fs_gemm_pack_left(const fs_backend *be, const fs_gemm *g, int threads, float *left);
 
 /* False when there is no memory for the packed blocks. Each result is a sum over blocks of FS_GEMM_KC terms in order, whatever m, n and
  * the number of threads are: a row has the same bits alone or among others. */

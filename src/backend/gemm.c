@@ -74,6 +74,8 @@ static void run_block(const fs_gemm *g, const fs_backend *be, const float *left,
         for (int64_t n = n0; n < n1; n += tc) g->pack(g, be, k0, terms, n, fs_min_i64(tc, n1 - n), right + (n - n0) * FS_GEMM_KC);
         for (int64_t i = i0; i < i1; i += tr) {
             const float *a = left + (block * chunk + i) * FS_GEMM_KC;
+            const int64_t next = g->left ? fs_min_i64(tr, i1 - i - tr) * FS_GEMM_KC : 0; /* weights that come from memory */
+            for (int64_t p = 0; p < next; p += 16) __builtin_prefetch(a + tr * FS_GEMM_KC + p);
             for (int64_t n = n0; n < n1; n += tc)
                 be->gemm_tile(fs_min_i64(tr, i1 - i), fs_min_i64(tc, n1 - n), terms, a, right + (n - n0) * FS_GEMM_KC,
                               g->c + (m0 + i) * g->ldc + n, g->ldc, block > 0 || g->add);
@@ -101,13 +103,14 @@ bool fs_gemm_run(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *
     if (g->m == 0 || g->n == 0) return true;
     const int64_t blocks = ceil_div(g->k, FS_GEMM_KC);
     int64_t chunk = LEFT_BYTES / (blocks * FS_GEMM_KC * (int64_t)sizeof(float)) / be->tile_rows * be->tile_rows;
-    chunk = fs_min_i64(g->m, fs_max_i64(chunk, be->tile_rows));
+    chunk = g->left ? g->m : fs_min_i64(g->m, fs_max_i64(chunk, be->tile_rows));
     int64_t cols_a_task, rows_a_task;
     choose_tasks(be, chunk, g->n, threads, &cols_a_task, &rows_a_task);
     const int64_t right_floats = cols_a_task * FS_GEMM_KC, left_rows = g->a_row == 1 && g->a_col != 1 ? LEFT_ROWS : 1;
 
     const fs_arena_mark mark = fs_arena_get_mark(arena);
-    float *left = fs_arena_alloc(arena, (size_t)(blocks * chunk * FS_GEMM_KC) * sizeof *left);
+    float *own = g->left ? NULL : fs_arena_alloc(arena, (size_t)(blocks * chunk * FS_GEMM_KC) * sizeof *own);
+    const float *left = g->left ? g->left : own;
     float *right = fs_arena_alloc(arena, (size_t)(right_floats * threads) * sizeof *right);
     if (left && right) {
 #pragma omp parallel num_threads(threads)
@@ -115,9 +118,9 @@ bool fs_gemm_run(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *
             const int64_t rows = fs_min_i64(chunk, g->m - m0);
             const int64_t row_tasks = ceil_div(rows, rows_a_task), tasks = row_tasks * ceil_div(g->n, cols_a_task);
 #pragma omp for schedule(static)
-            for (int64_t i = 0; i < rows; i += left_rows) {
-                if (left_rows > 1) pack_left_turned(g, be, m0 + i, fs_min_i64(left_rows, rows - i), i, chunk, left);
-                else pack_left(g, be, m0 + i, i, chunk, left);
+            for (int64_t i = 0; i < (g->left ? 0 : rows); i += left_rows) {
+                if (left_rows > 1) pack_left_turned(g, be, m0 + i, fs_min_i64(left_rows, rows - i), i, chunk, own);
+                else pack_left(g, be, m0 + i, i, chunk, own);
             }
 #pragma omp for schedule(dynamic, 1)
             for (int64_t t = 0; t < tasks; t++) {
@@ -129,6 +132,13 @@ bool fs_gemm_run(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *
     }
     fs_arena_release(arena, mark);
     return left && right;
+}
+
+int64_t fs_gemm_left_floats(const fs_gemm *g) { return ceil_div(g->k, FS_GEMM_KC) * FS_GEMM_KC * g->m; }
+
+void fs_gemm_pack_left(const fs_backend *be, const fs_gemm *g, int threads, float *left) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < g->m; i++) pack_left(g, be, i, i, g->m, left);
 }
 
 enum { STREAM_ROWS = 8 }; /* weight rows of one task: a multiple of what any dot kernel takes at once, and they stay in level-2 cache */

@@ -25,9 +25,12 @@ typedef struct fs_resnet {
     fs_batch_stats stem_bn;
     fs_resnet_block *blocks;       /* all stages one after the other */
     fs_affine fc;
+    struct fs_conv_form *forms;    /* kernels made ready by the first picture, in the order they run; NULL: by every picture anew */
 } fs_resnet;
 fs_status fs_resnet_bind(fs_resnet *m, const fs_tensor_source *source, const char *prefix, fs_error *err);
 void fs_resnet_unbind(fs_resnet *m);
+/* The weights will not change: the kernels are made ready once and kept (142 MB for a ResNet-50). Without memory for that nothing changes. */
+void fs_resnet_keep(fs_resnet *m);
 /* pixels: [3,H,W] -> logits [classes]. taps, if not NULL, receives [0] the stem after pooling, [1..4] the stages. */
 fs_tensor *fs_resnet_forward(fs_exec *c, const fs_resnet *m, const fs_tensor *pixels, fs_tensor *taps[5]);
 /* The same in training: pixels [N,3,H,W] -> logits [N,classes]. Batch norms use the batch's own statistics and bring the running ones on (momentum

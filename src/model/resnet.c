@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-enum { STAGES = 4 };
+enum { STAGES = 4, KERNELS = 4 /* of a block, the shortcut's last */ };
 static const float BN_EPS = 1e-5f, BN_MOMENTUM = 0.1f;
 
 static fs_batch_stats bind_stats(fs_binder *b, int64_t channels, const char *name) {
@@ -71,31 +71,44 @@ fs_status fs_resnet_bind(fs_resnet *m, const fs_tensor_source *source, const cha
     return b.status;
 }
 
+static int64_t blocks_of(const fs_resnet *m) { return (int64_t)m->n_blocks[0] + m->n_blocks[1] + m->n_blocks[2] + m->n_blocks[3]; }
+
+void fs_resnet_keep(fs_resnet *m) {
+    if (!m->forms) m->forms = fs_alloc_zero((size_t)(1 + KERNELS * blocks_of(m)), sizeof *m->forms);
+}
+
 void fs_resnet_unbind(fs_resnet *m) {
     if (!m) return;
+    for (int64_t i = 0; m->forms && i < 1 + KERNELS * blocks_of(m); i++) fs_conv_form_free(&m->forms[i]);
+    free(m->forms);
     free(m->blocks);
     *m = (fs_resnet){0};
 }
 
 /* Convolution, batch norm, + shortcut if there is one, ReLU if wanted. */
 static fs_tensor *conv(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_batch_stats *s, int stride, int pad, const fs_tensor *shortcut,
-                       bool relu) {
+                       bool relu, fs_conv_form *form) {
     if (c->tape) { /* step by step, as training differentiates it */
         fs_tensor *h = fs_batch_norm(c, fs_conv2d(c, x, w, NULL, stride, pad), s->w, s->b, s->mean, s->var, BN_EPS);
         if (shortcut) h = fs_add(c, h, shortcut);
         return relu ? fs_relu(c, h) : h;
     }
-    return fs_conv2d_norm(c, x, w, &(fs_batch){s->w, s->b, s->mean, s->var, BN_EPS}, stride, pad, shortcut, relu);
+    return fs_conv2d_norm_kept(c, x, w, &(fs_batch){s->w, s->b, s->mean, s->var, BN_EPS}, stride, pad, shortcut, relu, form);
 }
 
-/* x: [in, H, W] -> [out, H/stride, W/stride] */
-static fs_tensor *bottleneck(fs_exec *c, const fs_resnet_block *block, const fs_tensor *x, int stride) {
+/* x: [in, H, W] -> [out, H/stride, W/stride]. forms: of the block's kernels, or NULL. */
+static fs_tensor *bottleneck(fs_exec *c, const fs_resnet_block *block, fs_conv_form *forms, const fs_tensor *x, int stride) {
+    fs_conv_form *const form[KERNELS] = {forms, forms ? forms + 1 : NULL, forms ? forms + 2 : NULL, forms ? forms + 3 : NULL};
     const fs_tensor *shortcut = x;
-    if (block->down) shortcut = conv(c, x, block->down, &block->down_bn, stride, 0, NULL, false);        /* [out, H', W'] */
+    if (block->down) shortcut = conv(c, x, block->down, &block->down_bn, stride, 0, NULL, false, form[3]);      /* [out, H', W'] */
     if (!shortcut) return NULL;
-    fs_tensor *h = conv(c, x, block->conv[0], &block->bn[0], 1, 0, NULL, true);                          /* [w, H, W] */
-    h = conv(c, h, block->conv[1], &block->bn[1], stride, 1, NULL, true);                                /* [w, H', W'] */
-    return conv(c, h, block->conv[2], &block->bn[2], 1, 0, shortcut, true);                              /* [out, H', W'] */
+    fs_tensor *h = conv(c, x, block->conv[0], &block->bn[0], 1, 0, NULL, true, form[0]);                        /* [w, H, W] */
+    h = conv(c, h, block->conv[1], &block->bn[1], stride, 1, NULL, true, form[1]);                              /* [w, H', W'] */
+    return conv(c, h, block->conv[2], &block->bn[2], 1, 0, shortcut, true, form[2]);                            /* [out, H', W'] */
+}
+
+static fs_conv_form *form_of(const fs_resnet *m, const fs_resnet_block *block) {
+    return m->forms ? m->forms + 1 + KERNELS * (block - m->blocks) : NULL;
 }
 
 fs_tensor *fs_resnet_forward(fs_exec *c, const fs_resnet *m, const fs_tensor *pixels, fs_tensor *taps[5]) {
@@ -103,7 +116,7 @@ fs_tensor *fs_resnet_forward(fs_exec *c, const fs_resnet *m, const fs_tensor *pi
     fs_arena_mark mark = fs_arena_get_mark(c->arena); /* each block's result takes the place of the one before */
 
     fs_tensor *x = fs_to_f32(c, pixels);                                                   /* [3, H, W] */
-    x = conv(c, x, m->stem, &m->stem_bn, 2, 3, NULL, true);                                /* [w, H/2, W/2] */
+    x = conv(c, x, m->stem, &m->stem_bn, 2, 3, NULL, true, m->forms);                      /* [w, H/2, W/2] */
     x = fs_scope_end(c, mark, fs_max_pool2d(c, x, 3, 2, 1));                               /* [w, H/4, W/4] */
     if (taps) {
         taps[0] = x;
@@ -112,8 +125,8 @@ fs_tensor *fs_resnet_forward(fs_exec *c, const fs_resnet *m, const fs_tensor *pi
 
     const fs_resnet_block *block = m->blocks;
     for (int s = 0; s < STAGES; s++) {
-        for (int i = 0; i < m->n_blocks[s]; i++)                                           /* [out_s, H/4/2^s, W/4/2^s] */
-            x = fs_scope_end(c, mark, bottleneck(c, block++, x, s > 0 && i == 0 ? 2 : 1));
+        for (int i = 0; i < m->n_blocks[s]; i++, block++)                                  /* [out_s, H/4/2^s, W/4/2^s] */
+            x = fs_scope_end(c, mark, bottleneck(c, block, form_of(m, block), x, s > 0 && i == 0 ? 2 : 1));
         if (taps) {
             taps[s + 1] = x;
             mark = fs_arena_get_mark(c->arena);

@@ -53,6 +53,7 @@ static fs_status bind_dtg(fs_dte_fdm *s, const fs_tensor_source *source, const c
     fs_status status = fs_resnet_bind(&s->dtg, source, "", err);
     if (!status && s->dtg.classes != 3)
         status = fs_fail(err, FS_E_MISMATCH, "%s: tensor fc.weight has %d classes, expected 3 (AIGC, DeepFake, Photoshop)", path, s->dtg.classes);
+    if (!status) fs_resnet_keep(&s->dtg);
     return status;
 }
 

@@ -6,9 +6,11 @@
  * also the convolution with the kernel turned round, which gathers nothing), that of a transposed one's input is the convolution. The kernel's is
  * [O, C kh kw] = dy [O, H'W'] x patches^T for both. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tensor/op.h"
+#include "tensor/op_winograd.h"
 
 /* A kernel that goes over a picture [channels, h, w] in steps; the grid of its places is grid_h x grid_w. */
 typedef struct geometry { int64_t h, w, kh, kw, grid_h, grid_w, stride, pad; } geometry;
@@ -36,8 +38,10 @@ static void patch_row(const patches *s, int64_t channel, int64_t ky, int64_t kx,
             int64_t i = 0;
             for (; i + 4 <= in1 - in0; i += 4) memcpy(out + (in0 - x0) + i, line + i, 4 * sizeof *out);
             for (; i < in1 - in0; i++) out[in0 - x0 + i] = line[i];
+        } else if (g->stride == 2) {
+            for (int64_t i = 0; i < in1 - in0; i++) out[in0 - x0 + i] = line[2 * i];
         } else
-            for (int64_t i = 0; i < in1 - in0; i++) out[in0 - x0 + i] = line[i * g->stride];
+            for (int64_t i = 0, step = g->stride; i < in1 - in0; i++) out[in0 - x0 + i] = line[i * step];
     }
     for (int64_t x = in1; x < x1; x++) out[x - x0] = 0.0f;
 }
@@ -50,6 +54,45 @@ static void patch_run(const patches *s, int64_t place, int64_t at, int64_t n, fl
         const int64_t take = fs_min_i64(n - j, s->g.grid_w - x);
         patch_row(s, channel, ky, kx, y, x, x + take, out + j);
         j += take;
+    }
+}
+
+/* The picture as its patches want it: for every column of the kernel the picture's columns that it meets, zeros included, line after line. Where a
+ * kernel place meets a line of the grid, the next line of the grid follows, so a run of points is a run of memory. Lines are sorted by their
+ * remainder to the stride. [channels][kw][stride][lines][grid_w] */
+typedef struct columns { const geometry *g; int64_t channels, phases, lines; float *values; } columns;
+enum { MOST_COLUMNS = 16 << 20 /* floats */ };
+
+static columns columns_of(const geometry *g, int64_t channels) {
+    return (columns){g, channels, fs_min_i64(g->stride, g->kh), g->grid_h + (g->kh - 1) / g->stride, NULL};
+}
+
+static void fill_columns(const columns *s, const float *x, int threads) {
+    const geometry *g = s->g;
+    const patches from = {.g = *g, .x = x};
+    const int64_t rows = s->channels * g->kw * s->phases;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t l = 0; l < s->lines; l++)
+            patch_row(&from, r / s->phases / g->kw, l * g->stride + r % s->phases, r / s->phases % g->kw, 0, 0, g->grid_w,
+                      s->values + (r * s->lines + l) * g->grid_w);
+}
+
+/* fs_gemm_pack over columns */
+static void pack_columns(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out) {
+    const columns *s = g->user;
+    const int64_t kw = s->g->kw, kh = s->g->kh;
+    const bool whole = cols == FS_GEMM_MAX_COLS && be->tile_cols == FS_GEMM_MAX_COLS;
+    for (int64_t p = 0; p < terms; p++) {
+        const int64_t place = k0 + p, kx = place % kw, ky = place / kw % kh, channel = place / kw / kh;
+        const float *from = s->values + (((channel * kw + kx) * s->phases + ky % s->g->stride) * s->lines + ky / s->g->stride) * s->g->grid_w + n0;
+        float *row = out + p * be->tile_cols;
+        if (whole) {
+            memcpy(row, from, FS_GEMM_MAX_COLS * sizeof *row);
+            continue;
+        }
+        memcpy(row, from, (size_t)cols * sizeof *row);
+        for (int64_t j = cols; j < be->tile_cols; j++) row[j] = 0.0f;
     }
 }
 
@@ -80,13 +123,23 @@ static bool run(const fs_op *op, const fs_gemm *g) {
 
 /* y [m, grid] = or += kernel [m, channels kh kw] x patches of x [channels, h, w], finished. */
 static bool conv_product(const fs_op *op, const geometry *at, int64_t m, int64_t channels, const fs_tensor *kernel, const float *x, bool add,
-                         const fs_finish *finish, float *y) {
+                         const fs_finish *finish, const float *left, float *y) {
     const patches s = {.g = *at, .x = x};
     const int64_t terms = channels * at->kh * at->kw, points = at->grid_h * at->grid_w;
+    const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
+    columns all = columns_of(at, channels);
+    const int64_t floats = channels * at->kw * all.phases * all.lines * at->grid_w;
+    if (!is_plain(at) && floats <= MOST_COLUMNS) {
+        all.values = fs_op_scratch(op, floats, sizeof *all.values);
+        if (!all.values) return false;
+        fill_columns(&all, x, fs_op_threads(op, floats));
+    }
     const fs_gemm g = {.m = m, .n = points, .k = terms, .a = kernel->data, .a_type = kernel->dtype, .a_round = op->c->precision, .a_row = terms,
-                       .a_col = 1, .pack = is_plain(at) ? fs_gemm_pack_kn : pack_patches, .b = x, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32,
-                       .b_ld = points, .user = &s, .c = y, .ldc = points, .add = add, .finish = *finish};
-    return run(op, &g);
+                       .a_col = 1, .pack = is_plain(at) ? fs_gemm_pack_kn : all.values ? pack_columns : pack_patches, .b = x, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32,
+                       .b_ld = points, .user = all.values ? (const void *)&all : &s, .c = y, .ldc = points, .left = left, .add = add, .finish = *finish};
+    const bool ok = run(op, &g);
+    fs_arena_release(op->c->arena, mark);
+    return ok;
 }
 
 /* Pictures in [C,H,W] or [N,C,H,W]. */
@@ -99,8 +152,31 @@ static geometry conv_geometry(const fs_tensor *x, const fs_tensor *w, int stride
     return g;
 }
 
+/* Fills a form that is empty: for Winograd's method where it multiplies less, else the product's left panel, if its rows fill the panel's. */
+static void make_form(const fs_op *op, const geometry *g, const fs_tensor *kernel, fs_conv_form *form) {
+    const int64_t out = kernel->shape[0], in = kernel->shape[1], terms = in * g->kh * g->kw;
+    fs_winograd plane = {.in = in, .out = out, .h = g->h, .w = g->w};
+    form->tried = true;
+    if (g->kh == 3 && g->kw == 3 && g->stride == 1 && g->pad == 1) plane.m = fs_winograd_choose(op->c->backend, &plane);
+    if (plane.m) {
+        form->values = fs_alloc((size_t)fs_winograd_floats(&plane), sizeof *form->values);
+        if (form->values) fs_winograd_kernel(op, &plane, kernel, form->values);
+        form->tile = plane.m;
+        return;
+    }
+    const fs_gemm product = {.m = out, .k = terms, .a = kernel->data, .a_type = kernel->dtype, .a_round = FS_DTYPE_F32, .a_row = terms, .a_col = 1};
+    if (fs_gemm_left_floats(&product) > out * terms / 4 * 5) return;
+    form->values = fs_alloc((size_t)fs_gemm_left_floats(&product), sizeof *form->values);
+    if (form->values) fs_gemm_pack_left(op->c->backend, &product, fs_op_threads(op, out * terms), form->values);
+}
+
+void fs_conv_form_free(fs_conv_form *form) {
+    free(form->values);
+    *form = (fs_conv_form){0};
+}
+
 /* The convolution of in[0] with in[1], bias in[2], and what `finish` holds; its bias is set here. */
-static fs_tensor *convolve(const fs_op *op, int stride, int pad, fs_finish finish, const fs_tensor *residual) {
+static fs_tensor *convolve(const fs_op *op, int stride, int pad, fs_finish finish, const fs_tensor *residual, fs_conv_form *form) {
     fs_exec *c = op->c;
     const fs_tensor *x = op->in[0], *w = op->in[1], *b = op->in[2];
     const geometry g = conv_geometry(x, w, stride, pad);
@@ -118,9 +194,14 @@ static fs_tensor *convolve(const fs_op *op, int stride, int pad, fs_finish finis
     finish.round = c->precision;
     finish.residual_ld = points;
     bool ok = kernel && (finish.bias || !b);
+    if (ok && form && !form->tried) make_form(op, &g, kernel, form);
+    const float *left = form && !form->tile ? form->values : NULL;
+    const fs_winograd plane = {.m = form && form->values ? form->tile : 0, .in = w->shape[1], .out = w->shape[0], .h = g.h, .w = g.w};
+    const bool winograd = fs_winograd_fits(c->backend, &plane);
     for (int64_t i = 0; ok && i < n; i++) {
         finish.residual = residual ? fs_f32(residual) + i * out : NULL;
-        ok = conv_product(op, &g, w->shape[0], w->shape[1], kernel, fs_f32(x) + i * in, false, &finish, fs_f32(y) + i * out);
+        if (winograd) ok = fs_winograd_run(op, &plane, form->values, fs_f32(x) + i * in, &finish, fs_f32(y) + i * out);
+        else ok = conv_product(op, &g, w->shape[0], w->shape[1], kernel, fs_f32(x) + i * in, false, &finish, left, fs_f32(y) + i * out);
     }
     fs_arena_release(c->arena, mark);
     return ok ? y : NULL;
@@ -231,7 +312,7 @@ static void conv2d_backward(fs_exec *c, const fs_tape_node *node) {
         if (db) add_bias_gradient(&op, dy, out, points, db);
         if (!dx || !ok) continue;
         float *to = dx + i * in * pixels;
-        ok = turned ? conv_product(&op, &back, in, out, kernel, dy, true, &(fs_finish){.round = FS_DTYPE_F32}, to)
+        ok = turned ? conv_product(&op, &back, in, out, kernel, dy, true, &(fs_finish){.round = FS_DTYPE_F32}, NULL, to)
                     : spread(&op, &g, out, in, kernel, dy, NULL, true, to);
     }
 }
@@ -243,7 +324,7 @@ static void conv_transpose2d_backward(fs_exec *c, const fs_tape_node *node) {
     const int64_t in = w->shape[0], out = w->shape[1];
     float *dx = fs_grad(c, x), *dw = fs_grad(c, w), *db = fs_grad(c, node->in[2]);
     const fs_tensor *kernel = dx ? fs_op_matrix(&op, w) : NULL;
-    if (dx && (!kernel || !conv_product(&op, &g, in, out, kernel, node->grad, true, &(fs_finish){.round = FS_DTYPE_F32}, dx))) return;
+    if (dx && (!kernel || !conv_product(&op, &g, in, out, kernel, node->grad, true, &(fs_finish){.round = FS_DTYPE_F32}, NULL, dx))) return;
     if (dw && !add_kernel_gradient(&op, &g, in, out, fs_f32(x), node->grad, dw)) return;
     if (db) add_bias_gradient(&op, node->grad, out, g.h * g.w, db);
 }
@@ -267,11 +348,11 @@ static bool check_conv(const fs_op *op, int stride, int pad) {
 fs_tensor *fs_conv2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride, int pad) {
     const conv_params p = {stride, pad};
     const fs_op op = {.c = c, .name = "conv2d", .in = {x, w, b}, .backward = conv2d_backward, .params = &p, .params_size = sizeof p};
-    return check_conv(&op, stride, pad) ? convolve(&op, stride, pad, (fs_finish){0}, NULL) : NULL;
+    return check_conv(&op, stride, pad) ? convolve(&op, stride, pad, (fs_finish){0}, NULL, NULL) : NULL;
 }
 
-fs_tensor *fs_conv2d_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_batch *norm, int stride, int pad, const fs_tensor *residual,
-                          bool relu) {
+fs_tensor *fs_conv2d_norm_kept(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_batch *norm, int stride, int pad, const fs_tensor *residual,
+                               bool relu, fs_conv_form *form) {
     const fs_op op = {.c = c, .name = "conv2d_norm", .in = {x, w, NULL, norm->w, norm->b, residual}}; /* what a tape would have to know */
     fs_tensor_prepare(norm->mean), fs_tensor_prepare(norm->var);
     if (!check_conv(&op, stride, pad)) return NULL;
@@ -284,7 +365,12 @@ fs_tensor *fs_conv2d_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, co
     float *factor = fs_op_scratch(&op, 2 * n, sizeof *factor), *shift = factor + n;
     if (!factor || !fs_op_batch_affine(&op, norm, n, factor, shift)) return NULL;
     return convolve(&op, stride, pad, (fs_finish){.factor = factor, .shift = shift, .act = relu ? FS_ACTIVATE_RELU : FS_ACTIVATE_NONE, .act_last = true},
-                    residual);
+                    residual, c->precision == FS_DTYPE_F32 ? form : NULL);
+}
+
+fs_tensor *fs_conv2d_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_batch *norm, int stride, int pad, const fs_tensor *residual,
+                          bool relu) {
+    return fs_conv2d_norm_kept(c, x, w, norm, stride, pad, residual, relu, NULL);
 }
 
 fs_tensor *fs_conv_transpose2d(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b, int stride) {

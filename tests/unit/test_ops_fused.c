@@ -97,6 +97,60 @@ static void conv_case(fs_exec *c, fs_rng *r) {
     assert_same(c, fs_conv2d_norm(c, x, k, &norm, stride, pad, residual, true), fs_relu(c, fs_add(c, plain, residual)));
 }
 
+/* A kernel made ready once: the second call gives the first one's bits, and so do other numbers of threads. Winograd's method (3 x 3 at stride 1, f32)
+ * may differ from the product in its last digits: its values are up to 20 times larger than the picture's, so 20 roundings of 2^-24 of the
+ * largest result, and its sums are other ones; five times as much came at most. Everything else keeps the product's bits. */
+static void kept_case(fs_exec *c, fs_rng *r) {
+    const int64_t in = pick(r, 16, 300), out = pick(r, 16, 70), h = pick(r, 5, 33), w = pick(r, 5, 60);
+    const int kernel = pick(r, 0, 2) ? 3 : 1, stride = pick(r, 0, 2) ? 1 : 2, pad = kernel / 2;
+    fs_tensor *x = V(c, r, in, h, w), *k = V(c, r, out, in, kernel, kernel), *weight = V(c, r, out), *bias = V(c, r, out), *mean = V(c, r, out),
+              *var = V(c, r, out);
+    for (int64_t i = 0; i < out; i++) fs_f32(var)[i] = fabsf(fs_f32(var)[i]) + 0.1f;
+    const fs_batch norm = {weight, bias, mean, var, 1e-5f};
+    fs_tensor *plain = fs_conv2d_norm(c, x, k, &norm, stride, pad, NULL, false);
+    assert_non_null(plain);
+    fs_tensor *residual = values(c, r, 3, plain->shape);
+    plain = fs_conv2d_norm(c, x, k, &norm, stride, pad, residual, true);
+    fs_conv_form form = {0};
+    fs_tensor *kept = fs_conv2d_norm_kept(c, x, k, &norm, stride, pad, residual, true, &form);
+    const int threads = c->threads;
+    for (c->threads = 1; c->threads <= 4; c->threads++) assert_same(c, fs_conv2d_norm_kept(c, x, k, &norm, stride, pad, residual, true, &form), kept);
+    c->threads = threads;
+    assert_true(form.tried == (c->precision == FS_DTYPE_F32));
+    if (form.tile == 0) {
+        assert_same(c, kept, plain);
+    } else {
+        float most = 0, worst = 0;
+        for (int64_t i = 0; i < fs_tensor_count(plain); i++) {
+            most = fmaxf(most, fabsf(fs_f32(plain)[i]));
+            worst = fmaxf(worst, fabsf(fs_f32(plain)[i] - fs_f32(kept)[i]));
+        }
+        assert_true(worst <= most * 100 * 0x1p-24f);
+    }
+    fs_conv_form_free(&form);
+}
+
+/* Both sizes of Winograd's squares are met, and a kernel made ready for one picture serves another size. */
+static void kept_sizes_case(fs_exec *c, fs_rng *r) {
+    if (c->precision != FS_DTYPE_F32 || c->backend->tile_cols < 16) return;
+    fs_tensor *k = V(c, r, 32, 20, 3, 3), *one = V(c, r, 32), *var = V(c, r, 32);
+    for (int64_t i = 0; i < 32; i++) fs_f32(var)[i] = 1;
+    const fs_batch norm = {one, one, one, var, 1e-5f};
+    static const int64_t sides[][3] = {{7, 2, 30}, {28, 4, 9}, {28, 4, 200}};
+    for (int i = 0; i < 3; i++) {
+        fs_conv_form form = {0};
+        for (int second = 0; second < 2; second++) {
+            const int64_t side = sides[i][second ? 2 : 0];
+            fs_tensor *x = V(c, r, 20, side, side), *plain = fs_conv2d_norm(c, x, k, &norm, 1, 1, NULL, false);
+            fs_tensor *kept = fs_conv2d_norm_kept(c, x, k, &norm, 1, 1, NULL, false, &form);
+            assert_non_null(kept);
+            for (int64_t j = 0; j < fs_tensor_count(plain); j++) assert_float_equal(fs_f32(kept)[j], fs_f32(plain)[j], 2e-3f); /* of about 40 */
+        }
+        assert_int_equal(form.tile, sides[i][1]);
+        fs_conv_form_free(&form);
+    }
+}
+
 /* ---- attention over a grid ---- */
 
 static void grid_case(fs_exec *c, fs_rng *r) {
@@ -219,11 +273,12 @@ static void test_misuse(void **state) {
 
 static void test_linear(void **state) { (void)state, everywhere(linear_case); }
 static void test_conv(void **state) { (void)state, everywhere(conv_case); }
+static void test_kept(void **state) { (void)state, everywhere(kept_case), everywhere(kept_sizes_case); }
 static void test_grid(void **state) { (void)state, everywhere(grid_case); }
 static void test_definition(void **state) { (void)state, everywhere(definition_case); }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_linear),     cmocka_unit_test(test_conv),  cmocka_unit_test(test_grid),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_linear),     cmocka_unit_test(test_conv),  cmocka_unit_test(test_kept), cmocka_unit_test(test_grid),
                                        cmocka_unit_test(test_definition), cmocka_unit_test(test_spans), cmocka_unit_test(test_misuse),
                                        cmocka_unit_test(test_pool)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,6 +21,8 @@
     void fs_kv_mix_##isa(const float *p, const void *values, fs_dtype type, int64_t n, int64_t d, float *y, bool add);                     \
     void fs_kv_dots_q8_##isa(const float *q, const int8_t *keys, const float *scales, int64_t n, int64_t d, float *scores);                \
     void fs_kv_mix_q8_##isa(const float *p, const int8_t *values, const float *scales, int64_t n, int64_t d, float *y, bool add);          \
+    void fs_winograd_in_##isa(int m, const float *lines, int64_t ld, int64_t tiles, float *v, int64_t step);                               \
+    void fs_winograd_out_##isa(int m, const float *p, int64_t step, int64_t tiles, float *y, int64_t ld);                                  \
     void fs_to_f32_##isa(const void *x, fs_dtype type, float *y, int64_t n);                                                               \
     void fs_from_f32_##isa(const float *x, fs_dtype type, void *y, int64_t n);                                                             \
     void fs_round_##isa(float *x, int64_t n, fs_dtype precision);                                                                          \

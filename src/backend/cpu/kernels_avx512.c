@@ -11,6 +11,8 @@
 #include "backend/cpu/gemm_body.h"
 
 #include "backend/cpu/kv_body.h"
+
+#include "backend/cpu/winograd_body.h"
 #else
 typedef int fs_no_avx512;
 #endif

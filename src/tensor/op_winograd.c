@@ -1,0 +1,182 @@
+/* Winograd's convolution (Lavin and Gray 2015): kernel, squares of the picture and squares of the result each have (m + 2)^2 values in a space
+ * where convolving is multiplying, so at each of those points there is one matrix product over channels, [out, in] x [in, squares]. With m = 4
+ * a result takes 2.25 multiplications a channel in place of 9.
+ *
+ *     kernel   [points / a row][blocks of in][out][KC]   rows of KC hold several points where the channels are few
+ *     squares  [points][in][tile_cols]                   of one strip: whole lines of squares, at most tile_cols of them
+ *     products [points][out][tile_cols]
+ *
+ * Threads take strips while there are enough, else channels and points of one strip; no sum is divided, so bits do not depend on them. */
+#include <omp.h>
+#include <string.h>
+
+#include "tensor/op_winograd.h"
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t points_of(const fs_winograd *p) { return (p->m + 2) * (p->m + 2); }
+static int64_t points_a_row(const fs_winograd *p) { return fs_max_i64(1, FS_GEMM_KC / p->in); }
+
+bool fs_winograd_fits(const fs_backend *be, const fs_winograd *p) { return p->m > 0 && p->h > 0 && ceil_div(p->w, p->m) <= be->tile_cols; }
+
+int fs_winograd_choose(const fs_backend *be, const fs_winograd *p) {
+    const int64_t vector = 16; /* columns are multiplied in such groups */
+    int64_t least = 9 * ceil_div(p->h * p->w, vector) * 2 / 3; /* what the transforms cost must be won back */
+    int best = 0;
+    for (int m = 2; m <= 4; m += 2) {
+        const fs_winograd plan = {m, p->in, p->out, p->h, p->w};
+        const int64_t cost = points_of(&plan) * ceil_div(ceil_div(p->h, m) * ceil_div(p->w, m), vector);
+        if (!fs_winograd_fits(be, &plan) || cost >= least || p->in < 16 || p->out < 16) continue;
+        least = cost;
+        best = m;
+    }
+    return best;
+}
+
+int64_t fs_winograd_floats(const fs_winograd *p) {
+    return ceil_div(points_of(p), points_a_row(p)) * ceil_div(p->in, FS_GEMM_KC) * p->out * FS_GEMM_KC;
+}
+
+/* Where the values of channels from k0 on of a point begin for output channel o. */
+static int64_t kernel_at(const fs_winograd *p, int64_t point, int64_t k0, int64_t o) {
+    const int64_t per = points_a_row(p), blocks = ceil_div(p->in, FS_GEMM_KC);
+    return ((point / per * blocks + k0 / FS_GEMM_KC) * p->out + o) * FS_GEMM_KC + point % per * p->in;
+}
+
+enum { WIDE = FS_GEMM_KC + 16 }; /* channels of a row, and a margin: rows are not a power of two apart */
+
+/* One row or column of kernels, G g: from 3 values to m + 2, for n channels; rows at stride `step`. */
+static void turn_three(int m, const float *g, int64_t step, float *out, int64_t n) {
+    const float *g0 = g, *g1 = g + step, *g2 = g + 2 * step;
+    if (m == 2)
+        for (int64_t c = 0; c < n; c++) {
+            const float a = g0[c], b = g1[c], e = g2[c];
+            out[c] = a;
+            out[WIDE + c] = 0.5f * (a + b + e);
+            out[2 * WIDE + c] = 0.5f * (a - b + e);
+            out[3 * WIDE + c] = e;
+        }
+    else
+        for (int64_t c = 0; c < n; c++) {
+            const float a = g0[c], b = g1[c], e = g2[c];
+            out[c] = a / 4;
+            out[WIDE + c] = -(a + b + e) / 6;
+            out[2 * WIDE + c] = -(a - b + e) / 6;
+            out[3 * WIDE + c] = (a + 2 * b + 4 * e) / 24;
+            out[4 * WIDE + c] = (a - 2 * b + 4 * e) / 24;
+            out[5 * WIDE + c] = e;
+        }
+}
+
+/* Channels [k0, k0 + n) of output channel o. */
+static void turn_kernels(const fs_backend *be, const fs_winograd *p, const fs_tensor *w, int64_t o, int64_t k0, int64_t n, float *u) {
+    float values[9 * FS_GEMM_KC], g[9 * WIDE], down[3 * 6 * WIDE], all[6 * WIDE];
+    const int size = p->m + 2;
+    be->to_f32((const char *)w->data + (size_t)((o * p->in + k0) * 9) * fs_dtype_size(w->dtype), w->dtype, values, 9 * n);
+    for (int64_t c = 0; c < n; c++)
+        for (int64_t i = 0; i < 9; i++) g[i * WIDE + c] = values[c * 9 + i];
+    for (int64_t j = 0; j < 3; j++) turn_three(p->m, g + j * WIDE, 3 * WIDE, down + j * 6 * WIDE, n);
+    for (int i = 0; i < size; i++) {
+        turn_three(p->m, down + i * WIDE, 6 * WIDE, all, n);
+        for (int j = 0; j < size; j++) memcpy(u + kernel_at(p, i * size + j, k0, o), all + j * WIDE, (size_t)n * sizeof *all);
+    }
+}
+
+void fs_winograd_kernel(const fs_op *op, const fs_winograd *p, const fs_tensor *w, float *u) {
+    const int threads = fs_op_threads(op, p->out * p->in * 36);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t o = 0; o < p->out; o++)
+        for (int64_t k0 = 0; k0 < p->in; k0 += FS_GEMM_KC) turn_kernels(op->c->backend, p, w, o, k0, fs_min_i64(FS_GEMM_KC, p->in - k0), u);
+}
+
+/* ---- one strip of squares ---- */
+
+typedef struct strip {
+    const fs_backend *be;
+    const fs_winograd *p;
+    int64_t line, lines, tiles; /* lines of squares from `line` on; squares in a line */
+    float *v, *products;
+    int64_t v_step, p_step; /* from point to point: not a power of two, or all points of a square would want the same few lines of the caches */
+} strip;
+
+enum { LINE = 4 * (FS_GEMM_MAX_COLS + 16), PAD = 16, FAR_FLOATS = 1 << 19 /* larger kernels come from memory */ };
+
+static void take_channel(const strip *s, const float *x, int64_t c) {
+    const int64_t m = s->p->m, w = s->p->w, cols = s->lines * s->tiles;
+    float lines[6 * LINE] = {0}, *v = s->v + c * s->be->tile_cols; /* a margin of zeros around the picture */
+    x += c * s->p->h * w;
+    for (int64_t l = 0; l < s->lines; l++) {
+        const int64_t top = (s->line + l) * m - 1, known = l ? 2 : 0; /* two lines are the square's above */
+        if (known) memcpy(lines, lines + m * LINE, 2 * LINE * sizeof *lines);
+        for (int64_t i = known; i < m + 2; i++) {
+            if (top + i >= 0 && top + i < s->p->h) memcpy(lines + i * LINE + 1, x + (top + i) * w, (size_t)w * sizeof *lines);
+            else memset(lines + i * LINE + 1, 0, (size_t)w * sizeof *lines);
+        }
+        s->be->winograd_in((int)m, lines, LINE, s->tiles, v + l * s->tiles, s->v_step);
+    }
+    for (int64_t i = 0; cols < s->be->tile_cols && i < points_of(s->p); i++) /* loaded with the others, never used */
+        for (int64_t j = cols; j < s->be->tile_cols; j++) v[i * s->v_step + j] = 0.0f;
+}
+
+/* Rows [o0, o1) of the product at a point. */
+static void multiply_point(const strip *s, const float *u, int64_t point, int64_t o0, int64_t o1) {
+    const int64_t tc = s->be->tile_cols, tr = s->be->tile_rows, in = s->p->in, cols = s->lines * s->tiles, panel = tr * FS_GEMM_KC * 4;
+    const bool far = fs_winograd_floats(s->p) > FAR_FLOATS;
+    for (int64_t k0 = 0; k0 < in; k0 += FS_GEMM_KC)
+        for (int64_t o = o0; o < o1; o += tr) {
+            const char *next = (const char *)(u + kernel_at(s->p, point, k0, o)) + panel; /* the next rows' */
+            for (int64_t b = 0; far && o + 2 * tr <= o1 && b < panel; b += 64) __builtin_prefetch(next + b);
+            s->be->gemm_tile(fs_min_i64(tr, o1 - o), cols, fs_min_i64(FS_GEMM_KC, in - k0), u + kernel_at(s->p, point, k0, o),
+                             s->v + point * s->v_step + k0 * tc, s->products + point * s->p_step + o * tc, tc, k0 > 0);
+        }
+}
+
+static void give_channel(const strip *s, const fs_finish *finish, int64_t o, float *y) {
+    const int64_t m = s->p->m, w = s->p->w, tc = s->be->tile_cols, first = s->line * m, end = fs_min_i64(s->p->h, (s->line + s->lines) * m);
+    const bool exact = s->tiles * m == w;
+    float lines[4 * LINE], *plane = y + o * s->p->h * w;
+    for (int64_t l = 0; l < s->lines; l++) {
+        const int64_t top = first + l * m, rows = fs_min_i64(m, end - top);
+        const float *p = s->products + o * tc + l * s->tiles;
+        if (exact && rows == m) {
+            s->be->winograd_out((int)m, p, s->p_step, s->tiles, plane + top * w, w);
+            continue;
+        }
+        s->be->winograd_out((int)m, p, s->p_step, s->tiles, lines, LINE);
+        for (int64_t i = 0; i < rows; i++) memcpy(plane + (top + i) * w, lines + i * LINE, (size_t)w * sizeof *lines);
+    }
+    fs_finish_row(s->be, finish, o, first * w, (end - first) * w, plane + first * w);
+}
+
+bool fs_winograd_run(const fs_op *op, const fs_winograd *p, const float *u, const float *x, const fs_finish *finish, float *y) {
+    const fs_backend *be = op->c->backend;
+    const int64_t points = points_of(p), tc = be->tile_cols, tiles = ceil_div(p->w, p->m), all = ceil_div(p->h, p->m);
+    const int64_t a_strip = fs_min_i64(all, tc / tiles), strips = ceil_div(all, a_strip), cut = ceil_div(p->out, 2 * be->tile_rows) * be->tile_rows;
+    const int threads = fs_op_threads(op, p->out * p->in * p->h * p->w / 16);
+    const bool whole = strips >= 2 * threads; /* a strip a thread */
+    const int64_t v_step = p->in * tc + PAD, p_step = p->out * tc + PAD, v_floats = points * v_step, floats = v_floats + points * p_step;
+    const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
+    float *memory = fs_op_scratch(op, floats * (whole ? threads : 1), sizeof *memory);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    if (memory && whole) {
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < strips; i++) {
+            float *own = memory + omp_get_thread_num() * floats;
+            const strip s = {be, p, i * a_strip, fs_min_i64(a_strip, all - i * a_strip), tiles, own, own + v_floats, v_step, p_step};
+            for (int64_t c = 0; c < p->in; c++) take_channel(&s, x, c);
+            for (int64_t t = 0; t < points; t++) multiply_point(&s, u, t, 0, p->out);
+            for (int64_t o = 0; o < p->out; o++) give_channel(&s, finish, o, y);
+        }
+    } else if (memory) {
+        for (int64_t i = 0; i < strips; i++) {
+            const strip s = {be, p, i * a_strip, fs_min_i64(a_strip, all - i * a_strip), tiles, memory, memory + v_floats, v_step, p_step};
+#pragma omp for schedule(static)
+            for (int64_t c = 0; c < p->in; c++) take_channel(&s, x, c);
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t t = 0; t < 2 * points; t++) multiply_point(&s, u, t / 2, t % 2 * cut, fs_min_i64(p->out, (t % 2 + 1) * cut));
+#pragma omp for schedule(static)
+            for (int64_t o = 0; o < p->out; o++) give_channel(&s, finish, o, y);
+        }
+    }
+    fs_arena_release(op->c->arena, mark);
+    return memory != NULL;
+}
