@@ -121,14 +121,14 @@ static fs_tensor *adapt(fs_exec *c, const pass *p, int64_t index, fs_lora_place 
     const fs_lora_pair *l = &p->m->lora[index].at[place];
     if (!l->a) return y;
     x = dropped(c, p, index, place, x);
-    if (c->tape) return fs_linear_lora(c, NULL, NULL, y, x, l->a, l->b, l->scale);
+    if (p->batch.n) return fs_linear_lora(c, NULL, NULL, y, x, l->a, l->b, l->scale);
     return fs_linear_add(c, fs_scale(c, fs_linear(c, x, l->a, NULL), l->scale), l->b, NULL, y);
 }
 
 /* W x with its adapter, and residual (NULL: none) */
 static fs_tensor *linear(fs_exec *c, const pass *p, int64_t index, fs_lora_place place, const fs_tensor *x, const fs_tensor *w, const fs_tensor *residual) {
     const fs_lora_pair *l = p->m->lora ? &p->m->lora[index].at[place] : NULL;
-    if (c->tape && l && l->a) return fs_linear_lora(c, x, w, residual, dropped(c, p, index, place, x), l->a, l->b, l->scale);
+    if (p->batch.n && l && l->a) return fs_linear_lora(c, x, w, residual, dropped(c, p, index, place, x), l->a, l->b, l->scale);
     if (residual && !(l && l->a)) return fs_linear_add(c, x, w, NULL, residual);
     fs_tensor *y = adapt(c, p, index, place, x, fs_linear(c, x, w, NULL));
     return residual ? fs_add(c, residual, y) : y;
