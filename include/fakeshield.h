@@ -571,6 +571,13 @@ typedef struct fs_train_options {
     const char *image_folder;   /* DTE-FDM: in front of the JSON's paths; default "/" as the original's script has it */
     const char *val_data;       /* DTE-FDM: conversation JSON; DTG: root; NULL = no validation */
     const char *train_sets, *val_sets; /* MFLM: "type|split1,split2" */
+    const char *forge;          /* in place of data: a folder of authentic photos; every picture is forged as it is needed and none comes twice */
+    int forge_size_min, forge_size_max; /* longer side of forged pictures; default 256 and 256 */
+    bool forge_square;
+    const char *forge_types;    /* as fs_forge_types_parse takes them; NULL = the default */
+    int64_t forge_count;        /* forged pictures of an epoch; default 10000 */
+    int64_t forge_val;          /* forged pictures of a validation, from photos that training does not see; default 200, 0 = no validation */
+    double text_dropout;        /* MFLM: how often a text is replaced by one that says "tampered" and no more, 0..1; default 0 */
     bool gt_train, gt_val;      /* MFLM: lisa_*_gt.json in place of lisa_*_output.json */
     bool all_weights;           /* train every weight of the stage in place of the recipe's choice; starts from a bundle and makes one, DIR/model */
     const char *freeze;         /* parts that stay as they are: "clip,sam,lm"; NULL = none */

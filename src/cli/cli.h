@@ -92,7 +92,7 @@ typedef struct cli_settings {
     bool has_temperature, has_top_k, has_top_p;
     const char *adapters[8]; /* opt.adapters, once there is one; more than two never go together, which the library says */
 } cli_settings;
-enum { CLI_MAX_OPTIONS = 64 };
+enum { CLI_MAX_OPTIONS = 80 };
 typedef struct cli_options {
     cli_option list[CLI_MAX_OPTIONS];
     size_t count;
@@ -100,6 +100,9 @@ typedef struct cli_options {
 
 void cli_settings_init(cli_settings *s);
 void cli_option_add(cli_options *o, cli_option option);
+/* "512" or "256-1024", a `parse` of CLI_CHOICE: sides of pictures to be made, from 64 to 4096. target: where both numbers go. */
+typedef struct cli_size_range { int *low, *high; } cli_size_range;
+bool cli_parse_size(const char *value, void *target);
 void cli_add_terminal_options(cli_options *o, cli_settings *s);
 void cli_add_model_options(cli_options *o, cli_settings *s);
 void cli_add_adapter_option(cli_options *o, cli_settings *s); /* may be there several times */

@@ -28,35 +28,19 @@ static const char help[] = "Usage: fakeshield dataset forge [options] -o DIR PHO
                            "\n"
                            "Example: fakeshield dataset forge --count 1000 --size 512 -o data photos/\n";
 
-typedef struct size_range {
-    int *low, *high;
-} size_range;
-
-/* "512" or "256-1024" */
-static bool parse_size(const char *value, void *target) {
-    const size_range *range = target;
-    char *end;
-    if (*value < '0' || *value > '9') return false;
-    long low = strtol(value, &end, 10), high = low;
-    if (*end == '-' && end[1] >= '0' && end[1] <= '9') high = strtol(end + 1, &end, 10);
-    if (*end || low < 64 || high < low || high > 4096) return false;
-    *range->low = (int)low;
-    *range->high = (int)high;
-    return true;
-}
-
 static bool parse_format(const char *value, void *target) {
     return fs_forge_format_from_name(value, target);
 }
 
-static void add_options(cli_options *o, fs_forge_options *opt, size_range *size, const char **out, const char **types, int *count,
-                        int *cache) {
+static void add_options(cli_options *o, fs_forge_options *opt, cli_size_range *size, const char **out, const char **types, int *count, int *cache) {
     cli_option_add(o, (cli_option){.letter = 'o', .name = "out", .kind = CLI_TEXT, .target = out});
     cli_option_add(o, (cli_option){.letter = 'n', .name = "count", .kind = CLI_INT, .target = count, .low = 0, .high = 100000000});
     cli_option_add(o, (cli_option){.name = "seed", .kind = CLI_U64, .target = &opt->seed});
-    cli_option_add(
-        o, (cli_option){
-               .name = "size", .kind = CLI_CHOICE, .target = size, .parse = parse_size, .choices = "the forms N and N-M, from 64 to 4096"});
+    cli_option_add(o, (cli_option){.name = "size",
+                                   .kind = CLI_CHOICE,
+                                   .target = size,
+                                   .parse = cli_parse_size,
+                                   .choices = "the forms N and N-M, from 64 to 4096"});
     cli_option_add(o, (cli_option){.name = "square", .kind = CLI_FLAG, .target = &opt->square});
     cli_option_add(o, (cli_option){.name = "types", .kind = CLI_TEXT, .target = types});
     cli_option_add(o, (cli_option){.name = "authentic", .kind = CLI_REAL, .target = &opt->authentic, .low = 0, .high = 1});
@@ -77,7 +61,7 @@ static int forge_main(int argc, char **argv) {
     cli_list operands = {0};
     cli_term t;
     fs_forge_options opt = fs_forge_options_defaults();
-    size_range size = {&opt.size_min, &opt.size_max};
+    cli_size_range size = {&opt.size_min, &opt.size_max};
     const char *out = NULL, *types = NULL;
     int count = (int)opt.count, cache = (int)(opt.cache_bytes >> 20), code = 0;
     fs_error err = {0};

@@ -52,6 +52,18 @@ void cli_settings_init(cli_settings *s) {
     if (s->model && !*s->model) s->model = NULL;
 }
 
+bool cli_parse_size(const char *value, void *target) {
+    const cli_size_range *range = target;
+    char *end;
+    if (*value < '0' || *value > '9') return false;
+    long low = strtol(value, &end, 10), high = low;
+    if (*end == '-' && end[1] >= '0' && end[1] <= '9') high = strtol(end + 1, &end, 10);
+    if (*end || low < 64 || high < low || high > 4096) return false;
+    *range->low = (int)low;
+    *range->high = (int)high;
+    return true;
+}
+
 void cli_option_add(cli_options *o, cli_option option) {
     if (o->count < CLI_MAX_OPTIONS) o->list[o->count++] = option;
 }

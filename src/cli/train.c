@@ -9,6 +9,7 @@ static const char help[] =
     "Usage: fakeshield train dte-fdm -m BASE --data FILE.json -o DIR [options]\n"
     "       fakeshield train mflm -m BASE --data ROOT --train-sets \"ps|CASIA2\" -o DIR [options]\n"
     "       fakeshield train dtg -m BASE --data ROOT -o DIR [options]\n"
+    "       fakeshield train dte-fdm|mflm|dtg -m BASE --forge PHOTOS -o DIR [options]\n"
     "       fakeshield train report DIR [DIR2 ...] [-o PAGE.html]\n"
     "Trains stage 1 (dte-fdm), stage 2 (mflm) by low-rank adapters, or the domain tag generator (dtg),\n"
     "with the original's settings. The same command goes on with a run that was stopped. Use what comes\n"
@@ -22,6 +23,11 @@ static const char help[] =
     "      --train-sets SPEC    mflm: \"type|set1,set2\" below the root; more types: \"ps|A;aigc|B\"\n"
     "      --val-sets SPEC      mflm, for validation; dte-fdm and dtg: --val-data PATH\n"
     "      --gt-train --gt-val  mflm: texts of lisa_*_gt.json in place of lisa_*_output.json\n"
+    "      --forge PHOTOS       in place of --data: authentic photos, forged as training goes; no picture\n"
+    "                           comes twice, validation is on photos of its own\n"
+    "      --forge-size N[-M]   longer side of those pictures (256); --forge-square; --forge-types LIST\n"
+    "      --forge-count N      pictures of an epoch (10000); --forge-val N: of a validation (200)\n"
+    "      --text-dropout P     mflm: how often the text says \"tampered\" and not where (default 0)\n"
     "      --skip-bad           leave out records that cannot be used (default: an error)\n"
     "      --workers N          threads that prepare pictures (default: one per core, at most 4)\n"
     "      --clip DIR  --sam FILE  --dtg FILE   parts that are not beside the checkpoint\n"
@@ -108,6 +114,17 @@ static void on_step(void *user, const fs_train_progress *p) {
     cli_note(w->term, "%s", line);
 }
 
+static void add_forge_options(cli_options *o, fs_train_options *t, cli_size_range *size) {
+    *size = (cli_size_range){&t->forge_size_min, &t->forge_size_max};
+    cli_option_add(o, (cli_option){.name = "forge", .kind = CLI_TEXT, .target = &t->forge});
+    cli_option_add(o, (cli_option){.name = "forge-size", .kind = CLI_CHOICE, .target = size, .parse = cli_parse_size, .choices = "the forms N and N-M, from 64 to 4096"});
+    cli_option_add(o, (cli_option){.name = "forge-square", .kind = CLI_FLAG, .target = &t->forge_square});
+    cli_option_add(o, (cli_option){.name = "forge-types", .kind = CLI_TEXT, .target = &t->forge_types});
+    cli_option_add(o, (cli_option){.name = "forge-count", .kind = CLI_I64, .target = &t->forge_count, .low = 1, .high = 1e9});
+    cli_option_add(o, (cli_option){.name = "forge-val", .kind = CLI_I64, .target = &t->forge_val, .low = 0, .high = 1e9});
+    cli_option_add(o, (cli_option){.name = "text-dropout", .kind = CLI_DOUBLE, .target = &t->text_dropout, .low = 0, .high = 1});
+}
+
 static void add_options(cli_options *o, cli_settings *s, fs_train_options *t, const char **out, bool flags[6]) {
     cli_add_terminal_options(o, s);
     cli_option_add(o, (cli_option){.letter = 'm', .name = "model", .kind = CLI_TEXT, .target = &s->model});
@@ -151,6 +168,7 @@ static int train_recipe(fs_recipe recipe, int argc, char **argv) {
     cli_list operands = {0};
     cli_term t;
     bool flags[6] = {0};
+    cli_size_range size;
     fs_train_options train = fs_train_options_defaults(recipe);
     fs_error err = {0};
     char *summary = NULL;
@@ -159,12 +177,13 @@ static int train_recipe(fs_recipe recipe, int argc, char **argv) {
     cli_settings_init(&s);
     cli_term_init(&t, false, false, 0);
     add_options(&o, &s, &train, &train.output_dir, flags);
+    add_forge_options(&o, &train, &size);
     if (!cli_begin("train", help, &o, argc, argv, &s, &t, &operands, &code)) {
         status = (fs_status)code;
         goto done;
     }
-    if (operands.count || !train.output_dir || !train.data) {
-        cli_error(&t, operands.count ? "\"%s\" is no option (see: fakeshield train --help)" : "give --data and -o DIR (see: fakeshield train --help)",
+    if (operands.count || !train.output_dir || (!train.data && !train.forge)) {
+        cli_error(&t, operands.count ? "\"%s\" is no option (see: fakeshield train --help)" : "give --data (or --forge) and -o DIR (see: fakeshield train --help)",
                   operands.count ? operands.items[0] : "");
         status = FS_E_USAGE;
         goto done;

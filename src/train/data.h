@@ -83,6 +83,7 @@ typedef struct fs_segm_options {
     int64_t image_tokens;           /* rows the picture becomes; default 576 */
     int64_t clip_size, sam_size;    /* default 336, 1024 */
     int question, answer;           /* which of upstream's; default -1: drawn from (seed, record, draw) */
+    double text_dropout;            /* how often a text is replaced by one that says "tampered" and no more, 0..1 (docs/training.md); default 0 */
     uint64_t seed;
     fs_bad_record bad;              /* pictures without mask, masks without picture, sets without masks */
     const fs_callbacks *callbacks;  /* for what is doubtful while opening; may be NULL */
@@ -115,6 +116,22 @@ fs_domain_options fs_domain_options_defaults(void);
 fs_status fs_samples_open_domains(const char *root, const fs_domain_options *opt, fs_samples **out, fs_error *err);
 /* One augmented picture, [3, 224, 224]: random part, made smaller, JPEG, resized, mirrored; a function of the rng alone. */
 fs_status fs_augment_picture(const fs_image *im, const fs_augment *a, fs_rng *rng, float **out, fs_error *err);
+
+/* ---- forged while training (docs/forge.md) ----------------------------------------------------------------------------- */
+
+/* Pictures made as they are asked for: another one for every (index, draw), the same for the same. Photos are divided by content into those of
+ * training, validation and test (a tenth each of the latter), as `dataset forge` divides them, so that a photo is never in two. */
+typedef struct fs_forged_options {
+    const char *photos;            /* a folder or a picture, as fs_forge_open's */
+    fs_forge_options forge;        /* seed, sizes, types, shares; count, format and the authentic share are not used */
+    fs_forge_split split;          /* default TRAIN */
+    int64_t count;                 /* pictures in a pass; default 10000 */
+} fs_forged_options;
+fs_forged_options fs_forged_options_defaults(void);
+/* The three recipes' samples: both classes with the question of inference and the answer; tampered pictures with masks; both classes by domain. */
+fs_status fs_samples_forge_conversations(const fs_forged_options *f, const fs_conversation_options *opt, fs_samples **out, fs_error *err);
+fs_status fs_samples_forge_segm(const fs_forged_options *f, const fs_segm_options *opt, fs_samples **out, fs_error *err);
+fs_status fs_samples_forge_domains(const fs_forged_options *f, const fs_domain_options *opt, fs_samples **out, fs_error *err);
 
 /* ---- tokens and labels, by themselves (spec 6.4, 7.3) --------------------------------------------------------------- */
 

@@ -16,7 +16,6 @@ typedef struct segm {
     fs_samples base;
     fs_dataset data;
     fs_segm_options opt;
-    int32_t seg;
 } segm;
 
 fs_segm_options fs_segm_options_defaults(void) {
@@ -33,31 +32,35 @@ static fs_status fail_at(segm *s, int64_t index, const fs_error *why, fs_error *
     return err ? fs_error_prefix(err, "record %zu (%s)", r->index, r->image) : why->status;
 }
 
-static int64_t kept_ids(const segm *s) {
-    return s->opt.train ? fs_max_i64(s->opt.max_length - (s->opt.image_tokens - 1), 1) : INT64_MAX;
+static int64_t kept_ids(const fs_segm_options *opt) {
+    return opt->train ? fs_max_i64(opt->max_length - (opt->image_tokens - 1), 1) : INT64_MAX;
 }
 
-static bool has_seg(const segm *s, const fs_ids *ids) {
+static bool has_seg(const fs_segm_options *opt, const fs_ids *ids) {
+    const int32_t seg = fs_tokenizer_id(opt->tokenizer, "[SEG]");
     for (size_t i = 0; i < ids->count; i++)
-        if (ids->data[i] == s->seg) return true;
+        if (ids->data[i] == seg) return true;
     return false;
 }
 
-static fs_status load_text(segm *s, int64_t index, int question, int answer, fs_sample *out, fs_buffer *warning, fs_error *err) {
-    const fs_data_record *r = &s->data.records[index];
-    const fs_label_rule rule = {true, s->opt.max_length, kept_ids(s)};
+fs_status fs_data_segm_ids(const fs_segm_options *opt, const char *description, fs_segm_draw draw, fs_sample *out, fs_buffer *warning, fs_error *err) {
+    const fs_label_rule rule = {true, opt->max_length, kept_ids(opt)};
     int defused = 0;
     bool mismatch = false;
-    char *text = fs_prompt_stage2_training(r->text, question, answer, &defused);
+    char *text = fs_prompt_stage2_training(draw.placeless ? FS_DATA_PLACELESS : description, draw.question, draw.answer, &defused);
     if (!text) return fs_fail(err, FS_E_NO_MEMORY, "out of memory for a conversation");
-    const fs_status status = fs_tokens_and_labels(s->opt.tokenizer, text, &rule, &out->ids, &out->labels, &mismatch, err);
+    const fs_status status = fs_tokens_and_labels(opt->tokenizer, text, &rule, &out->ids, &out->labels, &mismatch, err);
     free(text);
     if (status) return status;
     if (mismatch) return fs_fail(err, FS_E_MISMATCH, "its question and answer do not add up to its tokens; does its text hold an odd token?");
     if (defused) fs_data_warn(warning, "%d place%s of its text would be read as a token, as [SEG] or <image>, and got round brackets", defused, defused == 1 ? "" : "s");
-    if (!has_seg(s, &out->ids))
+    if (!has_seg(opt, &out->ids))
         fs_data_warn(warning, "its text is too long: within its first %zu tokens there is no [SEG] left, so that its mask teaches nothing", out->ids.count);
     return FS_OK;
+}
+
+static fs_status load_text(segm *s, int64_t index, fs_segm_draw draw, fs_sample *out, fs_buffer *warning, fs_error *err) {
+    return fs_data_segm_ids(&s->opt, s->data.records[index].text, draw, out, warning, err);
 }
 
 /* 1 where the mask is 255. */
@@ -86,13 +89,12 @@ done:
     return status;
 }
 
-static void draw_question(const segm *s, int64_t index, uint64_t draw, int *question, int *answer) {
-    const fs_data_record *r = &s->data.records[index];
-    const int questions = r->text ? FS_LOCALIZE_QUESTIONS : FS_LOCALIZE_BARE_QUESTIONS;
-    fs_rng rng = fs_sample_rng(s->opt.seed, STREAM_QUESTION, (int64_t)r->index, draw);
-    const int drawn_question = (int)(fs_rng_uniform(&rng) * questions), drawn_answer = (int)(fs_rng_uniform(&rng) * FS_LOCALIZE_ANSWERS);
-    *question = s->opt.question < 0 ? drawn_question : s->opt.question % questions;
-    *answer = s->opt.answer < 0 ? drawn_answer : s->opt.answer;
+fs_segm_draw fs_data_segm_draw(const fs_segm_options *opt, bool described, int64_t record, uint64_t draw) {
+    const int questions = described ? FS_LOCALIZE_QUESTIONS : FS_LOCALIZE_BARE_QUESTIONS;
+    fs_rng rng = fs_sample_rng(opt->seed, STREAM_QUESTION, record, draw);
+    const int question = (int)(fs_rng_uniform(&rng) * questions), answer = (int)(fs_rng_uniform(&rng) * FS_LOCALIZE_ANSWERS);
+    return (fs_segm_draw){.question = opt->question < 0 ? question : opt->question % questions, .answer = opt->answer < 0 ? answer : opt->answer,
+                          .placeless = described && fs_rng_uniform(&rng) < opt->text_dropout};
 }
 
 static fs_status load(fs_samples *samples, int64_t index, uint64_t draw, fs_sample *out, fs_error *err) {
@@ -102,10 +104,8 @@ static fs_status load(fs_samples *samples, int64_t index, uint64_t draw, fs_samp
     fs_error why = {0};
     fs_buffer warning = {0};
     fs_image *im = NULL;
-    int question, answer;
     *out = (fs_sample){.index = index, .record = (int64_t)r->index, .domain = -1};
-    draw_question(s, index, draw, &question, &answer);
-    fs_status status = load_text(s, index, question, answer, out, &warning, &why);
+    fs_status status = load_text(s, index, fs_data_segm_draw(&s->opt, r->text != NULL, (int64_t)r->index, draw), out, &warning, &why);
     if (!status) status = fs_image_load(r->image, &style, &im, NULL, &why);
     if (!status) status = load_mask(s, index, im, out, &warning, &why);
     if (!status) status = fs_data_clip(im, false, s->opt.clip_size, &out->clip, &why);
@@ -128,8 +128,8 @@ static fs_status check_length(segm *s, int64_t index, fs_buffer *warning, fs_err
     enum { LONGEST_ANSWER = 3, REST = 1000 };
     fs_sample one = {0};
     /* an id stands for at least a byte: short texts need not be tokenized to know that they fit */
-    if (!s->opt.train || (r->text ? (int64_t)strlen(r->text) : 0) + REST < kept_ids(s)) return FS_OK;
-    const fs_status status = load_text(s, index, r->text ? 1 : 0, LONGEST_ANSWER, &one, warning, err);
+    if (!s->opt.train || (r->text ? (int64_t)strlen(r->text) : 0) + REST < kept_ids(&s->opt)) return FS_OK;
+    const fs_status status = load_text(s, index, (fs_segm_draw){r->text ? 1 : 0, LONGEST_ANSWER, false}, &one, warning, err);
     fs_sample_free(&one);
     return status;
 }
@@ -206,8 +206,7 @@ fs_status fs_samples_open_segm(const char *root, const char *sets, const fs_segm
     if (!s) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     s->base = (fs_samples){.load = load, .name = name, .check = check, .drop = drop, .close = close_segm};
     s->opt = *opt;
-    s->seg = fs_tokenizer_id(opt->tokenizer, "[SEG]");
-    fs_status status = s->seg < 0 ? fs_fail(err, FS_E_MISMATCH, "the tokenizer knows no [SEG]; give that of MFLM") : FS_OK;
+    fs_status status = fs_tokenizer_id(opt->tokenizer, "[SEG]") < 0 ? fs_fail(err, FS_E_MISMATCH, "the tokenizer knows no [SEG]; give that of MFLM") : FS_OK;
     if (!status) status = fs_dataset_open_spec(root, sets, &reading, &s->data, err);
     if (!status) fs_data_log_problems(&s->data, opt->callbacks);
     if (!status) status = judge(s, err);

@@ -22,7 +22,8 @@ bool fs_recipe_from_name(const char *name, fs_recipe *out) {
 fs_train_options fs_train_options_defaults(fs_recipe recipe) {
     fs_train_options o = {.recipe = recipe, .image_folder = "/", .epochs = 1, .batch = 6, .accumulation = 4, .rate = 2e-4, .beta1 = 0.9, .beta2 = 0.999,
                           .eps = 1e-8, .schedule = "cosine", .warmup_ratio = 0.03, .ce_weight = 1, .bce_weight = 2, .dice_weight = 0.5,
-                          .recompute = true, .seed = 42, .keep = 2, .base = fs_options_defaults()};
+                          .recompute = true, .seed = 42, .keep = 2, .forge_size_min = 256, .forge_size_max = 256, .forge_count = 10000, .forge_val = 200,
+                          .base = fs_options_defaults()};
     if (recipe == FS_RECIPE_DTE_FDM) {
         o.lora_rank = 128, o.lora_alpha = 256, o.lora_dropout = 0.05;
         o.projector_rate = 2e-5;
@@ -53,7 +54,9 @@ fs_status fs_train_options_check(const fs_train_options *o, fs_schedule_kind *sc
         {"the weight decay", o->weight_decay, 0, 1e3}, {"beta1", o->beta1, 0, 0.999999999}, {"beta2", o->beta2, 0, 0.999999999}, {"eps", o->eps, 0, 1},
         {"the gradient's limit", o->clip, 0, 1e9}, {"the warm-up's share", o->warmup_ratio, 0, 1}, {"the warm-up", (double)o->warmup_steps, 0, 1e12},
         {"the weight of cross entropy", o->ce_weight, 0, 1e6}, {"the weight of BCE", o->bce_weight, 0, 1e6}, {"the weight of dice", o->dice_weight, 0, 1e6},
-        {"the number of checkpoints to keep", o->keep, 1, 1e6}, {"the number of workers", o->workers, 0, 1024}};
+        {"the number of checkpoints to keep", o->keep, 1, 1e6}, {"the number of workers", o->workers, 0, 1024},
+        {"the texts' dropout", o->text_dropout, 0, 1}, {"the number of forged pictures", (double)o->forge_count, 1, 1e9},
+        {"the number of forged pictures of a validation", (double)o->forge_val, 0, 1e9}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         const fs_status status = check_number(numbers[i].what, numbers[i].value, numbers[i].min, numbers[i].max, err);
         if (status) return status;
@@ -62,8 +65,9 @@ fs_status fs_train_options_check(const fs_train_options *o, fs_schedule_kind *sc
         return fs_fail(err, FS_E_USAGE, "training: there is no schedule \"%s\"; expected cosine, warmup-decay, warmup-decay-upstream or constant", o->schedule ? o->schedule : "");
     if (!o->model_dir && !o->from_scratch) return fs_fail(err, FS_E_USAGE, "training: no checkpoint to start from");
     if (!o->output_dir || !*o->output_dir) return fs_fail(err, FS_E_USAGE, "training: no folder for the results");
-    if (!o->data) return fs_fail(err, FS_E_USAGE, "training: no data");
-    if (o->recipe == FS_RECIPE_MFLM && !o->train_sets)
+    if (!o->data && !o->forge) return fs_fail(err, FS_E_USAGE, "training: no data");
+    if (o->data && o->forge) return fs_fail(err, FS_E_USAGE, "training: data from files and forged data at a time; give one of the two");
+    if (o->recipe == FS_RECIPE_MFLM && !o->train_sets && !o->forge)
         return fs_fail(err, FS_E_USAGE, "training MFLM: which data sets? expected \"type|split1,split2\", e.g. \"ps|CASIA2\"");
     return FS_OK;
 }
@@ -73,7 +77,7 @@ char *fs_train_settings(const fs_train_options *o, int64_t records, int64_t step
     const struct { const char *name; json_t *value; } all[] = {
         {"recipe", json_string(fs_recipe_name(o->recipe))},
         {"model", json_string(o->from_scratch ? o->from_scratch : o->model_dir)},
-        {"data", json_string(o->data)},
+        {"data", json_string(o->forge ? o->forge : o->data)},
         {"train_sets", o->train_sets ? json_string(o->train_sets) : json_null()},
         {"gt_train", json_boolean(o->gt_train)},
         {"records", json_integer(records)},
@@ -111,6 +115,11 @@ char *fs_train_settings(const fs_train_options *o, int64_t records, int64_t step
             json_decref(j);
             return NULL;
         }
+    /* what is not used is not noted, so that runs from before it was there go on */
+    if (o->text_dropout > 0) json_object_set_new(j, "text_dropout", json_real(o->text_dropout));
+    if (o->forge)
+        json_object_set_new(j, "forge", json_pack("{s:i, s:i, s:b, s:s}", "size_min", o->forge_size_min, "size_max", o->forge_size_max, "square",
+                                                  (int)o->forge_square, "types", o->forge_types ? o->forge_types : "default"));
     char *text = json_dumps(j, JSON_INDENT(2));
     json_decref(j);
     return text;

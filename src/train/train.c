@@ -61,14 +61,25 @@ static fs_segm_options segm_options(const run *r, bool train) {
     s.sam_size = m->sam->image_size;
     s.max_length = r->o->max_length;
     s.seed = r->o->seed;
+    s.text_dropout = r->o->text_dropout;
     s.bad = r->o->skip_bad ? FS_BAD_SKIP : FS_BAD_FATAL;
     s.callbacks = r->cb;
     return s;
 }
 
+static fs_domain_options domain_options(const run *r, bool train) {
+    fs_domain_options d = fs_domain_options_defaults();
+    d.train = train;
+    d.seed = r->o->seed;
+    d.bad = r->o->skip_bad ? FS_BAD_SKIP : FS_BAD_FATAL;
+    d.callbacks = r->cb;
+    return d;
+}
+
 static fs_status open_one(run *r, bool train, fs_samples **out, fs_error *err) {
     const fs_train_options *o = r->o;
     const char *data = train || o->recipe == FS_RECIPE_MFLM ? o->data : o->val_data;
+    const fs_domain_options d = domain_options(r, train);
     if (o->recipe == FS_RECIPE_DTE_FDM) {
         const fs_conversation_options c = conversation_options(r);
         return fs_samples_open_conversations(data, o->image_folder, &c, out, err);
@@ -77,20 +88,36 @@ static fs_status open_one(run *r, bool train, fs_samples **out, fs_error *err) {
         const fs_segm_options s = segm_options(r, train);
         return fs_samples_open_segm(data, train ? o->train_sets : o->val_sets, &s, out, err);
     }
-    fs_domain_options d = fs_domain_options_defaults();
-    d.train = train;
-    d.seed = o->seed;
-    d.bad = o->skip_bad ? FS_BAD_SKIP : FS_BAD_FATAL;
-    d.callbacks = r->cb;
     return fs_samples_open_domains(data, &d, out, err);
+}
+
+static fs_status open_forged(run *r, bool train, fs_samples **out, fs_error *err) {
+    const fs_train_options *o = r->o;
+    const fs_conversation_options c = o->recipe == FS_RECIPE_DTE_FDM ? conversation_options(r) : fs_conversation_options_defaults();
+    const fs_segm_options s = o->recipe == FS_RECIPE_MFLM ? segm_options(r, train) : fs_segm_options_defaults();
+    const fs_domain_options d = domain_options(r, train);
+    fs_forged_options f = fs_forged_options_defaults();
+    f.photos = o->forge;
+    f.forge.seed = o->seed;
+    f.forge.size_min = o->forge_size_min, f.forge.size_max = o->forge_size_max;
+    f.forge.square = o->forge_square;
+    if (train && !r->rank) f.forge.callbacks.user_data = r->cb->user_data, f.forge.callbacks.log = r->cb->log; /* photos that cannot be used are told once */
+    f.split = train ? FS_FORGE_TRAIN : FS_FORGE_VAL;
+    f.count = train ? o->forge_count : o->forge_val;
+    const fs_status status = o->forge_types ? fs_forge_types_parse(o->forge_types, f.forge.weight, err) : FS_OK;
+    if (status) return status;
+    return o->recipe == FS_RECIPE_DTE_FDM ? fs_samples_forge_conversations(&f, &c, out, err)
+           : o->recipe == FS_RECIPE_MFLM  ? fs_samples_forge_segm(&f, &s, out, err)
+                                          : fs_samples_forge_domains(&f, &d, out, err);
 }
 
 static fs_status open_data(run *r, fs_error *err) {
     const fs_train_options *o = r->o;
-    const bool validate = o->recipe == FS_RECIPE_MFLM ? o->val_sets != NULL : o->val_data != NULL;
+    const bool validate = o->forge ? o->forge_val > 0 : o->recipe == FS_RECIPE_MFLM ? o->val_sets != NULL : o->val_data != NULL;
+    fs_status (*open)(run *, bool, fs_samples **, fs_error *) = o->forge ? open_forged : open_one;
     const fs_bad_record bad = o->skip_bad ? FS_BAD_SKIP : FS_BAD_FATAL;
-    fs_status status = open_one(r, true, &r->train, err);
-    if (!status && validate) status = open_one(r, false, &r->val, err);
+    fs_status status = open(r, true, &r->train, err);
+    if (!status && validate) status = open(r, false, &r->val, err);
     if (!status) status = fs_samples_check(r->train, bad, r->rank ? NULL : r->cb, &r->skipped, err);
     if (!status && r->val) status = fs_samples_check(r->val, bad, r->rank ? NULL : r->cb, NULL, err);
     return status;

@@ -22,7 +22,7 @@ for command in detect explain localize info convert requantize verify merge pull
     begin "help of $command"
     run $command --help
     lines=40
-    [ $command != train ] || lines=60 # an option for every setting, and what each recipe has it at
+    [ $command != train ] || lines=64 # an option for every setting, and what each recipe has it at
     expect_code 0; expect_no_error; fits $lines; expect_golden "help_$command"
     cp out this
     run help $command

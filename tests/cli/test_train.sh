@@ -82,6 +82,27 @@ OUTPUT_DIR=stage2 DATA_PATH=data WEIGHT_PATH=$TINY TRAIN_DATA_CHOICE='ps|A' VAL_
 expect_code 0; expect_out '"giou":'
 pass; [ -s stage2/results/step_1/a.png_GT_mask.png ] && [ -s stage2/results/step_1/a.png_output_mask.png ] || fail "validation left no masks"
 
+begin "forged while training"
+mkdir photos
+for name in large square wide tall; do cp "$pictures/e2e_$name.png" photos; done
+forged="--forge photos --forge-size 96 --forge-count 4 --forge-val 1 --batch 1 --accumulate 1 --lora-rank 2 --max-steps 2 --threads 1"
+run train mflm -m "$TINY" $forged --text-dropout 1 -o forged
+expect_code 0; expect_err '4 records, 2 steps of 1 x 1'
+pass; [ -s forged/results/step_2/val_000000_output_mask.png ] || fail "validation left no mask"
+run train mflm -m "$TINY" $forged --text-dropout 1 --fresh -q -o forged2
+expect_code 0
+pass; [ "$(cut -d, -f2,4 forged/log.csv)" = "$(cut -d, -f2,4 forged2/log.csv)" ] || fail "the same settings gave other losses"
+run train mflm -m "$TINY" $forged --text-dropout 0.5 -o forged
+expect_code 8; expect_err 'text_dropout'
+run train dte-fdm -m "$TINY" $forged -q -o forged3
+expect_code 0
+run train dtg -m "$TINY" $forged -q -o forged4
+expect_code 0
+run train dtg -m "$TINY" $forged --data photos -o x
+expect_code 2; expect_err 'one of the two'
+run train dtg -m "$TINY" $forged --forge-size 20 -o x
+expect_code 2; expect_err 'forge-size'
+
 begin "wrong usage"
 run train
 expect_code 2; expect_err 'train what'

@@ -1,0 +1,171 @@
+/* Samples forged as they are asked for (src/data/forge_*.c): no picture comes twice, and none is written. Record `index` of pass `draw` is forgery
+ * number draw * count + index of its split, so a step sees the same whatever the threads and after a resume; a validation, whose draw is always 0,
+ * sees the same pictures every time. Photos belong to one split each, by content.
+ *
+ * A forgery that cannot be made of the photos it drew is replaced by one far behind all others. */
+#include "train/data.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/data_internal.h"
+
+enum { STREAM_AUGMENT_FORGED = 0x667267, TRIES = 8, NAME = 32 };
+
+typedef enum forged_kind { CONVERSATIONS, SEGM, DOMAINS } forged_kind;
+
+typedef struct forged {
+    fs_samples base;
+    forged_kind kind;
+    fs_forger *forger;
+    fs_forge_split split;
+    fs_conversation_options conversation;
+    fs_segm_options segm;
+    fs_domain_options domain;
+    char (*names)[NAME];
+} forged;
+
+fs_forged_options fs_forged_options_defaults(void) {
+    return (fs_forged_options){.forge = fs_forge_options_defaults(), .split = FS_FORGE_TRAIN, .count = 10000};
+}
+
+static const char *name(fs_samples *s, int64_t index) { return ((forged *)s)->names[index]; }
+
+static fs_status make(const forged *f, int64_t index, uint64_t draw, fs_forge_record *r, fs_error *err) {
+    const uint64_t first = draw * (uint64_t)f->base.count + (uint64_t)index;
+    fs_status status = FS_OK;
+    for (uint64_t i = 0; i < TRIES; i++) {
+        fs_error why = {0};
+        status = fs_forge_make(f->forger, f->split, first + (i << 40), r, &why);
+        if (status && err) *err = why;
+        if (status != FS_E_FAILED) break; /* FAILED: not of these photos */
+    }
+    return status;
+}
+
+static fs_status load_conversation(const forged *f, const fs_forge_record *r, const fs_image *im, fs_sample *out, fs_error *err) {
+    const fs_label_rule rule = {true, f->conversation.max_length, f->conversation.max_length};
+    fs_data_turn turns[2] = {{.value = r->question}, {.value = r->answer}};
+    const fs_data_record record = {.image = (char *)(uintptr_t) "forged", .turns = turns, .n_turns = 2};
+    bool mismatch = false;
+    char *text = NULL;
+    fs_status status = fs_data_render_conversation(&record, &f->conversation, &text, err);
+    if (!status) status = fs_tokens_and_labels(f->conversation.tokenizer, text, &rule, &out->ids, &out->labels, &mismatch, err);
+    free(text);
+    if (!status && (mismatch || fs_data_no_labels(out->labels, out->ids.count)))
+        status = fs_fail(err, FS_E_MISMATCH, "question and answer do not fit into %" PRId64 " tokens, or the grammar's texts hold an odd token", f->conversation.max_length);
+    if (!status) status = fs_data_clip(im, f->conversation.clip_pad, f->conversation.clip_size, &out->clip, err);
+    return status;
+}
+
+static fs_status load_segm(const forged *f, int64_t index, uint64_t draw, fs_forge_record *r, const fs_image *im, fs_sample *out, fs_error *err) {
+    fs_buffer warning = {0};
+    fs_status status = fs_data_segm_ids(&f->segm, r->answer, fs_data_segm_draw(&f->segm, true, index, draw), out, &warning, err);
+    if (!status && warning.size) out->warning = fs_data_take_warning(&warning, f->names[index]);
+    fs_buffer_free(&warning);
+    if (!status) status = fs_data_clip(im, false, f->segm.clip_size, &out->clip, err);
+    if (!status) status = fs_preprocess_sam(im, f->segm.sam_size, &out->sam, &out->sam_h, &out->sam_w, err);
+    if (status) return status;
+    for (int64_t i = 0; i < r->width * r->height; i++) r->mask[i] = r->mask[i] == 255;
+    out->mask = r->mask;
+    r->mask = NULL;
+    return FS_OK;
+}
+
+static fs_status load(fs_samples *s, int64_t index, uint64_t draw, fs_sample *out, fs_error *err) {
+    const forged *f = (const forged *)s;
+    fs_forge_record r = {0};
+    fs_error why = {0};
+    *out = (fs_sample){.index = index, .record = index, .domain = -1};
+    fs_status status = make(f, index, draw, &r, &why);
+    if (!status) {
+        fs_image im = {r.width, r.height, r.rgb};
+        out->width = r.width, out->height = r.height;
+        if (f->kind == CONVERSATIONS) status = load_conversation(f, &r, &im, out, &why);
+        else if (f->kind == SEGM) status = load_segm(f, index, draw, &r, &im, out, &why);
+        else {
+            fs_rng rng = fs_sample_rng(f->domain.seed, STREAM_AUGMENT_FORGED, index, draw);
+            out->domain = (int32_t)r.domain;
+            status = f->domain.train ? fs_augment_picture(&im, &f->domain.augment, &rng, &out->dtg, &why) : fs_preprocess_dtg(&im, &out->dtg, &why);
+        }
+    }
+    fs_forge_record_clear(&r);
+    if (!status) return FS_OK;
+    fs_sample_free(out);
+    if (err) *err = why;
+    return err ? fs_error_prefix(err, "forged picture %s, pass %" PRIu64, f->names[index], draw) : status;
+}
+
+/* There is nothing to look at before a picture is made. */
+static fs_status check(fs_samples *s, int64_t index, fs_buffer *warning, fs_error *err) {
+    (void)s, (void)index, (void)warning, (void)err;
+    return FS_OK;
+}
+
+static void drop(fs_samples *s, const uint8_t *bad) { (void)s, (void)bad; }
+
+static void close_forged(fs_samples *s) {
+    forged *f = (forged *)s;
+    fs_forge_close(f->forger);
+    free(f->names);
+    free(f);
+}
+
+/* authentic: the share of untouched pictures. */
+static fs_status open_forged(const fs_forged_options *o, forged_kind kind, float authentic, forged **out, fs_error *err) {
+    fs_forge_options forge = o->forge;
+    *out = NULL;
+    if (o->count < 1 || o->count > 1000000000) return fs_fail(err, FS_E_USAGE, "forging: %" PRId64 " pictures in a pass, expected 1 to 1000000000", o->count);
+    forge.authentic = authentic;
+    forged *f = calloc(1, sizeof *f);
+    if (f) f->names = fs_alloc_zero((size_t)o->count, sizeof *f->names);
+    if (!f || !f->names) {
+        free(f);
+        return fs_fail(err, FS_E_NO_MEMORY, "out of memory for the names of %" PRId64 " pictures", o->count);
+    }
+    f->base = (fs_samples){.count = o->count, .load = load, .name = name, .check = check, .drop = drop, .close = close_forged};
+    f->kind = kind;
+    f->split = o->split;
+    for (int64_t i = 0; i < o->count; i++) snprintf(f->names[i], NAME, "%s_%06" PRId64, fs_forge_split_name(o->split), i);
+    fs_status status = fs_forge_open(&o->photos, 1, &forge, &f->forger, err);
+    if (!status && !fs_forge_sources(f->forger, o->split))
+        status = fs_fail(err, FS_E_NOT_FOUND, "%s: no photo of it belongs to the split %s; give more photos", o->photos, fs_forge_split_name(o->split));
+    if (status) close_forged(&f->base);
+    else *out = f;
+    return status;
+}
+
+fs_status fs_samples_forge_conversations(const fs_forged_options *o, const fs_conversation_options *opt, fs_samples **out, fs_error *err) {
+    forged *f;
+    *out = NULL;
+    if (!opt->tokenizer || opt->max_length < 2 || opt->clip_size < 1)
+        return fs_fail(err, FS_E_USAGE, "%s: training data needs a tokenizer, a length of at least 2 tokens and a picture size of at least 1", o->photos);
+    const fs_status status = open_forged(o, CONVERSATIONS, 0.5F, &f, err);
+    if (status) return status;
+    f->conversation = *opt;
+    *out = &f->base;
+    return FS_OK;
+}
+
+fs_status fs_samples_forge_segm(const fs_forged_options *o, const fs_segm_options *opt, fs_samples **out, fs_error *err) {
+    forged *f;
+    *out = NULL;
+    if (!opt->tokenizer || fs_tokenizer_id(opt->tokenizer, "[SEG]") < 0)
+        return fs_fail(err, FS_E_MISMATCH, "the tokenizer knows no [SEG]; give that of MFLM");
+    const fs_status status = open_forged(o, SEGM, 0, &f, err);
+    if (status) return status;
+    f->segm = *opt;
+    *out = &f->base;
+    return FS_OK;
+}
+
+fs_status fs_samples_forge_domains(const fs_forged_options *o, const fs_domain_options *opt, fs_samples **out, fs_error *err) {
+    forged *f;
+    *out = NULL;
+    const fs_status status = open_forged(o, DOMAINS, 0.5F, &f, err);
+    if (status) return status;
+    f->domain = *opt;
+    *out = &f->base;
+    return FS_OK;
+}
