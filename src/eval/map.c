@@ -57,8 +57,6 @@ static fs_status from_npy(const char *path, const fs_map_options *opt, fs_map *o
     if (!whole && (low < 0 || high > 1))
         status = fs_fail(err, FS_E_NUMERIC, "%s: scores from %g to %g; expected 0 to 1, or whole numbers up to 255 (logits: --logits)",
                          path, (double)low, (double)high);
-    else if (a.rows < 1 || a.columns < 1)
-        status = fs_fail(err, FS_E_FORMAT, "%s: an empty array", path);
     if (status)
         fs_npy_free(&a);
     else

@@ -122,6 +122,7 @@ fs_status fs_npy_parse(const char *name, const uint8_t *data, size_t size, fs_np
     if (!fs_mul_size((size_t)h.rows, (size_t)h.columns, &count) || !fs_mul_size(count, h.width, &bytes) || bytes > size - h.begin)
         return fs_fail(err, FS_E_FORMAT, "%s: its header promises %lld x %lld numbers of %zu bytes, the file has %zu bytes behind it", name,
                        (long long)h.rows, (long long)h.columns, h.width, size - h.begin);
+    if (!count) return fs_fail(err, FS_E_FORMAT, "%s: an empty array, %lld x %lld", name, (long long)h.rows, (long long)h.columns);
     float *v = fs_alloc(count, sizeof *v);
     if (!v) return fs_fail(err, FS_E_NO_MEMORY, "%s: no memory for %zu numbers", name, count);
     for (int64_t r = 0; r < h.rows; r++)

@@ -94,6 +94,7 @@ static void test_npy(void **state) {
                {"{'descr': '<f4', 'shape': (-1, 2)}", FS_E_FORMAT},
                {"{'descr': '<f4', 'shape': (4611686018427387904, 4)}", FS_E_FORMAT},
                {"{'descr': '<f4', 'shape': (x, 4)}", FS_E_FORMAT},
+               {"{'descr': '<f4', 'shape': (9000000000000000000, 0)}", FS_E_FORMAT},
                {"", FS_E_UNSUPPORTED}};
     uint8_t bytes[512];
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
