@@ -118,6 +118,9 @@ bool cli_begin(const char *command, const char *help, const cli_options *o, int 
                cli_list *operands, int *code);
 /* The model directory from -m or the environment; NULL and a line on stderr when there is neither. */
 const char *cli_model_dir(const char *command, const cli_settings *s);
+/* The small demonstration model, for want of another: models/nano beside the program or above its folder (a source tree), else share/fakeshield/nano of
+ * the prefix it is installed in. malloc'ed; NULL: it is in none of these. */
+char *cli_demo_model(void);
 /* The entry of `words` nearest to `word`, or NULL when nothing is near. */
 const char *cli_nearest(const char *word, const char *const *words, size_t n);
 bool cli_parse_real(const char *text, double *out); /* the whole text, finite */

@@ -10,7 +10,8 @@ static const char help[] = "Usage: fakeshield detect -m DIR [options] IMAGE...\n
                            "Says of each picture whether it was tampered with, why, and where. IMAGE: files, folders, quoted\n"
                            "globs, or - for a list on standard input. Writes <name>.json, <name>_mask.png, <name>_overlay.png.\n"
                            "\n"
-                           "  -m, --model DIR       checkpoint as downloaded, or a bundle (see convert); or FAKESHIELD_MODEL\n"
+                           "  -m, --model DIR       checkpoint as downloaded, or a bundle (see convert); or FAKESHIELD_MODEL;\n"
+                           "                        without, the small demonstration model, where it came with the program\n"
                            "  -o, --out DIR         where results go (default: fakeshield-out)   --no-files   print only\n"
                            "  -r, --recursive       folders with their subfolders       --list FILE  paths, one a line\n"
                            "      --resume          keep results that are complete, finish partial ones\n"
@@ -55,6 +56,7 @@ typedef struct detect_run {
     cli_inputs inputs;
     job *jobs;
     fs_detector *detector;
+    char *demo; /* path of the demonstration model, if it is the one used */
     size_t failed, old;
     fs_status first; /* status of the first failure */
     size_t verdicts[3];
@@ -261,8 +263,12 @@ static fs_status prepare_inputs(detect_run *run, const cli_list *operands) {
 }
 
 static fs_status open_model(detect_run *run) {
-    const char *dir = cli_model_dir("detect", &run->s);
+    if (!run->s.model && !run->s.opt.lm_file) run->demo = cli_demo_model();
+    const char *dir = run->demo ? run->demo : cli_model_dir("detect", &run->s);
     if (!dir) return FS_E_USAGE;
+    if (run->demo)
+        cli_note(&run->term, "no model given: this is the small demonstration model, %s. What it says is no evidence; for another: -m DIR or FAKESHIELD_MODEL",
+                 run->demo);
     fs_error err = {0};
     run->s.opt.callbacks = cli_callbacks(&run->term, run->report);
     fs_status status = fs_detector_create(dir, &run->s.opt, &run->detector, &err);
@@ -314,6 +320,7 @@ done:
     for (size_t i = 0; run.jobs && i < run.inputs.count; i++) fs_result_free(run.jobs[i].result), cli_paths_free(&run.jobs[i].paths);
     free(run.jobs);
     fs_detector_free(run.detector);
+    free(run.demo);
     cli_inputs_free(&run.inputs);
     cli_list_free(&run.lists), cli_list_free(&operands);
     return code;

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static fs_status usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static fs_status usage_error(const char *command, const char *format, ...) {
@@ -308,6 +309,26 @@ const char *cli_model_dir(const char *command, const cli_settings *s) {
     if (s->opt.lm_file) return s->opt.lm_file;
     if (!s->model) usage_error(command, "no model: give the checkpoint directory with -m DIR or in FAKESHIELD_MODEL");
     return s->model;
+}
+
+char *cli_demo_model(void) {
+    static const char *const places[] = {"models/nano", "../models/nano", "../share/fakeshield/nano"};
+    char self[4096];
+    if (getenv("FAKESHIELD_MODEL")) return NULL; /* set but empty: none at all */
+    const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n <= 0 || (size_t)n >= sizeof self - 1) return NULL;
+    self[n] = 0;
+    char *slash = strrchr(self, '/');
+    if (!slash) return NULL;
+    *slash = 0;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        char *dir = cli_path(self, places[i], ""), *file = cli_path(dir, "dte-fdm.gguf", "");
+        char *whole = cli_exists(file) ? realpath(dir, NULL) : NULL; /* the folder of a source tree may hold the recipe alone */
+        free(file);
+        free(dir);
+        if (whole) return whole;
+    }
+    return NULL;
 }
 
 bool cli_begin(const char *command, const char *help, const cli_options *o, int argc, char **argv, cli_settings *s, cli_term *t,

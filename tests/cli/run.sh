@@ -8,7 +8,9 @@ FAKESHIELD=$(realpath "$1") || exit 2
 shift
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 export FAKESHIELD ROOT
-unset FAKESHIELD_MODEL NO_COLOR
+unset NO_COLOR
+FAKESHIELD_MODEL= # no demonstration model either
+export FAKESHIELD_MODEL
 LC_ALL=C.UTF-8
 OMP_WAIT_POLICY=passive
 export LC_ALL OMP_WAIT_POLICY
