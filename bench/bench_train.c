@@ -84,7 +84,7 @@ static void make(weights *w, weight *e) {
 static const fs_tensor *find(void *user, const char *name) {
     weights *w = user;
     for (size_t i = 0; i < w->count; i++) {
-        if (strcmp(w->list[i].name, name)) continue;
+        if (strcmp(w->list[i].name, name) != 0) continue;
         if (!w->list[i].tensor.data) make(w, &w->list[i]);
         return &w->list[i].tensor;
     }
@@ -376,11 +376,12 @@ static double step(lesson *l, int64_t number) {
 }
 
 static long long resident(void) {
-    long long pages = 0;
+    char line[128] = "";
     FILE *f = fopen("/proc/self/statm", "r");
-    if (f && fscanf(f, "%*d %lld", &pages) != 1) pages = 0;
+    if (f && !fgets(line, sizeof line, f)) line[0] = '\0';
     if (f) fclose(f);
-    return pages * sysconf(_SC_PAGESIZE);
+    const char *second = strchr(line, ' ');
+    return second ? strtoll(second, NULL, 10) * sysconf(_SC_PAGESIZE) : 0;
 }
 
 static void print_list(const char *name, const double *x, int n, const char *format) {
@@ -405,19 +406,34 @@ static void close_lesson(lesson *l) {
     if (l->trainee.options) fs_trainee_close(&l->trainee);
 }
 
+static int number(const char *text) {
+    char *end;
+    const long n = strtol(text, &end, 10);
+    return *text && !*end && n > 0 && n < 1 << 20 ? (int)n : 0;
+}
+
+static fs_dtype base_type(const char *name) {
+    static const char *const names[] = {"f32", "f16", "q8_0", "q4_0", "q4_k"};
+    static const fs_dtype types[] = {FS_DTYPE_F32, FS_DTYPE_F16, FS_DTYPE_Q8_0, FS_DTYPE_Q4_0, FS_DTYPE_Q4_K};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (strcmp(names[i], name) == 0) return types[i];
+    die("--base is f32, f16, q8_0, q4_0 or q4_k");
+    return FS_DTYPE_F32;
+}
+
 static settings read_settings(int argc, char **argv) {
     settings s = {.name = argc > 1 ? argv[1] : "", .base = FS_DTYPE_F32, .threads = 2, .steps = 5, .layers = 4, .batch = 8, .work = "/tmp/bench_train_nano"};
     for (int i = 2; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         i++;
-        if (!strcmp(argv[i - 1], "--checkpointing")) s.recompute = true, i--;
-        else if (!strcmp(argv[i - 1], "--threads")) s.threads = atoi(value);
-        else if (!strcmp(argv[i - 1], "--steps")) s.steps = atoi(value);
-        else if (!strcmp(argv[i - 1], "--layers")) s.layers = atoi(value);
-        else if (!strcmp(argv[i - 1], "--batch")) s.batch = atoi(value);
-        else if (!strcmp(argv[i - 1], "--config")) s.config = value;
-        else if (!strcmp(argv[i - 1], "--work")) s.work = value;
-        else if (!strcmp(argv[i - 1], "--base")) s.base = !strcmp(value, "f16") ? FS_DTYPE_F16 : !strcmp(value, "q8_0") ? FS_DTYPE_Q8_0 : !strcmp(value, "q4_0") ? FS_DTYPE_Q4_0 : !strcmp(value, "q4_k") ? FS_DTYPE_Q4_K : FS_DTYPE_F32;
+        if (0 == strcmp(argv[i - 1], "--checkpointing")) s.recompute = true, i--;
+        else if (0 == strcmp(argv[i - 1], "--threads")) s.threads = number(value);
+        else if (0 == strcmp(argv[i - 1], "--steps")) s.steps = number(value);
+        else if (0 == strcmp(argv[i - 1], "--layers")) s.layers = number(value);
+        else if (0 == strcmp(argv[i - 1], "--batch")) s.batch = number(value);
+        else if (0 == strcmp(argv[i - 1], "--config")) s.config = value;
+        else if (0 == strcmp(argv[i - 1], "--work")) s.work = value;
+        else if (0 == strcmp(argv[i - 1], "--base")) s.base = base_type(value);
         else die("unknown option; see the head of bench/bench_train.c");
     }
     if (s.threads < 1 || s.steps < 1 || s.steps > MAX_STEPS || s.layers < 1 || s.layers > 16 || s.batch < 1) die("a number is out of range");
@@ -431,9 +447,9 @@ int main(int argc, char **argv) {
     fs_error err = {0};
     l.s = &s;
     check(fs_exec_init(&l.c, FS_DTYPE_F32, s.threads, NULL, &err), &err);
-    if (!strcmp(s.name, "lora")) open_lora(&l);
-    else if (!strcmp(s.name, "mask")) open_mask(&l);
-    else if (!strcmp(s.name, "nano")) open_nano(&l);
+    if (0 == strcmp(s.name, "lora")) open_lora(&l);
+    else if (0 == strcmp(s.name, "mask")) open_mask(&l);
+    else if (0 == strcmp(s.name, "nano")) open_nano(&l);
     else die("the first argument is lora, mask or nano");
     const long long ready = resident();
     for (int i = 0; i <= s.steps; i++) {
