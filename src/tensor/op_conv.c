@@ -195,12 +195,12 @@ static fs_tensor *convolve(const fs_op *op, int stride, int pad, fs_finish finis
     finish.residual_ld = points;
     bool ok = kernel && (finish.bias || !b);
     if (ok && form && !form->tried) make_form(op, &g, kernel, form);
-    const float *left = form && !form->tile ? form->values : NULL;
-    const fs_winograd plane = {.m = form && form->values ? form->tile : 0, .in = w->shape[1], .out = w->shape[0], .h = g.h, .w = g.w};
+    const float *made = form ? form->values : NULL, *left = made && !form->tile ? made : NULL;
+    const fs_winograd plane = {.m = made ? form->tile : 0, .in = w->shape[1], .out = w->shape[0], .h = g.h, .w = g.w};
     const bool winograd = fs_winograd_fits(c->backend, &plane);
     for (int64_t i = 0; ok && i < n; i++) {
         finish.residual = residual ? fs_f32(residual) + i * out : NULL;
-        if (winograd) ok = fs_winograd_run(op, &plane, form->values, fs_f32(x) + i * in, &finish, fs_f32(y) + i * out);
+        if (winograd) ok = fs_winograd_run(op, &plane, made, fs_f32(x) + i * in, &finish, fs_f32(y) + i * out);
         else ok = conv_product(op, &g, w->shape[0], w->shape[1], kernel, fs_f32(x) + i * in, false, &finish, left, fs_f32(y) + i * out);
     }
     fs_arena_release(c->arena, mark);
