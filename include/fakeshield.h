@@ -226,6 +226,8 @@ FS_API void fs_result_free(fs_result *r);
 FS_API const char *fs_result_image(const fs_result *r);          /* the path as given */
 FS_API fs_verdict fs_result_verdict(const fs_result *r);
 FS_API double fs_result_score(const fs_result *r);               /* probability of "tampered" in 0..1; NaN if stage 1 has not run */
+/* False: the model's scores are not calibrated. Else the score before calibration, and the band of scores in which the verdict is undetermined. */
+FS_API bool fs_result_calibration(const fs_result *r, double *raw, double *low, double *high);
 FS_API fs_domain fs_result_domain(const fs_result *r);
 FS_API const float *fs_result_domain_probabilities(const fs_result *r); /* [3], owned by r */
 FS_API const char *fs_result_text(const fs_result *r);           /* stage 1's whole answer; "" if none */
@@ -705,6 +707,11 @@ FS_API fs_status fs_eval_run(const fs_eval_options *options, char **text, fs_err
 FS_API fs_status fs_eval_merge(const char *const *dirs, size_t n, const fs_eval_options *options, char **text, fs_error *err);
 /* Two runs over the same pictures: differences with paired tests. Of the options those of fs_eval_merge; out NULL: no files are written. */
 FS_API fs_status fs_eval_compare(const char *dir_a, const char *dir_b, const fs_eval_options *options, char **text, fs_error *err);
+
+/* Fits a calibration of scores to an evaluation of validation data (eval_dir: what fs_eval_run wrote of this very bundle) and writes the bundle anew
+ * with it, into another folder. Both classes weigh the same, however many pictures each has. band: half the width of the band around 0.5 in which
+ * verdicts are left undetermined, 0..0.5. *text (may be NULL): what came out, for a terminal; the caller's. */
+FS_API fs_status fs_calibrate(const char *bundle_dir, const char *eval_dir, const char *out_dir, double band, const fs_options *options, char **text, fs_error *err);
 
 /* ---- training (docs/training.md) ---------------------------------------------------------------------------------- */
 

@@ -211,7 +211,7 @@ typedef struct cli_command {
     const char *help;
     int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 } cli_command;
-extern const cli_command cli_eval;
+extern const cli_command cli_eval, cli_calibrate;
 extern const cli_command cli_detect, cli_explain, cli_localize, cli_info, cli_convert, cli_requantize, cli_verify, cli_pull;
 extern const cli_command cli_synth, cli_bench, cli_dataset, cli_train, cli_merge;
 /* Sub-commands of dataset (dataset_*.c); the table is in dataset.c. argv[0] is "forge", and messages name "dataset forge". */

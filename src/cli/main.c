@@ -4,7 +4,7 @@
 #include <string.h>
 
 static const cli_command *const commands[] = {&cli_detect, &cli_explain,  &cli_localize, &cli_info,  &cli_convert, &cli_requantize, &cli_verify,
-                                            &cli_merge,  &cli_pull,     &cli_dataset,  &cli_train, &cli_eval, &cli_synth,   &cli_bench};
+                                            &cli_merge,  &cli_pull,     &cli_dataset,  &cli_train, &cli_eval, &cli_calibrate, &cli_synth,   &cli_bench};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static int main_help(void) {

@@ -141,6 +141,9 @@ void cli_report_verdict(cli_term *t, const fs_result *r) {
         printf("\n");
     else
         printf("   score %.3f (0 authentic, 1 tampered)\n", score);
+    double raw, low, high;
+    if (fs_result_calibration(r, &raw, &low, &high))
+        printf("  calibrated from %.3f; undetermined between %.2f and %.2f\n", raw, low, high);
     const float *p = fs_result_domain_probabilities(r);
     if (!p || isnan(score)) return;
     int order[3] = {0, 1, 2};

@@ -29,6 +29,7 @@ struct fs_dte_fdm {
     fs_ids prefix_ids;
     fs_exec exec, vision; /* language model and domain/vision networks may round differently */
     fs_callbacks callbacks;
+    fs_calibration calibration;
 };
 
 static const char answer_opening[] = "1. Whether the picture has been tampered with / Description of the tampered area: ";
@@ -72,6 +73,7 @@ static fs_status open_bundle(fs_dte_fdm *s, const fs_layout *layout, const fs_op
     const fs_tensor_source dtg = fs_bundle_dtg(s->bundle);
     if ((status = bind_dtg(s, &dtg, layout->vision, err))) return status;
     if ((status = fs_bundle_clip(s->bundle, overlay, &s->tower.clip, err))) return status;
+    if (!overlay && (status = fs_bundle_read_calibration(s->bundle, &s->calibration, err))) return status; /* an adapter's scores are others */
     return bind_lm(s, *fs_bundle_tensors(s->bundle), overlay, err);
 }
 
@@ -271,7 +273,9 @@ static fs_status read_score(fs_dte_fdm *s, fs_llama_state *state, const float *l
         if ((status = fs_log_likelihood(c, &s->llama, state, last, sentence[i].data + same, n, logp, err))) goto done;
         for (size_t k = 0; k < n; k++) sum[i] += logp[k];
     }
-    r->score = 1 / (1 + exp(sum[1] - sum[0]));
+    r->raw_score = 1 / (1 + exp(sum[1] - sum[0]));
+    r->score = fs_calibration_apply(&s->calibration, sum[0] - sum[1]);
+    r->calibration = s->calibration;
     r->has_score = !isnan(r->score);
 done:
     state->length = length;
@@ -461,7 +465,7 @@ fs_status fs_dte_fdm_begin(fs_dte_fdm *s, const fs_image *pil, const char *quest
     a->begun = fs_now();
     r->times1.score = a->begun - t;
     if (!status && opt->verdict_only) {
-        r->verdict = !r->has_score ? FS_VERDICT_UNDETERMINED : r->score > 0.5 ? FS_VERDICT_TAMPERED : r->score < 0.5 ? FS_VERDICT_AUTHENTIC : FS_VERDICT_UNDETERMINED;
+        r->verdict = !r->has_score || fs_calibration_open_verdict(&r->calibration, r->score) ? FS_VERDICT_UNDETERMINED : r->score > 0.5 ? FS_VERDICT_TAMPERED : r->score < 0.5 ? FS_VERDICT_AUTHENTIC : FS_VERDICT_UNDETERMINED;
         a->writer.done = true;
     } else if (!status) {
         status = begin_writing(a, err);
@@ -505,6 +509,7 @@ static fs_status read_answer(fs_dte_answer *a, fs_error *err) {
     if (r->has_score && r->verdict != FS_VERDICT_UNDETERMINED && (r->score > 0.5) != (r->verdict == FS_VERDICT_TAMPERED))
         fs_result_warn(r, "the explanation says %s but the score is %.3f: treat the verdict with care", fs_verdict_name(r->verdict), r->score);
     if (r->verdict == FS_VERDICT_UNDETERMINED) fs_result_warn(r, "the explanation gives no verdict in the expected form");
+    if (r->has_score && fs_calibration_open_verdict(&r->calibration, r->score)) r->verdict = FS_VERDICT_UNDETERMINED;
     return FS_OK;
 }
 

@@ -5,6 +5,7 @@
 #include "format/archive.h"
 #include "image/image.h"
 #include "model/model.h"
+#include "pipeline/calibration.h"
 #include "text/text.h"
 
 /* ---- configs, read from config.json and generation_config.json (spec 2.2) ------------------------------------------ */
@@ -62,6 +63,7 @@ fs_tensor_source fs_bundle_dtg(fs_bundle *b);
 fs_status fs_bundle_read_config(const char *lm_path, fs_lm_config *out, fs_error *err); /* without opening the rest */
 fs_status fs_bundle_config_text(const char *lm_path, fs_buffer *out, fs_error *err); /* config.json as it was */
 fs_status fs_bundle_lm_config(const fs_bundle *b, fs_lm_config *out, fs_error *err);
+fs_status fs_bundle_read_calibration(const fs_bundle *b, fs_calibration *out, fs_error *err);
 fs_status fs_bundle_tokenizer(const fs_bundle *b, fs_tokenizer_rules rules, fs_tokenizer **out, fs_error *err);
 /* *out: are these random weights that synth made? False for a checkpoint. */
 fs_status fs_bundle_is_synthetic(const fs_layout *l, bool *out, fs_error *err);
@@ -164,6 +166,8 @@ struct fs_result {
     float domain_probability[3];
     fs_verdict verdict;
     double score;
+    fs_calibration calibration;  /* what score was made with; on false: none */
+    double raw_score;            /* before it */
     char *text;                  /* stage 1's answer, trimmed by option */
     bool truncated;              /* stage 1 ran into max_new_tokens */
     fs_answer answer;            /* area and basis of text */

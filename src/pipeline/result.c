@@ -52,6 +52,11 @@ const char *fs_result_image(const fs_result *r) { return r->image; }
 const char *fs_result_sha256(const fs_result *r) { return r->sha256; }
 fs_verdict fs_result_verdict(const fs_result *r) { return r->verdict; }
 double fs_result_score(const fs_result *r) { return r->has_score ? r->score : NAN; }
+bool fs_result_calibration(const fs_result *r, double *raw, double *low, double *high) {
+    if (!r->calibration.on || !r->has_score) return false;
+    *raw = r->raw_score, *low = r->calibration.low, *high = r->calibration.high;
+    return true;
+}
 fs_domain fs_result_domain(const fs_result *r) { return r->domain; }
 const float *fs_result_domain_probabilities(const fs_result *r) { return r->domain_probability; }
 const char *fs_result_text(const fs_result *r) { return r->text ? r->text : ""; }

@@ -101,6 +101,9 @@ fs_status fs_result_to_json(const fs_result *r, const char *mask_path, const cha
                           explanation_json(r), "mask", mask_json(r, mask_path, overlay_path), "model",
                           model_json(r), "settings",
                           settings_json(r), "warnings", warnings);
+    if (j && r->calibration.on && r->has_score)
+        json_object_set_new(j, "calibration", json_pack("{s:o, s:o, s:o}", "raw_score", number(r->raw_score), "undetermined_from", number(r->calibration.low), "undetermined_to",
+                                                        number(r->calibration.high)));
     if (j && with_times) json_object_set_new(j, "times", times_json(r));
     if (j) *out = json_dumps(j, (pretty ? JSON_INDENT(2) : JSON_COMPACT) | JSON_REAL_PRECISION(12));
     json_decref(j);
@@ -234,6 +237,14 @@ static fs_status read_model_fields(const fs_json *m, fs_result *r, fs_error *err
     return s;
 }
 
+static fs_status read_calibration_fields(const fs_json *c, fs_result *r, fs_error *err) {
+    fs_status s = fs_json_float(c, "raw_score", FS_JSON_REQUIRED, 0, 1, &r->raw_score, err);
+    if (!s) s = fs_json_float(c, "undetermined_from", FS_JSON_REQUIRED, 0, 0.5, &r->calibration.low, err);
+    if (!s) s = fs_json_float(c, "undetermined_to", FS_JSON_REQUIRED, 0.5, 1, &r->calibration.high, err);
+    r->calibration.on = !s;
+    return s;
+}
+
 static fs_status read_result(const fs_json *j, fs_result *r, fs_error *err) {
     fs_status s;
     int64_t schema = 0;
@@ -248,6 +259,7 @@ static fs_status read_result(const fs_json *j, fs_result *r, fs_error *err) {
     READ_NAME(j, "verdict", fs_verdict_from_name, &r->verdict, err);
     r->has_score = fs_json_has(j, "score");
     if ((s = fs_json_float(j, "score", FS_JSON_OPTIONAL, 0, 1, &r->score, err))) return s;
+    if (fs_json_has(j, "calibration") && (s = read_part(j, "calibration", read_calibration_fields, r, err))) return s;
     if ((s = read_domain(j, r, err)) || (s = read_explanation(j, r, err))) return s;
     if ((s = read_part(j, "mask", read_mask_fields, r, err)) || (s = read_part(j, "model", read_model_fields, r, err))) return s;
     if ((s = read_part(j, "settings", read_settings_fields, r, err))) return s;

@@ -18,7 +18,7 @@ for form in help -h; do
     expect_code 0; expect_same out main
 done
 
-for command in detect explain localize info convert requantize verify merge pull dataset eval train synth bench; do
+for command in detect explain localize info convert requantize verify merge pull dataset eval calibrate train synth bench; do
     begin "help of $command"
     run $command --help
     lines=40
