@@ -1,6 +1,6 @@
-/* Winograd's convolution (Lavin and Gray 2015): kernel, squares of the picture and squares of the result each have (m + 2)^2 values in a space
- * where convolving is multiplying, so at each of those points there is one matrix product over channels, [out, in] x [in, squares]. With m = 4
- * a result takes 2.25 multiplications a channel in place of 9.
+/* Winograd's convolution (Lavin and Gray 2015): kernel, squares of the picture and squares of the result each have (m + 2)^2 values in a
+ * space where convolving is multiplying, so at each of those points there is one matrix product over channels, [out, in] x [in, squares].
+ * With m = 4 a result takes 2.25 multiplications a channel in place of 9.
  *
  *     kernel   [points / a row][blocks of in][out][KC]   rows of KC hold several points where the channels are few
  *     squares  [points][in][tile_cols]                   of one strip: whole lines of squares, at most tile_cols of them
@@ -12,14 +12,22 @@
 
 #include "tensor/op_winograd.h"
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t points_of(const fs_winograd *p) { return (p->m + 2) * (p->m + 2); }
-static int64_t points_a_row(const fs_winograd *p) { return fs_max_i64(1, FS_GEMM_KC / p->in); }
+static int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+static int64_t points_of(const fs_winograd *p) {
+    return (p->m + 2) * (p->m + 2);
+}
+static int64_t points_a_row(const fs_winograd *p) {
+    return fs_max_i64(1, FS_GEMM_KC / p->in);
+}
 
-bool fs_winograd_fits(const fs_backend *be, const fs_winograd *p) { return p->m > 0 && p->h > 0 && ceil_div(p->w, p->m) <= be->tile_cols; }
+bool fs_winograd_fits(const fs_backend *be, const fs_winograd *p) {
+    return p->m > 0 && p->h > 0 && ceil_div(p->w, p->m) <= be->tile_cols;
+}
 
 int fs_winograd_choose(const fs_backend *be, const fs_winograd *p) {
-    const int64_t vector = 16; /* columns are multiplied in such groups */
+    const int64_t vector = 16;                                 /* columns are multiplied in such groups */
     int64_t least = 9 * ceil_div(p->h * p->w, vector) * 2 / 3; /* what the transforms cost must be won back */
     int best = 0;
     for (int m = 2; m <= 4; m += 2) {
@@ -95,7 +103,8 @@ typedef struct strip {
     const fs_winograd *p;
     int64_t line, lines, tiles; /* lines of squares from `line` on; squares in a line */
     float *v, *products;
-    int64_t v_step, p_step; /* from point to point: not a power of two, or all points of a square would want the same few lines of the caches */
+    int64_t v_step,
+        p_step; /* from point to point: not a power of two, or all points of a square would want the same few lines of the caches */
 } strip;
 
 enum { LINE = 4 * (FS_GEMM_MAX_COLS + 16), PAD = 16, FAR_FLOATS = 1 << 19 /* larger kernels come from memory */ };
@@ -108,8 +117,10 @@ static void take_channel(const strip *s, const float *x, int64_t c) {
         const int64_t top = (s->line + l) * m - 1, known = l ? 2 : 0; /* two lines are the square's above */
         if (known) memcpy(lines, lines + m * LINE, 2 * LINE * sizeof *lines);
         for (int64_t i = known; i < m + 2; i++) {
-            if (top + i >= 0 && top + i < s->p->h) memcpy(lines + i * LINE + 1, x + (top + i) * w, (size_t)w * sizeof *lines);
-            else memset(lines + i * LINE + 1, 0, (size_t)w * sizeof *lines);
+            if (top + i >= 0 && top + i < s->p->h)
+                memcpy(lines + i * LINE + 1, x + (top + i) * w, (size_t)w * sizeof *lines);
+            else
+                memset(lines + i * LINE + 1, 0, (size_t)w * sizeof *lines);
         }
         s->be->winograd_in((int)m, lines, LINE, s->tiles, v + l * s->tiles, s->v_step);
     }
@@ -150,7 +161,8 @@ static void give_channel(const strip *s, const fs_finish *finish, int64_t o, flo
 bool fs_winograd_run(const fs_op *op, const fs_winograd *p, const float *u, const float *x, const fs_finish *finish, float *y) {
     const fs_backend *be = op->c->backend;
     const int64_t points = points_of(p), tc = be->tile_cols, tiles = ceil_div(p->w, p->m), all = ceil_div(p->h, p->m);
-    const int64_t a_strip = fs_min_i64(all, tc / tiles), strips = ceil_div(all, a_strip), cut = ceil_div(p->out, 2 * be->tile_rows) * be->tile_rows;
+    const int64_t a_strip = fs_min_i64(all, tc / tiles), strips = ceil_div(all, a_strip),
+                  cut = ceil_div(p->out, 2 * be->tile_rows) * be->tile_rows;
     const int threads = fs_op_threads(op, p->out * p->in * p->h * p->w / 16);
     const bool whole = strips >= 2 * threads; /* a strip a thread */
     const int64_t v_step = p->in * tc + PAD, p_step = p->out * tc + PAD, v_floats = points * v_step, floats = v_floats + points * p_step;

@@ -4,9 +4,13 @@
 
 #include "tensor/op.h"
 
-typedef struct fs_winograd { int m; int64_t in, out, h, w; } fs_winograd; /* results in squares of m x m; channels; the picture's size */
+typedef struct fs_winograd {
+    int m;
+    int64_t in, out, h, w;
+} fs_winograd; /* results in squares of m x m; channels; the picture's size */
 
-/* The m that takes the fewest multiplications, 0 if the convolution itself does; whether this picture can be done with the plan's m (0: never). */
+/* The m that takes the fewest multiplications, 0 if the convolution itself does; whether this picture can be done with the plan's m (0:
+ * never). */
 int fs_winograd_choose(const fs_backend *be, const fs_winograd *p);
 bool fs_winograd_fits(const fs_backend *be, const fs_winograd *p);
 int64_t fs_winograd_floats(const fs_winograd *p); /* of a transformed kernel */

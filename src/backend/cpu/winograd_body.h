@@ -1,6 +1,6 @@
 /* The two transforms around Winograd's products for 3 x 3 kernels (Winograd 1980; Lavin and Gray, "Fast algorithms for convolutional neural
- * networks", 2015): results in squares of 2 x 2 (points 0, 1, -1) or of 4 x 4 (points 0, 1, -1, 2, -2), LANES neighbouring squares at a time. Needs
- * the vector of a simd_*.h. What the two do is said at fs_backend. */
+ * networks", 2015): results in squares of 2 x 2 (points 0, 1, -1) or of 4 x 4 (points 0, 1, -1, 2, -2), LANES neighbouring squares at a
+ * time. Needs the vector of a simd_*.h. What the two do is said at fs_backend. */
 
 #if defined(__clang__)
 #define FS_WINOGRAD_UNROLL _Pragma("clang loop unroll(full)")
@@ -8,7 +8,9 @@
 #define FS_WINOGRAD_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-static inline __attribute__((always_inline)) vf winograd_times(float f, vf a) { return v_mul(v_set(f), a); }
+static inline __attribute__((always_inline)) vf winograd_times(float f, vf a) {
+    return v_mul(v_set(f), a);
+}
 
 /* One line or column of a square: B^T d. */
 static inline __attribute__((always_inline)) void winograd_in_one(const int m, const vf d[6], vf out[6]) {
@@ -43,7 +45,8 @@ static inline __attribute__((always_inline)) void winograd_out_one(const int m, 
     }
 }
 
-static inline __attribute__((always_inline)) void winograd_in(const int m, const float *lines, int64_t ld, int64_t tiles, float *v, int64_t step) {
+static inline __attribute__((always_inline)) void winograd_in(const int m, const float *lines, int64_t ld, int64_t tiles, float *v,
+                                                              int64_t step) {
     enum { GROUP = 16, MOST = FS_GEMM_MAX_COLS + GROUP };
     float down[6 * 4 * MOST], phases[6 * 4 * MOST];
     const int size = m + 2;
@@ -71,13 +74,16 @@ static inline __attribute__((always_inline)) void winograd_in(const int m, const
             winograd_in_one(m, d, out);
             FS_WINOGRAD_UNROLL for (int j = 0; j < size; j++) {
                 float *to = v + (i * size + j) * step + t;
-                if (tiles - t >= LANES) v_store(to, out[j]);
-                else v_store_part(to, out[j], tiles - t);
+                if (tiles - t >= LANES)
+                    v_store(to, out[j]);
+                else
+                    v_store_part(to, out[j], tiles - t);
             }
         }
 }
 
-static inline __attribute__((always_inline)) void winograd_out(const int m, const float *p, int64_t step, int64_t tiles, float *y, int64_t ld) {
+static inline __attribute__((always_inline)) void winograd_out(const int m, const float *p, int64_t step, int64_t tiles, float *y,
+                                                               int64_t ld) {
     const int size = m + 2;
     for (int64_t t = 0; t < tiles; t += LANES) {
         const int64_t left = tiles - t;
@@ -108,10 +114,14 @@ static inline __attribute__((always_inline)) void winograd_out(const int m, cons
 }
 
 void FS_KERNEL(fs_winograd_in)(int m, const float *lines, int64_t ld, int64_t tiles, float *v, int64_t step) {
-    if (m == 4) winograd_in(4, lines, ld, tiles, v, step);
-    else winograd_in(2, lines, ld, tiles, v, step);
+    if (m == 4)
+        winograd_in(4, lines, ld, tiles, v, step);
+    else
+        winograd_in(2, lines, ld, tiles, v, step);
 }
 void FS_KERNEL(fs_winograd_out)(int m, const float *p, int64_t step, int64_t tiles, float *y, int64_t ld) {
-    if (m == 4) winograd_out(4, p, step, tiles, y, ld);
-    else winograd_out(2, p, step, tiles, y, ld);
+    if (m == 4)
+        winograd_out(4, p, step, tiles, y, ld);
+    else
+        winograd_out(2, p, step, tiles, y, ld);
 }
