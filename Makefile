@@ -6,6 +6,8 @@ PREFIX ?= /usr/local
 SECONDS ?= 600
 IMAGE ?=
 MODEL ?=
+PHOTOS ?=
+OUT ?= out/nano
 JOBS ?= $(shell nproc)
 CONFIGURE = cmake --preset $(1) $(2) >$(if $(filter release,$(1)),build,build/$(1))/configure.log 2>&1 || \
 	{ cat $(if $(filter release,$(1)),build,build/$(1))/configure.log; exit 1; }
@@ -14,7 +16,7 @@ CTEST = OMP_WAIT_POLICY=passive ctest --output-on-failure --timeout 600 -j $(JOB
 ASAN = ASAN_OPTIONS=abort_on_error=0:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps demo test asan long tsan fuzz parity arm coverage bench install format lint clean
+.PHONY: all help deps demo nano test asan long tsan fuzz parity arm coverage bench install format lint clean
 
 all: deps ## build build/fakeshield and the libraries
 	@mkdir -p build
@@ -30,6 +32,10 @@ deps: ## install the Debian packages that are missing (root or sudo)
 
 demo: all ## detect on a photograph with the tiny checkpoint; IMAGE=yours MODEL=checkpoint
 	@MODEL='$(MODEL)' scripts/demo.sh build/fakeshield '$(IMAGE)'
+
+nano: all ## train the demonstration model: PHOTOS=folder OUT=folder (hours; stopped, it goes on)
+	@[ -n '$(PHOTOS)' ] || { echo "make nano: give authentic photos: make nano PHOTOS=folder OUT=folder" >&2; exit 2; }
+	@scripts/nano.sh build/fakeshield '$(PHOTOS)' '$(OUT)'
 
 test: all ## the whole suite, then once more under ASan and UBSan
 	@cmake --build --preset release -j $(JOBS)
