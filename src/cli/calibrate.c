@@ -38,7 +38,9 @@ static int calibrate_main(int argc, char **argv) {
         goto done;
     }
     if (operands.count || !eval || !out) {
-        cli_error(&t, operands.count ? "\"%s\" is no option (see: fakeshield calibrate --help)" : "give --eval DIR and -o OUT (see: fakeshield calibrate --help)",
+        cli_error(&t,
+                  operands.count ? "\"%s\" is no option (see: fakeshield calibrate --help)"
+                                 : "give --eval DIR and -o OUT (see: fakeshield calibrate --help)",
                   operands.count ? operands.items[0] : "");
         status = FS_E_USAGE;
         goto done;
@@ -50,8 +52,10 @@ static int calibrate_main(int argc, char **argv) {
     s.opt.callbacks = cli_callbacks(&t, false);
     status = fs_calibrate(model, eval, out, band, &s.opt, &text, &err);
     cli_term_clear(&t);
-    if (status) cli_error(&t, "%s", err.message);
-    else if (!s.quiet) cli_print(&t, "%s", text);
+    if (status)
+        cli_error(&t, "%s", err.message);
+    else if (!s.quiet)
+        cli_print(&t, "%s", text);
     if (!status) status = cli_flush(&t);
 done:
     fs_string_free(text);

@@ -1,6 +1,6 @@
-/* Calibration of scores (Platt 1999 with his smoothed targets; Lin, Lin and Weng 2007 for the way to fit it): p = 1 / (1 + exp(-(a x + b))) over the
- * scores' log-odds x, a and b by Newton's method on the log loss. Both classes weigh the same, so that p is the probability at even odds whatever
- * the mixture of the data. */
+/* Calibration of scores (Platt 1999 with his smoothed targets; Lin, Lin and Weng 2007 for the way to fit it): p = 1 / (1 + exp(-(a x + b)))
+ * over the scores' log-odds x, a and b by Newton's method on the log loss. Both classes weigh the same, so that p is the probability at
+ * even odds whatever the mixture of the data. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +18,9 @@ double fs_log_odds(double score) {
 }
 
 /* log(1 + exp(x)) */
-static double softplus(double x) { return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x)); }
+static double softplus(double x) {
+    return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x));
+}
 
 static double log_loss(const fs_scored *s, size_t n, const double weight[2], const double target[2], double a, double b) {
     double sum = 0;
@@ -47,14 +49,16 @@ fs_status fs_calibration_fit(const fs_scored *s, size_t n, double *slope, double
     size_t count[2] = {0};
     for (size_t i = 0; i < n; i++) count[s[i].tampered]++;
     if (count[0] < FEWEST || count[1] < FEWEST)
-        return fs_fail(err, FS_E_USAGE, "calibration: %zu tampered and %zu authentic pictures have a score; expected at least %d of each", count[1], count[0], (int)FEWEST);
+        return fs_fail(err, FS_E_USAGE, "calibration: %zu tampered and %zu authentic pictures have a score; expected at least %d of each",
+                       count[1], count[0], (int)FEWEST);
     const double weight[2] = {0.5 / (double)count[0], 0.5 / (double)count[1]};
     const double target[2] = {1 / ((double)count[0] + 2), ((double)count[1] + 1) / ((double)count[1] + 2)};
     double a = 1, b = 0, loss = log_loss(s, n, weight, target, a, b);
     for (int round = 0; round < ROUNDS; round++) {
         double ga = 0, gb = 0, haa = 1e-12, hab = 0, hbb = 1e-12;
         for (size_t i = 0; i < n; i++) {
-            const double x = s[i].log_odds, p = 1 / (1 + exp(-(a * x + b))), w = weight[s[i].tampered], d = w * (p - target[s[i].tampered]), h = w * p * (1 - p);
+            const double x = s[i].log_odds, p = 1 / (1 + exp(-(a * x + b))), w = weight[s[i].tampered], d = w * (p - target[s[i].tampered]),
+                         h = w * p * (1 - p);
             ga += d * x, gb += d, haa += h * x * x, hab += h * x, hbb += h;
         }
         if (fabs(ga) < 1e-10 && fabs(gb) < 1e-10) break;
@@ -62,7 +66,7 @@ fs_status fs_calibration_fit(const fs_scored *s, size_t n, double *slope, double
         if (!(det > 0)) break;
         const double da = -(hbb * ga - hab * gb) / det, db = -(haa * gb - hab * ga) / det;
         double step = 1, next = loss;
-        for (; step > 1e-10; step /= 2) {
+        for (int halved = 0; halved < 34; halved++, step /= 2) {
             next = log_loss(s, n, weight, target, a + step * da, b + step * db);
             if (next < loss) break;
         }
@@ -70,7 +74,9 @@ fs_status fs_calibration_fit(const fs_scored *s, size_t n, double *slope, double
         a += step * da, b += step * db, loss = next;
     }
     if (!isfinite(a) || !isfinite(b) || a < 1e-6)
-        return fs_fail(err, FS_E_FAILED, "calibration: the scores do not rank tampered pictures above authentic ones (slope %.3g); there is nothing to calibrate", a);
+        return fs_fail(
+            err, FS_E_FAILED,
+            "calibration: the scores do not rank tampered pictures above authentic ones (slope %.3g); there is nothing to calibrate", a);
     *slope = a, *offset = b;
     return FS_OK;
 }
@@ -83,10 +89,15 @@ static fs_status collect(const char *dir, const fs_eval_book *b, fs_scored **out
     for (size_t i = 0; i < b->rows.count; i++) {
         const fs_eval_row *r = &b->rows.items[i];
         if (r->condition && *r->condition) continue; /* pictures made worse on purpose are no validation data */
-        if (r->has_score && !isnan(r->score)) (*out)[(*n)++] = (fs_scored){fs_log_odds(r->score), r->tampered};
-        else left_out++;
+        if (r->has_score && !isnan(r->score))
+            (*out)[(*n)++] = (fs_scored){fs_log_odds(r->score), r->tampered};
+        else
+            left_out++;
     }
-    return *n ? FS_OK : fs_fail(err, FS_E_NOT_FOUND, "%s: none of its %zu pictures has a score; run: fakeshield eval DATA -m BUNDLE --verdict-only -o %s", dir, left_out, dir);
+    return *n ? FS_OK
+              : fs_fail(err, FS_E_NOT_FOUND,
+                        "%s: none of its %zu pictures has a score; run: fakeshield eval DATA -m BUNDLE --verdict-only -o %s", dir, left_out,
+                        dir);
 }
 
 /* Was the evaluation made of this bundle as it is? */
@@ -97,15 +108,18 @@ static fs_status same_model(const fs_eval_book *b, const char *bundle, const cha
     plain.domain_given = options->domain_given;
     fs_status status = fs_layout_find(bundle, &plain, &layout, err);
     if (!status && !layout.bundle)
-        status = fs_fail(err, FS_E_USAGE, "%s: is no bundle; a calibration is kept in one (make one: fakeshield convert %s -o BUNDLE)", bundle, bundle);
+        status = fs_fail(err, FS_E_USAGE, "%s: is no bundle; a calibration is kept in one (make one: fakeshield convert %s -o BUNDLE)",
+                         bundle, bundle);
     if (!status) status = fs_fingerprint(&layout, &plain, fingerprint, err);
     if (!status && strcmp(fingerprint, b->info.fingerprint) != 0)
-        status = fs_fail(err, FS_E_MISMATCH, "%s: is an evaluation of another model (%s) than %s; evaluate this bundle", eval_dir, b->info.model, bundle);
+        status = fs_fail(err, FS_E_MISMATCH, "%s: is an evaluation of another model (%s) than %s; evaluate this bundle", eval_dir,
+                         b->info.model, bundle);
     fs_layout_free(&layout);
     return status;
 }
 
-fs_status fs_calibrate(const char *bundle_dir, const char *eval_dir, const char *out_dir, double band, const fs_options *options, char **text, fs_error *err) {
+fs_status fs_calibrate(const char *bundle_dir, const char *eval_dir, const char *out_dir, double band, const fs_options *options,
+                       char **text, fs_error *err) {
     fs_eval_book book = {0};
     fs_calibration was, c = {.on = true};
     fs_scored *scored = NULL;
@@ -130,12 +144,15 @@ fs_status fs_calibrate(const char *bundle_dir, const char *eval_dir, const char 
     size_t open = 0, right = 0;
     for (size_t i = 0; i < n; i++) {
         const double p = 1 / (1 + exp(-(slope * scored[i].log_odds + offset)));
-        if (fs_calibration_open_verdict(&c, p)) open++;
-        else right += (p > 0.5) == scored[i].tampered;
+        if (fs_calibration_open_verdict(&c, p))
+            open++;
+        else
+            right += (p > 0.5) == scored[i].tampered;
     }
     *text = fs_format("%zu pictures: log-odds x %.4f %+.4f; calibration error %.4f before, %.4f after\n"
                       "undetermined from %.2f to %.2f: %.1f %% of them; of the others %.1f %% are right\n",
-                      n, slope, offset, c.ece_before, c.ece_after, c.low, c.high, 100 * (double)open / (double)n, n > open ? 100 * (double)right / (double)(n - open) : 0.0);
+                      n, slope, offset, c.ece_before, c.ece_after, c.low, c.high, 100 * (double)open / (double)n,
+                      n > open ? 100 * (double)right / (double)(n - open) : 0.0);
     if (!*text) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
 done:
     free(scored);

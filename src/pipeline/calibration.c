@@ -12,10 +12,15 @@ fs_status fs_calibration_read(const fs_gguf *g, fs_calibration *out, fs_error *e
     fs_status status = FS_OK;
     *out = (fs_calibration){.slope = 1, .low = 0.5, .high = 0.5};
     if (!g || !fs_gguf_has(g, FS_CALIBRATION_PREFIX "slope")) return FS_OK;
-    const struct { const char *key; double min, max, *target; } fields[] = {
-        {FS_CALIBRATION_PREFIX "slope", 1e-6, 1e6, &c.slope}, {FS_CALIBRATION_PREFIX "offset", -1e6, 1e6, &c.offset},
-        {FS_CALIBRATION_PREFIX "low", 0, 0.5, &c.low},        {FS_CALIBRATION_PREFIX "high", 0.5, 1, &c.high},
-        {FS_CALIBRATION_PREFIX "ece_before", 0, 1, &c.ece_before}, {FS_CALIBRATION_PREFIX "ece_after", 0, 1, &c.ece_after}};
+    const struct {
+        const char *key;
+        double min, max, *target;
+    } fields[] = {{FS_CALIBRATION_PREFIX "slope", 1e-6, 1e6, &c.slope},
+                  {FS_CALIBRATION_PREFIX "offset", -1e6, 1e6, &c.offset},
+                  {FS_CALIBRATION_PREFIX "low", 0, 0.5, &c.low},
+                  {FS_CALIBRATION_PREFIX "high", 0.5, 1, &c.high},
+                  {FS_CALIBRATION_PREFIX "ece_before", 0, 1, &c.ece_before},
+                  {FS_CALIBRATION_PREFIX "ece_after", 0, 1, &c.ece_after}};
     for (size_t i = 0; i < sizeof fields / sizeof *fields && !status; i++)
         status = fs_gguf_float(g, fields[i].key, i < 2, fields[i].min, fields[i].max, fields[i].target, err);
     if (!status) status = fs_gguf_int(g, FS_CALIBRATION_PREFIX "records", false, 0, INT64_MAX, &c.records, err);
@@ -38,14 +43,18 @@ double fs_calibration_apply(const fs_calibration *c, double log_odds) {
     return 1 / (1 + exp(-x));
 }
 
-bool fs_calibration_open_verdict(const fs_calibration *c, double score) { return c->on && score > c->low && score < c->high; }
+bool fs_calibration_open_verdict(const fs_calibration *c, double score) {
+    return c->on && score > c->low && score < c->high;
+}
 
 fs_status fs_bundle_calibration(const char *dir, fs_calibration *out, fs_error *err) {
     fs_archive *a = NULL;
     char *path = fs_path_join(dir, FS_BUNDLE_DTE);
     fs_status status = path ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", dir);
     if (!status && !fs_path_exists(path))
-        status = fs_fail(err, FS_E_NOT_FOUND, "%s: no " FS_BUNDLE_DTE " in it; only a bundle with stage 1 has scores to calibrate (make one: fakeshield convert)", dir);
+        status = fs_fail(
+            err, FS_E_NOT_FOUND,
+            "%s: no " FS_BUNDLE_DTE " in it; only a bundle with stage 1 has scores to calibrate (make one: fakeshield convert)", dir);
     if (!status) status = fs_archive_open(path, &a, err);
     if (!status) status = fs_calibration_read(fs_archive_gguf(a), out, err);
     fs_archive_free(a);

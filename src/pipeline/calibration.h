@@ -1,6 +1,6 @@
-/* How a bundle's scores are turned into probabilities that hold on the data they were measured on (Platt, "Probabilistic outputs for support vector
- * machines", 1999): p = 1 / (1 + exp(-(slope x + offset))), x the log-odds of the two verdict sentences. Kept in the metadata of the bundle's stage 1 as
- * fakeshield.calibration.{slope,offset,low,high,records,ece_before,ece_after}. */
+/* How a bundle's scores are turned into probabilities that hold on the data they were measured on (Platt, "Probabilistic outputs for
+ * support vector machines", 1999): p = 1 / (1 + exp(-(slope x + offset))), x the log-odds of the two verdict sentences. Kept in the
+ * metadata of the bundle's stage 1 as fakeshield.calibration.{slope,offset,low,high,records,ece_before,ece_after}. */
 #ifndef FS_CALIBRATION_H
 #define FS_CALIBRATION_H
 
@@ -10,10 +10,10 @@
 
 typedef struct fs_calibration {
     bool on;
-    double slope, offset;          /* slope 1, offset 0: the score as it is */
-    double low, high;              /* between them the verdict is left open; low 0.5 and high 0.5: nowhere */
-    int64_t records;               /* pictures it was fitted to */
-    double ece_before, ece_after;  /* expected calibration error on them */
+    double slope, offset;         /* slope 1, offset 0: the score as it is */
+    double low, high;             /* between them the verdict is left open; low 0.5 and high 0.5: nowhere */
+    int64_t records;              /* pictures it was fitted to */
+    double ece_before, ece_after; /* expected calibration error on them */
 } fs_calibration;
 
 /* out->on false: the file has none. Values that make no sense are FS_E_FORMAT. */

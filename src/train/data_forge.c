@@ -1,6 +1,6 @@
-/* Samples forged as they are asked for (src/data/forge_*.c): no picture comes twice, and none is written. Record `index` of pass `draw` is forgery
- * number draw * count + index of its split, so a step sees the same whatever the threads and after a resume; a validation, whose draw is always 0,
- * sees the same pictures every time. Photos belong to one split each, by content.
+/* Samples forged as they are asked for (src/data/forge_*.c): no picture comes twice, and none is written. Record `index` of pass `draw` is
+ * forgery number draw * count + index of its split, so a step sees the same whatever the threads and after a resume; a validation, whose
+ * draw is always 0, sees the same pictures every time. Photos belong to one split each, by content.
  *
  * A forgery that cannot be made of the photos it drew is replaced by one far behind all others. */
 #include "train/data.h"
@@ -30,7 +30,9 @@ fs_forged_options fs_forged_options_defaults(void) {
     return (fs_forged_options){.forge = fs_forge_options_defaults(), .split = FS_FORGE_TRAIN, .count = 10000};
 }
 
-static const char *name(fs_samples *s, int64_t index) { return ((forged *)s)->names[index]; }
+static const char *name(fs_samples *s, int64_t index) {
+    return ((forged *)s)->names[index];
+}
 
 static fs_status make(const forged *f, int64_t index, uint64_t draw, fs_forge_record *r, fs_error *err) {
     const uint64_t first = draw * (uint64_t)f->base.count + (uint64_t)index;
@@ -54,12 +56,15 @@ static fs_status load_conversation(const forged *f, const fs_forge_record *r, co
     if (!status) status = fs_tokens_and_labels(f->conversation.tokenizer, text, &rule, &out->ids, &out->labels, &mismatch, err);
     free(text);
     if (!status && (mismatch || fs_data_no_labels(out->labels, out->ids.count)))
-        status = fs_fail(err, FS_E_MISMATCH, "question and answer do not fit into %" PRId64 " tokens, or the grammar's texts hold an odd token", f->conversation.max_length);
+        status =
+            fs_fail(err, FS_E_MISMATCH, "question and answer do not fit into %" PRId64 " tokens, or the grammar's texts hold an odd token",
+                    f->conversation.max_length);
     if (!status) status = fs_data_clip(im, f->conversation.clip_pad, f->conversation.clip_size, &out->clip, err);
     return status;
 }
 
-static fs_status load_segm(const forged *f, int64_t index, uint64_t draw, fs_forge_record *r, const fs_image *im, fs_sample *out, fs_error *err) {
+static fs_status load_segm(const forged *f, int64_t index, uint64_t draw, fs_forge_record *r, const fs_image *im, fs_sample *out,
+                           fs_error *err) {
     fs_buffer warning = {0};
     fs_status status = fs_data_segm_ids(&f->segm, r->answer, fs_data_segm_draw(&f->segm, true, index, draw), out, &warning, err);
     if (!status && warning.size) out->warning = fs_data_take_warning(&warning, f->names[index]);
@@ -82,12 +87,15 @@ static fs_status load(fs_samples *s, int64_t index, uint64_t draw, fs_sample *ou
     if (!status) {
         fs_image im = {r.width, r.height, r.rgb};
         out->width = r.width, out->height = r.height;
-        if (f->kind == CONVERSATIONS) status = load_conversation(f, &r, &im, out, &why);
-        else if (f->kind == SEGM) status = load_segm(f, index, draw, &r, &im, out, &why);
+        if (f->kind == CONVERSATIONS)
+            status = load_conversation(f, &r, &im, out, &why);
+        else if (f->kind == SEGM)
+            status = load_segm(f, index, draw, &r, &im, out, &why);
         else {
             fs_rng rng = fs_sample_rng(f->domain.seed, STREAM_AUGMENT_FORGED, index, draw);
             out->domain = (int32_t)r.domain;
-            status = f->domain.train ? fs_augment_picture(&im, &f->domain.augment, &rng, &out->dtg, &why) : fs_preprocess_dtg(&im, &out->dtg, &why);
+            status = f->domain.train ? fs_augment_picture(&im, &f->domain.augment, &rng, &out->dtg, &why)
+                                     : fs_preprocess_dtg(&im, &out->dtg, &why);
         }
     }
     fs_forge_record_clear(&r);
@@ -103,7 +111,9 @@ static fs_status check(fs_samples *s, int64_t index, fs_buffer *warning, fs_erro
     return FS_OK;
 }
 
-static void drop(fs_samples *s, const uint8_t *bad) { (void)s, (void)bad; }
+static void drop(fs_samples *s, const uint8_t *bad) {
+    (void)s, (void)bad;
+}
 
 static void close_forged(fs_samples *s) {
     forged *f = (forged *)s;
@@ -116,7 +126,8 @@ static void close_forged(fs_samples *s) {
 static fs_status open_forged(const fs_forged_options *o, forged_kind kind, float authentic, forged **out, fs_error *err) {
     fs_forge_options forge = o->forge;
     *out = NULL;
-    if (o->count < 1 || o->count > 1000000000) return fs_fail(err, FS_E_USAGE, "forging: %" PRId64 " pictures in a pass, expected 1 to 1000000000", o->count);
+    if (o->count < 1 || o->count > 1000000000)
+        return fs_fail(err, FS_E_USAGE, "forging: %" PRId64 " pictures in a pass, expected 1 to 1000000000", o->count);
     forge.authentic = authentic;
     forged *f = calloc(1, sizeof *f);
     if (f) f->names = fs_alloc_zero((size_t)o->count, sizeof *f->names);
@@ -130,9 +141,12 @@ static fs_status open_forged(const fs_forged_options *o, forged_kind kind, float
     for (int64_t i = 0; i < o->count; i++) snprintf(f->names[i], NAME, "%s_%06" PRId64, fs_forge_split_name(o->split), i);
     fs_status status = fs_forge_open(&o->photos, 1, &forge, &f->forger, err);
     if (!status && !fs_forge_sources(f->forger, o->split))
-        status = fs_fail(err, FS_E_NOT_FOUND, "%s: no photo of it belongs to the split %s; give more photos", o->photos, fs_forge_split_name(o->split));
-    if (status) close_forged(&f->base);
-    else *out = f;
+        status = fs_fail(err, FS_E_NOT_FOUND, "%s: no photo of it belongs to the split %s; give more photos", o->photos,
+                         fs_forge_split_name(o->split));
+    if (status)
+        close_forged(&f->base);
+    else
+        *out = f;
     return status;
 }
 
@@ -140,9 +154,10 @@ fs_status fs_samples_forge_conversations(const fs_forged_options *o, const fs_co
     forged *f;
     *out = NULL;
     if (!opt->tokenizer || opt->max_length < 2 || opt->clip_size < 1)
-        return fs_fail(err, FS_E_USAGE, "%s: training data needs a tokenizer, a length of at least 2 tokens and a picture size of at least 1", o->photos);
+        return fs_fail(err, FS_E_USAGE,
+                       "%s: training data needs a tokenizer, a length of at least 2 tokens and a picture size of at least 1", o->photos);
     const fs_status status = open_forged(o, CONVERSATIONS, 0.5F, &f, err);
-    if (status) return status;
+    if (!f) return status;
     f->conversation = *opt;
     *out = &f->base;
     return FS_OK;
@@ -154,7 +169,7 @@ fs_status fs_samples_forge_segm(const fs_forged_options *o, const fs_segm_option
     if (!opt->tokenizer || fs_tokenizer_id(opt->tokenizer, "[SEG]") < 0)
         return fs_fail(err, FS_E_MISMATCH, "the tokenizer knows no [SEG]; give that of MFLM");
     const fs_status status = open_forged(o, SEGM, 0, &f, err);
-    if (status) return status;
+    if (!f) return status;
     f->segm = *opt;
     *out = &f->base;
     return FS_OK;
@@ -164,7 +179,7 @@ fs_status fs_samples_forge_domains(const fs_forged_options *o, const fs_domain_o
     forged *f;
     *out = NULL;
     const fs_status status = open_forged(o, DOMAINS, 0.5F, &f, err);
-    if (status) return status;
+    if (!f) return status;
     f->domain = *opt;
     *out = &f->base;
     return FS_OK;

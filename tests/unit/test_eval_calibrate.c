@@ -1,4 +1,5 @@
-/* Calibration: the fit against scores whose true probability is known, classes of unequal size, data without information; reading what a bundle says. */
+/* Calibration: the fit against scores whose true probability is known, classes of unequal size, data without information; reading what a
+ * bundle says. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -80,6 +81,7 @@ static void test_apply(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_fit), cmocka_unit_test(test_separated), cmocka_unit_test(test_useless), cmocka_unit_test(test_apply)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_fit), cmocka_unit_test(test_separated), cmocka_unit_test(test_useless),
+                                       cmocka_unit_test(test_apply)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

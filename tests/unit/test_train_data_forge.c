@@ -1,5 +1,5 @@
-/* Samples forged while training: the same for the same use, another for each use, photos of training and validation apart, and what each recipe is
- * given. The texts' words are read from the ids back. */
+/* Samples forged while training: the same for the same use, another for each use, photos of training and validation apart, and what each
+ * recipe is given. The texts' words are read from the ids back. */
 #include "forge_support.h"
 
 #include <jansson.h>
@@ -8,7 +8,8 @@
 #include "train/data.h"
 
 enum { POSITIONS = 9, SIDE = 96 };
-static const char *const positions[POSITIONS] = {"upper left", "upper middle", "upper right", "middle left", "center", "middle right", "lower left", "lower middle", "lower right"};
+static const char *const positions[POSITIONS] = {"upper left",   "upper middle", "upper right",  "middle left", "center",
+                                                 "middle right", "lower left",   "lower middle", "lower right"};
 
 typedef struct world {
     char *dir;
@@ -155,8 +156,10 @@ static void test_dropout(void **state) {
             free(text);
             fs_sample_free(&x);
         }
-        if (k == 1) assert_true(told > 0 && told < 12);
-        else assert_int_equal(told, k == 0 ? 12 : 0);
+        if (k == 1)
+            assert_true(told > 0 && told < 12);
+        else
+            assert_int_equal(told, k == 0 ? 12 : 0);
         fs_samples_close(s);
     }
 }
@@ -221,7 +224,8 @@ static void test_wrong(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conversations), cmocka_unit_test(test_masks), cmocka_unit_test(test_dropout),
-                                       cmocka_unit_test(test_domains), cmocka_unit_test(test_validation), cmocka_unit_test(test_wrong)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conversations), cmocka_unit_test(test_masks),
+                                       cmocka_unit_test(test_dropout),       cmocka_unit_test(test_domains),
+                                       cmocka_unit_test(test_validation),    cmocka_unit_test(test_wrong)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
