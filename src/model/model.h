@@ -119,6 +119,7 @@ fs_tensor *fs_llama_loss(fs_exec *c, const fs_llama *m, const fs_tensor *h, cons
 typedef struct fs_sam_block { fs_affine norm1, qkv, proj, norm2, lin1, lin2; const fs_tensor *rel_h, *rel_w; bool global; } fs_sam_block;
 typedef struct fs_sam_encoder { /* every size comes from tensor shapes */
     int64_t embed, depth, heads, grid, patch, window, out_channels, image_size;
+    fs_affine stem[2]; /* of models of our own: two convolutions in front of the patches; w NULL: none, as in SAM */
     fs_affine patch_embed;
     const fs_tensor *pos_embed;
     fs_sam_block *blocks;

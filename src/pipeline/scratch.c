@@ -5,7 +5,7 @@
  *      "dte_fdm": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": 1024},
  *      "mflm": {...},
  *      "clip": {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size"},
- *      "sam": {"embed_dim", "depth", "num_heads", "image_size", "patch_size", "window_size", "global_every", "out_chans", "decoder_mlp"},
+ *      "sam": {"embed_dim", "depth", "num_heads", "image_size", "patch_size", "window_size", "global_every", "out_chans", "decoder_mlp", "stem"},
  *      "dtg": {"width"}, "region_encoder": false} */
 #include "pipeline/scratch.h"
 
@@ -53,7 +53,8 @@ static fs_status read_vision(const fs_json *root, fs_synth_arch *a, fs_error *er
     if (!status)
         status = READ("sam", {"embed_dim", &a->sam.embed, 8, 65536, 0}, {"depth", &a->sam.depth, 1, 1000, 0}, {"num_heads", &a->sam.heads, 1, 1024, 0},
                       {"image_size", &image, 16, 8192, 0}, {"patch_size", &a->sam.patch, 1, 1024, 16}, {"window_size", &a->sam.window, 1, 1024, 14},
-                      {"global_every", &a->sam.global_every, 1, 1000, 2}, {"out_chans", &a->sam.out, 16, 4096, 256}, {"decoder_mlp", &a->decoder_mlp, 8, 65536, 2048});
+                      {"global_every", &a->sam.global_every, 1, 1000, 2}, {"out_chans", &a->sam.out, 16, 4096, 256}, {"decoder_mlp", &a->decoder_mlp, 8, 65536, 2048},
+                      {"stem", &a->sam.stem, 2, 4096, -1});
     if (!status) status = READ("dtg", {"width", &a->dtg_width, 4, 1024, 0});
     if (status) return status;
     a->clip.eps = 1e-5f;
@@ -62,6 +63,9 @@ static fs_status read_vision(const fs_json *root, fs_synth_arch *a, fs_error *er
     if (a->sam.embed % a->sam.heads || image % a->sam.patch)
         return fs_fail(err, FS_E_MISMATCH, "%s: sam: num_heads must divide embed_dim, and patch_size image_size", root->path);
     if (a->sam.out % 16) return fs_fail(err, FS_E_MISMATCH, "%s: sam: out_chans %lld is no multiple of 16", root->path, (long long)a->sam.out);
+    if (a->sam.stem < 0) a->sam.stem = 0;
+    if (a->sam.stem && a->sam.patch % 4)
+        return fs_fail(err, FS_E_MISMATCH, "%s: sam: with a stem patch_size must be a multiple of 4, it is %lld", root->path, (long long)a->sam.patch);
     a->sam.grid = image / a->sam.patch;
     return FS_OK;
 }

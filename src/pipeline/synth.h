@@ -14,7 +14,7 @@ typedef struct fs_synth_arch {
     bool stage1, stage2;
     fs_llama_config dte, mflm;
     fs_clip_config clip;
-    struct { int64_t embed, depth, heads, grid, patch, window, global_every, out; } sam;
+    struct { int64_t embed, depth, heads, grid, patch, window, global_every, out, stem; } sam; /* stem: channels of its first convolution; 0 = none */
     int64_t decoder_mlp, dtg_width; /* of SAM's mask decoder; channels of the tag generator's stem */
     bool no_region; /* without the region encoder, which only boxes need */
 } fs_synth_arch;

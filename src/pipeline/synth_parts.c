@@ -106,7 +106,11 @@ static void resnet(list *l, int64_t width) {
 static void sam_encoder(list *l, const fs_synth_arch *a) {
     const int64_t C = a->sam.embed, head = C / a->sam.heads;
     char at[NAME];
-    kernel(l, C, 3, a->sam.patch, "image_encoder.patch_embed.proj", true);
+    if (a->sam.stem) {
+        kernel(l, a->sam.stem, 3, 5, "image_encoder.patch_embed.stem.0", true);
+        kernel(l, 2 * a->sam.stem, a->sam.stem, 3, "image_encoder.patch_embed.stem.1", true);
+    }
+    kernel(l, C, a->sam.stem ? 2 * a->sam.stem : 3, a->sam.stem ? a->sam.patch / 4 : a->sam.patch, "image_encoder.patch_embed.proj", true);
     put(l, FS_SYNTH_SMALL, SHAPE(1, a->sam.grid, a->sam.grid, C), "image_encoder.pos_embed");
     for (int64_t i = 0; i < a->sam.depth; i++) {
         const int64_t side = (i + 1) % a->sam.global_every == 0 ? a->sam.grid : a->sam.window;

@@ -287,7 +287,7 @@ static void from_scratch(void **state) {
         " \"dte_fdm\": {\"hidden_size\": 32, \"intermediate_size\": 64, \"num_hidden_layers\": 2, \"num_attention_heads\": 2},"
         " \"mflm\": {\"hidden_size\": 32, \"intermediate_size\": 64, \"num_hidden_layers\": 2, \"num_attention_heads\": 2},"
         " \"clip\": {\"hidden_size\": 32, \"intermediate_size\": 64, \"num_hidden_layers\": 3, \"num_attention_heads\": 2, \"image_size\": 56, \"patch_size\": 14},"
-        " \"sam\": {\"embed_dim\": 32, \"depth\": 2, \"num_heads\": 2, \"image_size\": 128, \"window_size\": 3, \"out_chans\": 32, \"decoder_mlp\": 64},"
+        " \"sam\": {\"embed_dim\": 32, \"depth\": 2, \"num_heads\": 2, \"image_size\": 128, \"window_size\": 3, \"out_chans\": 32, \"decoder_mlp\": 64, \"stem\": 4},"
         " \"dtg\": {\"width\": 8}}";
     char *path = in_folder("config.json"), *one = in_folder("scratch1"), *two = in_folder("scratch2"), *model = in_folder("scratch1/model");
     watch w = {0};
@@ -322,7 +322,7 @@ static void from_scratch(void **state) {
     expect_ok(fs_archive_open(after, &b, &err), &err);
     const struct { const char *name; bool same; } cases[] = {{"clip.encoder.layers.0.mlp.fc1.weight", true}, {"dte.mm_projector.0.weight", true},
                                                               {"mflm.mm_projector.0.weight", false}, {"sam.enc.blocks.0.attn.qkv.weight", false},
-                                                              {"sam.dec.mask_tokens.weight", false}};
+                                                              {"sam.dec.mask_tokens.weight", false}, {"sam.enc.patch_embed.stem.0.weight", false}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const fs_tensor *x = fs_archive_find(a, cases[i].name), *y = fs_archive_find(b, cases[i].name);
         if (!x || !y) fail_msg("%s is not in the bundle", cases[i].name);
