@@ -3,7 +3,7 @@
 #include "train/run.h"
 
 #include <jansson.h>
-#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const recipe_names[] = {"dte-fdm", "mflm", "dtg"};
@@ -54,13 +54,17 @@ fs_status fs_train_options_check(const fs_train_options *o, fs_schedule_kind *sc
         {"the weight decay", o->weight_decay, 0, 1e3}, {"beta1", o->beta1, 0, 0.999999999}, {"beta2", o->beta2, 0, 0.999999999}, {"eps", o->eps, 0, 1},
         {"the gradient's limit", o->clip, 0, 1e9}, {"the warm-up's share", o->warmup_ratio, 0, 1}, {"the warm-up", (double)o->warmup_steps, 0, 1e12},
         {"the weight of cross entropy", o->ce_weight, 0, 1e6}, {"the weight of BCE", o->bce_weight, 0, 1e6}, {"the weight of dice", o->dice_weight, 0, 1e6},
-        {"the number of checkpoints to keep", o->keep, 1, 1e6}, {"the number of workers", o->workers, 0, 1024},
+        {"the steps of an epoch", (double)o->steps_per_epoch, 0, 1e9}, {"the number of steps", (double)o->max_steps, 0, 1e12},
+        {"the number of tokens", (double)o->max_length, 0, 1e9}, {"the steps between checkpoints", (double)o->save_every, 0, 1e15},
+        {"the steps between validations", (double)o->val_every, 0, 1e15}, {"the number of checkpoints to keep", o->keep, 1, 1e6}, {"the number of workers", o->workers, 0, 1024},
         {"the texts' dropout", o->text_dropout, 0, 1}, {"the number of forged pictures", (double)o->forge_count, 1, 1e9},
         {"the number of forged pictures of a validation", (double)o->forge_val, 0, 1e9}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         const fs_status status = check_number(numbers[i].what, numbers[i].value, numbers[i].min, numbers[i].max, err);
         if (status) return status;
     }
+    if (o->recipe != FS_RECIPE_DTG && !o->all_weights && o->lora_rank > 0 && o->lora_alpha <= 0)
+        return fs_fail(err, FS_E_USAGE, "training: adapters of rank %d with alpha 0 would have no effect; give --lora-alpha above 0, or --lora-rank 0", o->lora_rank);
     if (!fs_schedule_kind_from_name(o->schedule, schedule))
         return fs_fail(err, FS_E_USAGE, "training: there is no schedule \"%s\"; expected cosine, warmup-decay, warmup-decay-upstream or constant", o->schedule ? o->schedule : "");
     if (!o->model_dir && !o->from_scratch) return fs_fail(err, FS_E_USAGE, "training: no checkpoint to start from");
@@ -70,6 +74,18 @@ fs_status fs_train_options_check(const fs_train_options *o, fs_schedule_kind *sc
     if (o->recipe == FS_RECIPE_MFLM && !o->train_sets && !o->forge)
         return fs_fail(err, FS_E_USAGE, "training MFLM: which data sets? expected \"type|split1,split2\", e.g. \"ps|CASIA2\"");
     return FS_OK;
+}
+
+/* What a new model is made after, so that a run is not gone on with after another config. */
+static bool put_config(json_t *j, const char *path) {
+    enum { MOST = 1 << 20 };
+    char sum[65];
+    uint8_t *data = NULL;
+    size_t size = 0;
+    if (fs_read_file(path, MOST, &data, &size, NULL)) return false;
+    fs_sha256_hex(data, size, sum);
+    free(data);
+    return json_object_set_new(j, "config_sha256", json_string(sum)) == 0;
 }
 
 char *fs_train_settings(const fs_train_options *o, int64_t records, int64_t steps) {
@@ -115,6 +131,10 @@ char *fs_train_settings(const fs_train_options *o, int64_t records, int64_t step
             json_decref(j);
             return NULL;
         }
+    if (o->from_scratch && !put_config(j, o->from_scratch)) {
+        json_decref(j);
+        return NULL;
+    }
     /* what is not used is not noted, so that runs from before it was there go on */
     if (o->text_dropout > 0) json_object_set_new(j, "text_dropout", json_real(o->text_dropout));
     if (o->forge)

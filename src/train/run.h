@@ -11,7 +11,7 @@
 
 /* Everything about the settings that needs no file; *schedule is the one named. */
 fs_status fs_train_options_check(const fs_train_options *o, fs_schedule_kind *schedule, fs_error *err);
-/* What a run was made with, as a JSON object; malloc'ed, NULL when out of memory. */
+/* What a run was made with, as a JSON object; malloc'ed, NULL when out of memory (or its config cannot be read any more). */
 char *fs_train_settings(const fs_train_options *o, int64_t records, int64_t steps);
 
 /* What a validation says. metric is what decides about the best: gIoU (MFLM), accuracy (DTG), -loss (DTE-FDM); larger is better. */

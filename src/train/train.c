@@ -165,7 +165,7 @@ static fs_status begin_pass(run *r, int64_t epoch, int64_t first, fs_error *err)
     free(r->order);
     r->order = NULL;
     r->order_count = 0;
-    if (fs_mul_size((size_t)(r->epoch_steps * per_step), (size_t)batch, &count)) r->order = fs_alloc(count, sizeof *r->order);
+    if (fs_mul_size((size_t)r->epoch_steps, (size_t)(per_step * batch), &count)) r->order = fs_alloc(count, sizeof *r->order);
     fs_status status = all && r->order ? pass_order(r, epoch, all, err) : fs_fail(err, FS_E_NO_MEMORY, "out of memory for the order of %lld records", (long long)n);
     for (int64_t s = 0; s < r->epoch_steps && !status; s++)
         for (int64_t j = 0; j < per_step; j++) {
@@ -382,7 +382,7 @@ static fs_status begin_from_scratch(const run *r, fs_train_options *o, char **in
     fs_status status = FS_OK;
     *init = fs_path_join(o->output_dir, "init");
     if (!*init) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-    if (r->rank == 0 && !fs_path_exists(*init)) {
+    if (r->rank == 0 && (o->fresh || !fs_path_exists(*init))) {
         static const char *const ours[] = {"*.gguf", NULL};
         fs_folder folder = {0};
         if ((status = fs_make_dirs(o->output_dir, err))) return status;
@@ -468,10 +468,10 @@ static fs_status loop(run *r, fs_error *err) {
         }
     }
     if (status == FS_E_CANCELLED) {
-        /* the step that was broken off has changed nothing but gradients */
-        fs_error ignored;
-        if (saved != r->state.step && r->size == 1) save(r, false, &ignored);
-        return status;
+        /* The step that was broken off has changed nothing but gradients. With others this process cannot save: they are elsewhere in the step. */
+        if (r->size > 1) return status;
+        stop = true;
+        if (saved != r->state.step && (status = save(r, false, err))) return status;
     }
     return stop && r->state.step < r->steps ? fs_fail(err, FS_E_CANCELLED, "stopped on request behind step %lld; the same command goes on from there", (long long)r->state.step) : FS_OK;
 }

@@ -166,9 +166,13 @@ static fs_tensor *embed(pass *p, size_t i, int64_t at) {
     const fs_tensor *image = see(p, s);
     fs_tensor *x = fs_prompt_embed(p->c, p->t->parts.llama, s->ids.data, s->ids.count, image, -1, NULL);
     if (!x) return NULL;
+    /* LLaVA cuts once more when the picture's rows are in (spec 6.5); MFLM's ids were cut with room for them */
+    const int64_t most = p->t->options->max_length;
+    if (p->t->dte && most > 0 && x->shape[0] > most) x = fs_rows(p->c, x, 0, most);
+    if (!x) return NULL;
     p->lengths[i] = x->shape[0];
     int64_t row = at - 1; /* the one before id k */
-    for (size_t k = 0; k < s->ids.count; k++) {
+    for (size_t k = 0; k < s->ids.count && row + 1 < at + p->lengths[i]; k++) {
         if (row >= at && s->labels[k] != FS_IGNORE) {
             p->rows[p->n_rows] = row;
             p->targets[p->n_rows++] = s->labels[k];

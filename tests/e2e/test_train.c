@@ -186,7 +186,7 @@ static void bad_options(void **state) {
     (void)state;
     watch w = {0};
     fs_error err;
-    const struct { const char *what; int kind; } cases[] = {{"schedule", 0}, {"batch", 1}, {"dropout", 2}, {"q_project", 3}, {"data sets", 4}, {"no step", 5}};
+    const struct { const char *what; int kind; } cases[] = {{"schedule", 0}, {"batch", 1}, {"dropout", 2}, {"q_project", 3}, {"data sets", 4}, {"no step", 5}, {"alpha 0", 6}, {"steps of an epoch", 7}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *out = in_folder("never");
         fs_train_options o = options(cases[i].kind == 4 ? FS_RECIPE_MFLM : FS_RECIPE_DTE_FDM, out, &w);
@@ -196,6 +196,8 @@ static void bad_options(void **state) {
         case 2: o.lora_dropout = 1; break;
         case 3: o.lora_targets = "q_proj,q_project"; break;
         case 4: o.train_sets = NULL; break;
+        case 6: o.lora_alpha = 0; break;
+        case 7: o.steps_per_epoch = INT64_MAX; break;
         default: o.epochs = 0;
         }
         assert_int_equal(fs_train(&o, NULL, &err), FS_E_USAGE);
@@ -204,6 +206,36 @@ static void bad_options(void **state) {
         free(out);
     }
     free(w.log);
+}
+
+/* A record longer than the limit is cut where the limit is, and what is cut off has no loss. */
+static void cut_records(void **state) {
+    (void)state;
+    char *json = in_folder("conversations.json");
+    watch w = {0};
+    fs_train_options o = options(FS_RECIPE_DTE_FDM, "unused", &w);
+    fs_error err;
+    fs_trainee t;
+    fs_samples *samples;
+    fs_sample sample;
+    fs_losses whole, cut;
+    expect_ok(fs_trainee_open(&t, &o, &err), &err);
+    fs_conversation_options c = fs_conversation_options_defaults();
+    c.tokenizer = t.parts.tokenizer;
+    c.clip_size = t.parts.clip->config.image_size;
+    expect_ok(fs_samples_open_conversations(json, "/", &c, &samples, &err), &err);
+    expect_ok(samples->load(samples, 0, 0, &sample, &err), &err);
+    expect_ok(fs_trainee_step(&t, &sample, 1, 0, 0, &whole, &err), &err);
+    o.max_length = whole.tokens - 10;
+    expect_ok(fs_trainee_step(&t, &sample, 1, 0, 0, &cut, &err), &err);
+    assert_int_equal(cut.tokens, whole.tokens - 10);
+    assert_int_equal(cut.targets, whole.targets - 10); /* the answer is at the end */
+    assert_true(whole.targets > 10);
+    fs_sample_free(&sample);
+    fs_samples_close(samples);
+    fs_trainee_close(&t);
+    free(w.log);
+    free(json);
 }
 
 /* A picture that is missing ends the run before the first step, or is left out. */
@@ -298,6 +330,27 @@ static void from_scratch(void **state) {
     o.from_scratch = path;
     expect_ok(fs_train(&o, NULL, &err), &err);
     assert_true(w.losses[STEPS] < w.losses[1]);
+    /* the same folder with another config is another run, unless it is to begin anew: then it begins with the new model */
+    char *other = in_folder("other.json"), *text = fs_format("%s", config);
+    memcpy(strstr(text, "\"intermediate_size\": 64") + 21, "48", 2);
+    expect_ok(fs_write_file(other, text, strlen(text), &err), &err);
+    o.from_scratch = other;
+    assert_int_equal(fs_train(&o, NULL, &err), FS_E_MISMATCH);
+    assert_non_null(strstr(err.message, "config_sha256"));
+    o.fresh = true;
+    expect_ok(fs_train(&o, NULL, &err), &err);
+    fs_archive *lm;
+    char *file = in_folder("scratch1/model/dte-fdm.gguf");
+    expect_ok(fs_archive_open(file, &lm, &err), &err);
+    const fs_tensor *up = fs_archive_find(lm, "blk.0.ffn_up.weight");
+    assert_non_null(up);
+    assert_int_equal(up->shape[0], 48);
+    fs_archive_free(lm);
+    free(file);
+    o.from_scratch = path;
+    expect_ok(fs_train(&o, NULL, &err), &err);
+    free(other);
+    free(text);
     o = options(FS_RECIPE_MFLM, two, &w);
     o.model_dir = model;
     o.all_weights = true;
@@ -345,7 +398,7 @@ static void from_scratch(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(killed_dte), /* first: it forks */
-        cmocka_unit_test(stopped_dte), cmocka_unit_test(stopped_mflm), cmocka_unit_test(other_settings), cmocka_unit_test(bad_options),
+        cmocka_unit_test(stopped_dte), cmocka_unit_test(stopped_mflm), cmocka_unit_test(other_settings), cmocka_unit_test(bad_options), cmocka_unit_test(cut_records),
         cmocka_unit_test(missing_picture), cmocka_unit_test(tag_generator), cmocka_unit_test(from_scratch),
     };
     return cmocka_run_group_tests(tests, make_set, remove_set);
