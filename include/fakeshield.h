@@ -582,6 +582,7 @@ typedef struct fs_train_options {
     double text_dropout;        /* MFLM: how often a text is replaced by one that says "tampered" and no more, 0..1; default 0 */
     bool gt_train, gt_val;      /* MFLM: lisa_*_gt.json in place of lisa_*_output.json */
     bool all_weights;           /* train every weight of the stage in place of the recipe's choice; starts from a bundle and makes one, DIR/model */
+    bool sam_from_clip;         /* MFLM, all weights: SAM's encoder, of the same shape, begins with what CLIP's tower knows (docs/training.md) */
     const char *freeze;         /* parts that stay as they are: "clip,sam,lm"; NULL = none */
     double epochs;
     int64_t max_steps;          /* 0 = as the epochs say */
@@ -598,7 +599,10 @@ typedef struct fs_train_options {
     const char *schedule;
     double warmup_ratio;        /* of all steps, rounded up; used if warmup_steps is 0 */
     int64_t warmup_steps;
-    double ce_weight, bce_weight, dice_weight;
+    double ce_weight, bce_weight, dice_weight; /* MFLM with ce_weight 0: the mask branch alone, without the language model */
+    /* DTE-FDM, all weights, forged data: beside its words CLIP learns the mask, patch by patch, through a linear layer of its own that is left out of
+     * the result; this times the weighted BCE and dice is added to the loss. With ce_weight 0 the language model is not run. Default 0 */
+    double dense_weight;
     int64_t max_length;         /* tokens of a record, its picture included */
     bool group_by_length;       /* records of like length in a batch */
     bool upstream_order;        /* MFLM: the same order in every epoch, as the original has it */

@@ -44,7 +44,9 @@ static const char help[] =
     "      --lora-targets LIST  out of q_proj,k_proj,v_proj,  all      q_proj,v_proj -\n"
     "                           o_proj,gate_proj,up_proj,down_proj\n"
     "      --all-weights        train every weight; from a bundle to a bundle, DIR/model\n"
-    "      --freeze LIST        with it: what stays as it is, out of clip,sam,lm\n"
+    "      --freeze LIST        with it: keep some of clip,sam,lm; --sam-from-clip: SAM begins as CLIP\n"
+    "      --dense X            with it, dte-fdm --forge: weight of a loss that shows CLIP the masks;\n"
+    "                           --ce-weight 0: that loss, or mflm's, without the language model\n"
     "      --rate X             learning rate                 2e-4     3e-4          1e-4\n"
     "      --projector-rate X   of the projector              2e-5     -             -\n"
     "      --weight-decay X                                   0        0             0.01\n"
@@ -137,7 +139,7 @@ static void add_options(cli_options *o, cli_settings *s, fs_train_options *t, co
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         cli_option_add(o, (cli_option){.name = texts[i].name, .kind = CLI_TEXT, .target = texts[i].target});
     const struct { const char *name; bool *target; } switches[] = {
-        {"gt-train", &t->gt_train}, {"gt-val", &t->gt_val}, {"all-weights", &t->all_weights}, {"upstream-order", &t->upstream_order},
+        {"gt-train", &t->gt_train}, {"gt-val", &t->gt_val}, {"all-weights", &t->all_weights}, {"sam-from-clip", &t->sam_from_clip}, {"upstream-order", &t->upstream_order},
         {"inference-prompt", &t->inference_prompt}, {"skip-bad", &t->skip_bad}, {"fresh", &t->fresh}, {"no-recompute", &flags[0]},
         {"no-group-by-length", &flags[1]}, {"json", &flags[2]}};
     for (size_t i = 0; i < sizeof switches / sizeof *switches; i++)
@@ -146,7 +148,8 @@ static void add_options(cli_options *o, cli_settings *s, fs_train_options *t, co
         {"epochs", &t->epochs, 0, 1e6}, {"lora-alpha", &t->lora_alpha, 0, 1e6}, {"lora-dropout", &t->lora_dropout, 0, 0.99}, {"rate", &t->rate, 0, 1e3},
         {"projector-rate", &t->projector_rate, 0, 1e3}, {"weight-decay", &t->weight_decay, 0, 1e3}, {"beta1", &t->beta1, 0, 0.999999999},
         {"beta2", &t->beta2, 0, 0.999999999}, {"eps", &t->eps, 0, 1}, {"clip-norm", &t->clip, 0, 1e9}, {"warmup-ratio", &t->warmup_ratio, 0, 1},
-        {"ce-weight", &t->ce_weight, 0, 1e6}, {"bce-weight", &t->bce_weight, 0, 1e6}, {"dice-weight", &t->dice_weight, 0, 1e6}};
+        {"ce-weight", &t->ce_weight, 0, 1e6}, {"bce-weight", &t->bce_weight, 0, 1e6}, {"dice-weight", &t->dice_weight, 0, 1e6},
+        {"dense", &t->dense_weight, 0, 1e6}};
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++)
         cli_option_add(o, (cli_option){.name = reals[i].name, .kind = CLI_DOUBLE, .target = reals[i].target, .low = reals[i].low, .high = reals[i].high});
     const struct { const char *name; int *target; double low, high; } counts[] = {

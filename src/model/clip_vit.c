@@ -24,6 +24,16 @@ static fs_status check_config(const fs_clip_config *g, fs_error *err) {
     return FS_OK;
 }
 
+/* The stem, if there is one, and whether the patches have the config's size. */
+static void bind_patches(fs_binder *b, fs_clip *m) {
+    const int64_t *shape = m->patch_embedding->shape, size = m->config.patch_size;
+    m->stem = fs_bind_stem(b, shape[1], "embeddings.stem");
+    const int64_t step = fs_stem_step(&m->stem);
+    if (shape[2] * step != size || shape[3] * step != size)
+        fs_bind_fail(b, "embeddings.patch_embedding.weight", "expected square patches of %lld pixels, found %lld x %lld", (long long)size,
+                     (long long)(shape[2] * step), (long long)(shape[3] * step));
+}
+
 fs_status fs_clip_bind(fs_clip *m, const fs_clip_config *config, const fs_tensor_source *source, const char *prefix, fs_error *err) {
     *m = (fs_clip){0};
     fs_status status = check_config(config, err);
@@ -33,7 +43,8 @@ fs_status fs_clip_bind(fs_clip *m, const fs_clip_config *config, const fs_tensor
     fs_binder b = {.source = source, .prefix = prefix, .err = err};
 
     m->class_embedding = fs_bind_1d(&b, C, "embeddings.class_embedding");
-    m->patch_embedding = fs_bind_kernel(&b, C, 3, config->patch_size, "embeddings.patch_embedding");
+    m->patch_embedding = fs_bind_kernel(&b, C, -1, -1, "embeddings.patch_embedding");
+    if (m->patch_embedding) bind_patches(&b, m);
     m->position_embedding = fs_bind_2d(&b, side * side + 1, C, "embeddings.position_embedding.weight");
     m->pre_norm = fs_bind_norm(&b, C, "pre_layrnorm"); /* so spelt in every checkpoint */
 
@@ -87,7 +98,8 @@ static fs_tensor *layer_forward(fs_exec *c, const fs_clip *m, const fs_clip_laye
 /* pixels: [3, S, S] -> [patches + 1, C], the class token first */
 static fs_tensor *embed(fs_exec *c, const fs_clip *m, const fs_tensor *pixels) {
     fs_tensor *x = fs_to_f32(c, pixels); /* rounded as the network's input is */
-    x = fs_transpose(c, fs_conv2d(c, x, m->patch_embedding, NULL, (int)m->config.patch_size, 0)); /* [C, g, g] -> [g*g, C] */
+    x = fs_conv2d(c, fs_stem_forward(c, &m->stem, x), m->patch_embedding, NULL, (int)(m->config.patch_size / fs_stem_step(&m->stem)), 0);
+    x = fs_transpose(c, x); /* [C, g, g] -> [g*g, C] */
     const fs_tensor *tokens[2] = {fs_reshape_2d(c, fs_to_f32(c, m->class_embedding), 1, m->config.hidden), x};
     x = fs_add(c, fs_concat_rows(c, tokens, 2), m->position_embedding);
     return fs_layer_norm(c, x, m->pre_norm.w, m->pre_norm.b, m->config.eps);

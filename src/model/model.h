@@ -37,6 +37,12 @@ fs_tensor *fs_resnet_forward(fs_exec *c, const fs_resnet *m, const fs_tensor *pi
  * 0.1): the bound means and variances are written, so they must be F32 memory of the caller's, not a mapped file. */
 fs_tensor *fs_resnet_forward_train(fs_exec *c, const fs_resnet *m, const fs_tensor *pixels);
 
+/* ---- a stem of models of our own -------------------------------------------------------------------------------------- */
+
+/* Convolutions in front of the patches (stem.c), which make eight pixels one; conv[0].w NULL: none, as in CLIP and SAM. */
+enum { FS_STEM_LAYERS = 4, FS_STEM_STEP = 8, FS_STEM_RESIDUALS = 6 };
+typedef struct fs_stem { fs_affine conv[FS_STEM_LAYERS], norm[FS_STEM_LAYERS]; } fs_stem; /* norm[0] is not used */
+
 /* ---- CLIP ViT ------------------------------------------------------------------------------------------------------ */
 
 typedef enum fs_activation { FS_ACT_QUICK_GELU = 0, FS_ACT_GELU = 1 } fs_activation;
@@ -48,6 +54,7 @@ typedef struct fs_clip_config {
 typedef struct fs_clip_layer { fs_affine norm1, q, k, v, out, norm2, fc1, fc2; } fs_clip_layer;
 typedef struct fs_clip {
     fs_clip_config config;
+    fs_stem stem;
     const fs_tensor *class_embedding, *patch_embedding, *position_embedding;
     fs_affine pre_norm;
     fs_clip_layer *layers;
@@ -119,7 +126,7 @@ fs_tensor *fs_llama_loss(fs_exec *c, const fs_llama *m, const fs_tensor *h, cons
 typedef struct fs_sam_block { fs_affine norm1, qkv, proj, norm2, lin1, lin2; const fs_tensor *rel_h, *rel_w; bool global; } fs_sam_block;
 typedef struct fs_sam_encoder { /* every size comes from tensor shapes */
     int64_t embed, depth, heads, grid, patch, window, out_channels, image_size;
-    fs_affine stem[2]; /* of models of our own: two convolutions in front of the patches; w NULL: none, as in SAM */
+    fs_stem stem;
     fs_affine patch_embed;
     const fs_tensor *pos_embed;
     fs_sam_block *blocks;

@@ -58,15 +58,6 @@ static void bind_block(fs_binder *b, fs_sam_encoder *m, fs_sam_block *block, int
     bind_attention_kind(b, m, block, index);
 }
 
-/* A linear patch embedding sees edges and grain only as far as it learns to subtract what is smooth, and the norm behind it takes the strength of
- * what is left away. A stem of two convolutions, each halving the picture and followed by GELU, measures texture before the patches are made. No part
- * of SAM: models of our own may have one (config "stem"), and their patch embedding then has its channels in place of 3. */
-static void bind_stem(fs_binder *b, fs_sam_encoder *m, int64_t channels) {
-    m->stem[0] = fs_bind_conv(b, -1, 3, 5, "patch_embed.stem.0");
-    m->stem[1] = fs_bind_conv(b, channels, fs_dim(m->stem[0].w, 0), 3, "patch_embed.stem.1");
-    m->patch *= 4; /* of the picture */
-}
-
 /* Patch and position embedding: the channels, the patch, the grid. */
 static void bind_embedding(fs_binder *b, fs_sam_encoder *m) {
     m->patch_embed.w = fs_bind(b, 4, (const int64_t[]){-1, -1, -1, -1}, "patch_embed.proj.weight");
@@ -79,7 +70,8 @@ static void bind_embedding(fs_binder *b, fs_sam_encoder *m) {
                      (long long)channels, (long long)m->patch, (long long)shape[3]);
         return;
     }
-    if (channels != 3) bind_stem(b, m, channels);
+    m->stem = fs_bind_stem(b, channels, "patch_embed.stem");
+    m->patch *= fs_stem_step(&m->stem);
     m->patch_embed.b = fs_bind_1d(b, m->embed, "patch_embed.proj.bias");
     m->pos_embed = fs_bind(b, 4, (const int64_t[]){1, -1, -1, m->embed}, "pos_embed");
     if (!m->pos_embed) return;
@@ -151,8 +143,8 @@ fs_tensor *fs_sam_encoder_forward(fs_exec *c, const fs_sam_encoder *m, const fs_
     fs_arena_mark mark = fs_arena_get_mark(c->arena); /* each block's result takes the place of the one before */
 
     fs_tensor *x = fs_to_f32(c, pixels); /* rounded as the network's input is */
-    for (int i = 0; i < 2 && m->stem[i].w; i++) x = fs_gelu(c, fs_conv2d(c, x, m->stem[i].w, m->stem[i].b, 2, 2 - i));
-    const int step = m->stem[0].w ? (int)m->patch / 4 : (int)m->patch;
+    x = fs_stem_forward(c, &m->stem, x);
+    const int step = (int)(m->patch / fs_stem_step(&m->stem));
     x = fs_transpose(c, fs_conv2d(c, x, m->patch_embed.w, m->patch_embed.b, step, 0));           /* [C, g, g] -> [g*g, C] */
     x = fs_add(c, fs_reshape(c, x, 4, (const int64_t[]){1, g, g, C}), m->pos_embed);
     x = fs_scope_end(c, mark, fs_reshape_3d(c, x, g, g, C));

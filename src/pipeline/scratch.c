@@ -4,8 +4,8 @@
  *     {"name": "FakeShield nano", "tokenizer": "tokenizer.model",
  *      "dte_fdm": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": 1024},
  *      "mflm": {...},
- *      "clip": {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size"},
- *      "sam": {"embed_dim", "depth", "num_heads", "image_size", "patch_size", "window_size", "global_every", "out_chans", "decoder_mlp", "stem"},
+ *      "clip": {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size", "stem", "residual", "hidden_act"},
+ *      "sam": {"embed_dim", "depth", "num_heads", "image_size", "patch_size", "window_size", "global_every", "out_chans", "decoder_mlp", "stem", "residual"},
  *      "dtg": {"width"}, "region_encoder": false} */
 #include "pipeline/scratch.h"
 
@@ -45,16 +45,36 @@ static fs_status read_llama(const fs_json *root, const char *part, fs_llama_conf
     return FS_OK;
 }
 
+/* What of a vision part is no number; a stem's fit. */
+static fs_status read_front(const fs_json *root, const char *part, fs_synth_stem *s, int64_t patch, fs_activation *activation, fs_error *err) {
+    fs_json j = {0};
+    const char *act = "quick_gelu";
+    fs_status status = fs_json_object(root, part, FS_JSON_REQUIRED, &j, err);
+    if (!status) status = fs_json_bool(&j, "residual", FS_JSON_OPTIONAL, &s->residual, err);
+    if (!status && activation) status = fs_json_string(&j, "hidden_act", FS_JSON_OPTIONAL, &act, err);
+    const bool gelu = strcmp(act, "gelu") == 0, known = gelu || strcmp(act, "quick_gelu") == 0;
+    if (!status && !known) status = fs_fail(err, FS_E_UNSUPPORTED, "%s: hidden_act is \"%s\"; known are \"quick_gelu\" and \"gelu\"", j.path, act);
+    if (activation) *activation = gelu ? FS_ACT_GELU : FS_ACT_QUICK_GELU;
+    fs_json_close(&j);
+    if (status) return status;
+    if (s->channels < 0) s->channels = 0;
+    if (s->channels && patch % FS_STEM_STEP)
+        return fs_fail(err, FS_E_MISMATCH, "%s: %s: with a stem patch_size must be a multiple of %d, it is %lld", root->path, part, FS_STEM_STEP, (long long)patch);
+    if (s->residual && !s->channels) return fs_fail(err, FS_E_MISMATCH, "%s: %s: \"residual\" is for a stem; give \"stem\": CHANNELS too", root->path, part);
+    return FS_OK;
+}
+
 static fs_status read_vision(const fs_json *root, fs_synth_arch *a, fs_error *err) {
     int64_t image;
     fs_status status = READ("clip", {"hidden_size", &a->clip.hidden, 8, 65536, 0}, {"intermediate_size", &a->clip.intermediate, 8, 1 << 20, 0},
                             {"num_hidden_layers", &a->clip.layers, 2, 1000, 0}, {"num_attention_heads", &a->clip.heads, 1, 1024, 0},
-                            {"image_size", &a->clip.image_size, 8, 8192, 0}, {"patch_size", &a->clip.patch_size, 1, 1024, 0});
+                            {"image_size", &a->clip.image_size, 8, 8192, 0}, {"patch_size", &a->clip.patch_size, 1, 1024, 0},
+                            {"stem", &a->clip_stem.channels, 2, 4096, -1});
     if (!status)
         status = READ("sam", {"embed_dim", &a->sam.embed, 8, 65536, 0}, {"depth", &a->sam.depth, 1, 1000, 0}, {"num_heads", &a->sam.heads, 1, 1024, 0},
                       {"image_size", &image, 16, 8192, 0}, {"patch_size", &a->sam.patch, 1, 1024, 16}, {"window_size", &a->sam.window, 1, 1024, 14},
                       {"global_every", &a->sam.global_every, 1, 1000, 2}, {"out_chans", &a->sam.out, 16, 4096, 256}, {"decoder_mlp", &a->decoder_mlp, 8, 65536, 2048},
-                      {"stem", &a->sam.stem, 2, 4096, -1});
+                      {"stem", &a->sam_stem.channels, 2, 4096, -1});
     if (!status) status = READ("dtg", {"width", &a->dtg_width, 4, 1024, 0});
     if (status) return status;
     a->clip.eps = 1e-5f;
@@ -63,11 +83,9 @@ static fs_status read_vision(const fs_json *root, fs_synth_arch *a, fs_error *er
     if (a->sam.embed % a->sam.heads || image % a->sam.patch)
         return fs_fail(err, FS_E_MISMATCH, "%s: sam: num_heads must divide embed_dim, and patch_size image_size", root->path);
     if (a->sam.out % 16) return fs_fail(err, FS_E_MISMATCH, "%s: sam: out_chans %lld is no multiple of 16", root->path, (long long)a->sam.out);
-    if (a->sam.stem < 0) a->sam.stem = 0;
-    if (a->sam.stem && a->sam.patch % 4)
-        return fs_fail(err, FS_E_MISMATCH, "%s: sam: with a stem patch_size must be a multiple of 4, it is %lld", root->path, (long long)a->sam.patch);
     a->sam.grid = image / a->sam.patch;
-    return FS_OK;
+    if ((status = read_front(root, "clip", &a->clip_stem, a->clip.patch_size, &a->clip.activation, err))) return status;
+    return read_front(root, "sam", &a->sam_stem, a->sam.patch, NULL, err);
 }
 
 fs_status fs_scratch_create(const char *config, const char *out_dir, uint64_t seed, const fs_options *opt, fs_error *err) {

@@ -17,15 +17,16 @@
 #define LLAMA_7B {.hidden = 4096, .intermediate = 11008, .layers = 32, .heads = 32, .kv_heads = 32, .vocab = 32007, .max_positions = 4096, .eps = 1e-5f, .rope_theta = 10000}
 #define CLIP_L {.hidden = 1024, .intermediate = 4096, .layers = 24, .heads = 16, .image_size = 336, .patch_size = 14, .eps = 1e-5f}
 #define SAM_H {.embed = 1280, .depth = 32, .heads = 16, .grid = 64, .patch = 16, .window = 14, .global_every = 8, .out = 256}
+#define RELEASED .dte = LLAMA_13B, .mflm = LLAMA_7B, .clip = CLIP_L, .sam = SAM_H, .decoder_mlp = 2048, .dtg_width = 64
 static const fs_synth_arch archs[] = {
-    {"22b", true, true, LLAMA_13B, LLAMA_7B, CLIP_L, SAM_H, 2048, 64, false},
-    {"13b", true, false, LLAMA_13B, LLAMA_7B, CLIP_L, SAM_H, 2048, 64, false},
-    {"7b", false, true, LLAMA_13B, LLAMA_7B, CLIP_L, SAM_H, 2048, 64, false},
-    {"tiny", true, true,
-     {.hidden = 256, .intermediate = 768, .layers = 3, .heads = 8, .kv_heads = 8, .vocab = 4000, .max_positions = 4096, .eps = 1e-5f, .rope_theta = 10000},
-     {.hidden = 256, .intermediate = 768, .layers = 2, .heads = 8, .kv_heads = 8, .vocab = 4007, .max_positions = 4096, .eps = 1e-5f, .rope_theta = 10000},
-     {.hidden = 64, .intermediate = 128, .layers = 11, .heads = 4, .image_size = 112, .patch_size = 14, .eps = 1e-5f},
-     {.embed = 64, .depth = 4, .heads = 4, .grid = 8, .patch = 16, .window = 3, .global_every = 2, .out = 32}, 128, 8, false},
+    {.name = "22b", .stage1 = true, .stage2 = true, RELEASED},
+    {.name = "13b", .stage1 = true, RELEASED},
+    {.name = "7b", .stage2 = true, RELEASED},
+    {.name = "tiny", .stage1 = true, .stage2 = true,
+     .dte = {.hidden = 256, .intermediate = 768, .layers = 3, .heads = 8, .kv_heads = 8, .vocab = 4000, .max_positions = 4096, .eps = 1e-5f, .rope_theta = 10000},
+     .mflm = {.hidden = 256, .intermediate = 768, .layers = 2, .heads = 8, .kv_heads = 8, .vocab = 4007, .max_positions = 4096, .eps = 1e-5f, .rope_theta = 10000},
+     .clip = {.hidden = 64, .intermediate = 128, .layers = 11, .heads = 4, .image_size = 112, .patch_size = 14, .eps = 1e-5f},
+     .sam = {.embed = 64, .depth = 4, .heads = 4, .grid = 8, .patch = 16, .window = 3, .global_every = 2, .out = 32}, .decoder_mlp = 128, .dtg_width = 8},
 };
 enum { ARCHS = sizeof archs / sizeof archs[0], FILES = 3, ADDED = 7 }; /* ADDED: as many as the original has */
 static const size_t BUFFER = (size_t)32 << 20; /* bytes made at a time, by all threads; then they are hashed and written by one */
@@ -180,8 +181,8 @@ static fs_status plan_vision(job *j, fs_error *err) {
     fs_buffer_printf(&config,
                      "{\"model_type\": \"clip_vision_model\", \"hidden_size\": %" PRId64 ", \"intermediate_size\": %" PRId64 ", \"num_hidden_layers\": %" PRId64
                      ", \"num_attention_heads\": %" PRId64 ", \"image_size\": %" PRId64 ", \"patch_size\": %" PRId64
-                     ", \"layer_norm_eps\": 1e-05, \"hidden_act\": \"quick_gelu\"}",
-                     g->hidden, g->intermediate, g->layers, g->heads, g->image_size, g->patch_size);
+                     ", \"layer_norm_eps\": 1e-05, \"hidden_act\": \"%s\"}",
+                     g->hidden, g->intermediate, g->layers, g->heads, g->image_size, g->patch_size, g->activation == FS_ACT_GELU ? "gelu" : "quick_gelu");
     if (config.failed) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     else put_file(j->vision->w, "clip_config.json", &config);
     fs_buffer_free(&config);

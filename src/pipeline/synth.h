@@ -9,12 +9,16 @@
 
 /* ---- which networks ---- */
 
+/* channels: of a stem's first convolution; 0 = none. residual: beside the colours it is given their residuals (model/stem.c). */
+typedef struct fs_synth_stem { int64_t channels; bool residual; } fs_synth_stem;
+
 typedef struct fs_synth_arch {
     const char *name;
     bool stage1, stage2;
     fs_llama_config dte, mflm;
     fs_clip_config clip;
-    struct { int64_t embed, depth, heads, grid, patch, window, global_every, out, stem; } sam; /* stem: channels of its first convolution; 0 = none */
+    struct { int64_t embed, depth, heads, grid, patch, window, global_every, out; } sam;
+    fs_synth_stem clip_stem, sam_stem;
     int64_t decoder_mlp, dtg_width; /* of SAM's mask decoder; channels of the tag generator's stem */
     bool no_region; /* without the region encoder, which only boxes need */
 } fs_synth_arch;

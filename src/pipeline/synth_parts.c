@@ -48,11 +48,27 @@ static const char *write_name(char at[NAME], const char *format, ...) {
 }
 #define AT(...) write_name(at, __VA_ARGS__)
 
-static void clip(list *l, const fs_clip_config *g) {
+/* The stem, if there is one: *size, a patch's side, becomes what it leaves of it. Returns the channels that the patches are made of. */
+static int64_t stem(list *l, const fs_synth_stem *s, const char *name, int64_t *size) {
+    char at[NAME];
+    if (!s->channels) return 3;
+    static const int times[FS_STEM_LAYERS] = {1, 2, 3, 6};
+    kernel(l, s->channels, 3 + (s->residual ? FS_STEM_RESIDUALS : 0), 5, AT("%s.0.conv", name), true);
+    for (int i = 1; i < FS_STEM_LAYERS; i++) {
+        kernel(l, times[i] * s->channels, times[i - 1] * s->channels, 3, AT("%s.%d.conv", name, i), true);
+        norm(l, times[i] * s->channels, AT("%s.%d.norm", name, i));
+    }
+    *size /= FS_STEM_STEP;
+    return times[FS_STEM_LAYERS - 1] * s->channels;
+}
+
+static void clip(list *l, const fs_clip_config *g, const fs_synth_stem *front) {
     const int64_t side = g->image_size / g->patch_size;
+    int64_t size = g->patch_size;
     char at[NAME];
     put(l, FS_SYNTH_SMALL, SHAPE(g->hidden), "vision_model.embeddings.class_embedding");
-    kernel(l, g->hidden, 3, g->patch_size, "vision_model.embeddings.patch_embedding", false);
+    const int64_t channels = stem(l, front, "vision_model.embeddings.stem", &size);
+    kernel(l, g->hidden, channels, size, "vision_model.embeddings.patch_embedding", false);
     put(l, FS_SYNTH_SMALL, SHAPE(side * side + 1, g->hidden), "vision_model.embeddings.position_embedding.weight");
     norm(l, g->hidden, "vision_model.pre_layrnorm");
     for (int64_t i = 0; i < g->layers; i++) {
@@ -105,12 +121,10 @@ static void resnet(list *l, int64_t width) {
 
 static void sam_encoder(list *l, const fs_synth_arch *a) {
     const int64_t C = a->sam.embed, head = C / a->sam.heads;
+    int64_t size = a->sam.patch;
     char at[NAME];
-    if (a->sam.stem) {
-        kernel(l, a->sam.stem, 3, 5, "image_encoder.patch_embed.stem.0", true);
-        kernel(l, 2 * a->sam.stem, a->sam.stem, 3, "image_encoder.patch_embed.stem.1", true);
-    }
-    kernel(l, C, a->sam.stem ? 2 * a->sam.stem : 3, a->sam.stem ? a->sam.patch / 4 : a->sam.patch, "image_encoder.patch_embed.proj", true);
+    const int64_t channels = stem(l, &a->sam_stem, "image_encoder.patch_embed.stem", &size);
+    kernel(l, C, channels, size, "image_encoder.patch_embed.proj", true);
     put(l, FS_SYNTH_SMALL, SHAPE(1, a->sam.grid, a->sam.grid, C), "image_encoder.pos_embed");
     for (int64_t i = 0; i < a->sam.depth; i++) {
         const int64_t side = (i + 1) % a->sam.global_every == 0 ? a->sam.grid : a->sam.window;
@@ -200,7 +214,7 @@ fs_status fs_synth_vision(const fs_synth_arch *a, const fs_synth_sink *sink, fs_
     list l = {.sink = sink, .part = "dtg", .err = err};
     resnet(&l, a->dtg_width);
     l.part = "clip";
-    clip(&l, &a->clip);
+    clip(&l, &a->clip, &a->clip_stem);
     l.part = "dte";
     if (a->stage1) projector(&l, a->clip.hidden, a->dte.hidden);
     if (!a->stage2) return l.status;

@@ -33,6 +33,7 @@ void fs_sample_free(fs_sample *s) {
     free(s->clip);
     free(s->sam);
     free(s->mask);
+    free(s->clip_mask);
     free(s->dtg);
     free(s->warning);
     *s = (fs_sample){.domain = -1};

@@ -28,6 +28,7 @@ typedef struct fs_sample {
     int64_t sam_h, sam_w; /* the resized picture's size within it */
     uint8_t *mask;        /* [height, width], 0 or 1 (MFLM) */
     int64_t height, width;
+    uint8_t *clip_mask;   /* [clip_size, clip_size], 0 or 1: the mask as `clip` shows the picture; only if asked for */
     float *dtg;           /* [3, 224, 224] (DTG) */
     int32_t domain;       /* 0..2 (DTG), -1: none */
     char *warning;        /* what is doubtful about it, one line with the record's name; NULL: nothing. The loader logs it once a record */
@@ -65,6 +66,7 @@ typedef struct fs_conversation_options {
     bool im_start_end;              /* mm_use_im_start_end: <im_start><image><im_end> for the picture; default false */
     bool clip_pad;                  /* image_aspect_ratio "pad" (spec 3.4), else the picture's middle (3.5); default true */
     int64_t clip_size;              /* default 336 */
+    bool clip_mask;                 /* forged pictures: with their masks as CLIP sees them; default false */
     int64_t max_length;             /* ids, the picture counted once; longer ones are cut; default 4096. The model cuts again after inserting it */
     fs_bad_record bad;              /* records of the file that are malformed */
     const fs_callbacks *callbacks;  /* for what is skipped while opening; may be NULL */

@@ -46,6 +46,23 @@ static fs_status make(const forged *f, int64_t index, uint64_t draw, fs_forge_re
     return status;
 }
 
+/* The mask through CLIP's own preprocessing, as a grey picture, so that it is cut and scaled as the picture is. */
+static fs_status see_mask(const fs_forge_record *r, bool pad, int64_t size, uint8_t **out, fs_error *err) {
+    static const float MIDDLE = 0.5F, MEAN = 0.48145466F, DEVIATION = 0.26862954F; /* CLIP's, of its first channel; what pads is darker than the middle */
+    const size_t pixels = (size_t)(r->width * r->height), seen = (size_t)(size * size);
+    uint8_t *grey = fs_alloc(pixels, 3);
+    float *values = NULL;
+    *out = fs_alloc(seen, 1);
+    fs_status status = grey && *out ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "out of memory for a mask");
+    for (size_t i = 0; i < pixels && !status; i++) grey[3 * i] = grey[3 * i + 1] = grey[3 * i + 2] = r->mask[i];
+    const fs_image im = {r->width, r->height, grey};
+    if (!status) status = fs_data_clip(&im, pad, size, &values, err);
+    for (size_t i = 0; i < seen && !status; i++) (*out)[i] = values[i] * DEVIATION + MEAN > MIDDLE;
+    free(values);
+    free(grey);
+    return status;
+}
+
 static fs_status load_conversation(const forged *f, const fs_forge_record *r, const fs_image *im, fs_sample *out, fs_error *err) {
     const fs_label_rule rule = {true, f->conversation.max_length, f->conversation.max_length};
     fs_data_turn turns[2] = {{.value = r->question}, {.value = r->answer}};
@@ -60,6 +77,7 @@ static fs_status load_conversation(const forged *f, const fs_forge_record *r, co
             fs_fail(err, FS_E_MISMATCH, "question and answer do not fit into %" PRId64 " tokens, or the grammar's texts hold an odd token",
                     f->conversation.max_length);
     if (!status) status = fs_data_clip(im, f->conversation.clip_pad, f->conversation.clip_size, &out->clip, err);
+    if (!status && f->conversation.clip_mask) status = see_mask(r, f->conversation.clip_pad, f->conversation.clip_size, &out->clip_mask, err);
     return status;
 }
 

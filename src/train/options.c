@@ -53,7 +53,7 @@ fs_status fs_train_options_check(const fs_train_options *o, fs_schedule_kind *sc
         {"the learning rate", o->rate, 0, 1e3}, {"the projector's learning rate", o->projector_rate, 0, 1e3},
         {"the weight decay", o->weight_decay, 0, 1e3}, {"beta1", o->beta1, 0, 0.999999999}, {"beta2", o->beta2, 0, 0.999999999}, {"eps", o->eps, 0, 1},
         {"the gradient's limit", o->clip, 0, 1e9}, {"the warm-up's share", o->warmup_ratio, 0, 1}, {"the warm-up", (double)o->warmup_steps, 0, 1e12},
-        {"the weight of cross entropy", o->ce_weight, 0, 1e6}, {"the weight of BCE", o->bce_weight, 0, 1e6}, {"the weight of dice", o->dice_weight, 0, 1e6},
+        {"the weight of cross entropy", o->ce_weight, 0, 1e6}, {"the weight of BCE", o->bce_weight, 0, 1e6}, {"the weight of dice", o->dice_weight, 0, 1e6}, {"the weight of dense supervision", o->dense_weight, 0, 1e6},
         {"the steps of an epoch", (double)o->steps_per_epoch, 0, 1e9}, {"the number of steps", (double)o->max_steps, 0, 1e12},
         {"the number of tokens", (double)o->max_length, 0, 1e9}, {"the steps between checkpoints", (double)o->save_every, 0, 1e15},
         {"the steps between validations", (double)o->val_every, 0, 1e15}, {"the number of checkpoints to keep", o->keep, 1, 1e6}, {"the number of workers", o->workers, 0, 1024},
@@ -65,6 +65,11 @@ fs_status fs_train_options_check(const fs_train_options *o, fs_schedule_kind *sc
     }
     if (o->recipe != FS_RECIPE_DTG && !o->all_weights && o->lora_rank > 0 && o->lora_alpha <= 0)
         return fs_fail(err, FS_E_USAGE, "training: adapters of rank %d with alpha 0 would have no effect; give --lora-alpha above 0, or --lora-rank 0", o->lora_rank);
+    if (o->dense_weight > 0 && (o->recipe != FS_RECIPE_DTE_FDM || !o->forge || !(o->all_weights || o->from_scratch)))
+        return fs_fail(err, FS_E_USAGE, "training: dense supervision is for stage 1's CLIP, which needs masks and has to be trained; give --forge, and --all-weights or "
+                                        "--from-scratch");
+    if (o->sam_from_clip && (o->recipe != FS_RECIPE_MFLM || !(o->all_weights || o->from_scratch)))
+        return fs_fail(err, FS_E_USAGE, "training: SAM's encoder can begin with CLIP's weights in stage 2 when all weights are trained; give --all-weights");
     if (!fs_schedule_kind_from_name(o->schedule, schedule))
         return fs_fail(err, FS_E_USAGE, "training: there is no schedule \"%s\"; expected cosine, warmup-decay, warmup-decay-upstream or constant", o->schedule ? o->schedule : "");
     if (!o->model_dir && !o->from_scratch) return fs_fail(err, FS_E_USAGE, "training: no checkpoint to start from");
@@ -137,6 +142,8 @@ char *fs_train_settings(const fs_train_options *o, int64_t records, int64_t step
     }
     /* what is not used is not noted, so that runs from before it was there go on */
     if (o->text_dropout > 0) json_object_set_new(j, "text_dropout", json_real(o->text_dropout));
+    if (o->sam_from_clip) json_object_set_new(j, "sam_from_clip", json_true());
+    if (o->dense_weight > 0) json_object_set_new(j, "dense_weight", json_real(o->dense_weight));
     if (o->forge)
         json_object_set_new(j, "forge", json_pack("{s:i, s:i, s:b, s:s}", "size_min", o->forge_size_min, "size_max", o->forge_size_max, "square",
                                                   (int)o->forge_square, "types", o->forge_types ? o->forge_types : "default"));

@@ -45,6 +45,7 @@ static fs_conversation_options conversation_options(const run *r) {
     c.clip_pad = m->config->pad_image;
     c.clip_size = m->clip->config.image_size;
     c.max_length = r->o->max_length;
+    c.clip_mask = r->o->dense_weight > 0;
     c.bad = r->o->skip_bad ? FS_BAD_SKIP : FS_BAD_FATAL;
     c.callbacks = r->cb;
     return c;
@@ -269,6 +270,9 @@ static int64_t resident_bytes(void) {
     return resident * sysconf(_SC_PAGESIZE);
 }
 
+/* Are there losses of masks? */
+static bool has_masks(const run *r) { return r->o->recipe == FS_RECIPE_MFLM || r->o->dense_weight > 0; }
+
 static fs_status log_step(run *r, const fs_losses *l, double norm, double rate, fs_error *err) {
     const double now = fs_now(), seconds = now - r->logged_at, speed = (double)l->tokens / fmax(seconds, 1e-9);
     const int64_t memory = resident_bytes();
@@ -290,14 +294,14 @@ static fs_status log_step(run *r, const fs_losses *l, double norm, double rate, 
     const char *some[8];
     double their[8];
     for (size_t i = 0; i < 8; i++)
-        if (r->o->recipe == FS_RECIPE_MFLM || (i != 1 && i != 2 && i != 3)) some[n] = names[i], their[n++] = values[i];
+        if (has_masks(r) || (i != 1 && i != 2 && i != 3)) some[n] = names[i], their[n++] = values[i];
     return fs_trainlog_scalars(r->log, r->state.step, some, their, n, err);
 }
 
 static fs_status open_log(run *r, const char *settings, int64_t resumed_at, fs_error *err) {
     const char *columns[16] = {FS_LOG_LOSS, FS_LOG_RATE, FS_LOG_GRAD_NORM, FS_LOG_TOKENS_PER_SECOND, FS_LOG_MEMORY};
     size_t n = 5;
-    if (r->o->recipe == FS_RECIPE_MFLM) {
+    if (has_masks(r)) {
         const char *const more[] = {"loss/ce", "loss/bce", "loss/dice"};
         for (int i = 0; i < 3; i++) columns[n++] = more[i];
     }
@@ -381,8 +385,14 @@ static fs_status validate(run *r, bool *best, fs_error *err) {
 static fs_status begin_from_scratch(const run *r, fs_train_options *o, char **init, fs_error *err) {
     fs_status status = FS_OK;
     *init = fs_path_join(o->output_dir, "init");
-    if (!*init) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-    if (r->rank == 0 && (o->fresh || !fs_path_exists(*init))) {
+    char *last = fs_path_join(o->output_dir, "last");
+    if (!*init || !last) {
+        free(last);
+        return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    }
+    const bool begun = fs_path_exists(*init) && fs_path_exists(last); /* what no checkpoint followed may be of another config */
+    free(last);
+    if (r->rank == 0 && (o->fresh || !begun)) {
         static const char *const ours[] = {"*.gguf", NULL};
         fs_folder folder = {0};
         if ((status = fs_make_dirs(o->output_dir, err))) return status;

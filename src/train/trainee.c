@@ -79,6 +79,22 @@ static fs_status wrap(void *user, fs_overlay_part part, const fs_lm_config *conf
     return FS_OK;
 }
 
+/* Dense supervision of CLIP: what becomes of it, words or a verdict, is a weak teacher for a tower that starts from nothing; where the picture was
+ * changed is a strong one. Every patch says it of DENSE_SIDE x DENSE_SIDE cells through one linear layer, which begins with zeros. */
+enum { DENSE_SIDE = 2, DENSE_CELLS = DENSE_SIDE * DENSE_SIDE };
+
+static fs_status add_dense(fs_trainee *t, fs_error *err) {
+    const fs_clip_config *g = &t->parts.clip->config;
+    fs_param *w = NULL, *b = NULL;
+    if (g->patch_size % DENSE_SIDE)
+        return fs_fail(err, FS_E_UNSUPPORTED, "training: dense supervision divides each patch into %d x %d; CLIP's are %lld pixels wide", DENSE_SIDE, DENSE_SIDE,
+                       (long long)g->patch_size);
+    fs_status status = fs_params_add(&t->params, "dense_head.weight", 2, (const int64_t[]){DENSE_CELLS, g->hidden}, NULL, GROUP_MAIN, &w, err);
+    if (!status) status = fs_params_add(&t->params, "dense_head.bias", 1, (const int64_t[]){DENSE_CELLS}, NULL, GROUP_MAIN, &b, err);
+    if (!status) t->dense = (fs_affine){&w->tensor, &b->tensor};
+    return status;
+}
+
 fs_status fs_trainee_open(fs_trainee *t, const fs_train_options *options, fs_error *err) {
     *t = (fs_trainee){.options = options, .seg_id = -1};
     t->overlay = (fs_overlay){.user = t, .wrap = wrap};
@@ -98,6 +114,8 @@ fs_status fs_trainee_open(fs_trainee *t, const fs_train_options *options, fs_err
         if (!dtg) t->parts = t->dte ? fs_dte_fdm_parts(t->dte) : fs_mflm_parts(t->mflm);
         status = fs_exec_init(&t->exec, FS_DTYPE_F32, options->base.threads, &options->base.callbacks, err);
     }
+    if (!status && options->dense_weight > 0) status = add_dense(t, err);
+    if (!status && options->sam_from_clip) status = fs_trainee_sam_from_clip(t, err);
     if (!status && t->mflm) {
         t->seg_id = fs_tokenizer_id(t->parts.tokenizer, "[SEG]");
         t->pe = fs_sam_dense_pe(&t->exec, t->parts.sam_prompt, t->parts.sam->grid, t->parts.config->stored == FS_DTYPE_BF16);
@@ -136,6 +154,7 @@ typedef struct pass {
     int32_t *targets;
     int64_t n_rows;
     fs_losses losses;
+    fs_tensor *dense;  /* sum of the samples' dense losses; NULL: none yet */
     float *logits;     /* where the first sample's mask is wanted; NULL: nowhere */
     bool found;
 } pass;
@@ -145,6 +164,43 @@ static fs_tape *freeze(fs_exec *c, bool frozen) {
     fs_tape *tape = c->tape;
     if (frozen) c->tape = NULL;
     return tape;
+}
+
+/* Does the language model have a part in the loss? */
+static bool words(const pass *p) { return p->t->options->ce_weight > 0; }
+
+/* How much of each cell is masked, in the order of the dense layer's result: [patches, DENSE_CELLS]. *any: is there a mask at all? */
+static fs_tensor *dense_target(fs_exec *c, const fs_clip_config *g, const uint8_t *mask, bool *any) {
+    const int64_t S = g->image_size, side = S / g->patch_size, cell = g->patch_size / DENSE_SIDE;
+    fs_tensor *t = fs_new_2d(c, side * side, DENSE_CELLS);
+    *any = false;
+    for (int64_t i = 0; t && i < side * side * DENSE_CELLS; i++) {
+        const int64_t patch = i / DENSE_CELLS, k = i % DENSE_CELLS;
+        const int64_t y = patch / side * g->patch_size + k / DENSE_SIDE * cell, x = patch % side * g->patch_size + k % DENSE_SIDE * cell;
+        int64_t sum = 0;
+        for (int64_t j = 0; j < cell * cell; j++) sum += mask[(y + j / cell) * S + x + j % cell];
+        fs_f32(t)[i] = (float)sum / (float)(cell * cell);
+        *any = *any || sum;
+    }
+    return t;
+}
+
+/* Adds the loss of what the patches say of their cells. features: [patches, hidden] */
+static void supervise(pass *p, const fs_sample *s, const fs_tensor *features) {
+    const fs_train_options *o = p->t->options;
+    const double share = o->dense_weight / (double)p->n;
+    fs_exec *c = p->c;
+    bool any = false;
+    if (!p->t->dense.w || !s->clip_mask || !features) return;
+    const fs_tensor *x = fs_linear(c, features, p->t->dense.w, p->t->dense.b), *target = dense_target(c, &p->t->parts.clip->config, s->clip_mask, &any);
+    fs_tensor *loss = x && target ? fs_scale(c, fs_bce_with_logits(c, x, target), (float)(share * o->bce_weight)) : NULL;
+    if (loss) p->losses.bce += (double)fs_f32(loss)[0];
+    if (loss && any) { /* of nothing there is no overlap */
+        fs_tensor *dice = fs_scale(c, fs_dice_loss(c, x, target), (float)(share * o->dice_weight));
+        if (dice) p->losses.dice += (double)fs_f32(dice)[0];
+        loss = fs_add(c, loss, dice);
+    }
+    if (loss) p->dense = p->dense ? fs_add(c, p->dense, loss) : loss;
 }
 
 static fs_tensor *see(pass *p, const fs_sample *s) {
@@ -157,7 +213,8 @@ static fs_tensor *see(pass *p, const fs_sample *s) {
     fs_tensor *x = fs_wrap(c, FS_DTYPE_F32, 3, (const int64_t[]){3, size, size}, s->clip);
     fs_tensor *features = fs_scope_end(c, mark, fs_clip_forward(c, m->clip, x, m->config->select_layer, NULL));
     c->tape = tape;
-    return fs_projector_forward(c, m->projector, features);
+    supervise(p, s, features);
+    return words(p) ? fs_projector_forward(c, m->projector, features) : features;
 }
 
 /* The sample's rows, and which of them predict a target. at: its first row in the batch. */
@@ -198,6 +255,7 @@ static int64_t seg_row(const pass *p, size_t i, int64_t at) {
     const fs_sample *s = &p->samples[i];
     const int64_t patches = p->lengths[i] - (int64_t)s->ids.count + 1; /* rows of a picture in place of one id */
     int64_t row = at - 1;
+    if (!words(p)) return s->sam ? 0 : -1;
     for (size_t k = 0; s->sam && k < s->ids.count; k++) {
         if (s->ids.data[k] == p->t->seg_id && row >= at) return row;
         row += s->ids.data[k] == FS_IMAGE_TOKEN ? patches : 1;
@@ -259,6 +317,22 @@ static bool take_memory(pass *p) {
     return false;
 }
 
+/* Without the language model: CLIP's dense supervision alone; the mask branch alone, asked with a state of zeros, which the layers behind it make a
+ * prompt of their own. */
+static fs_tensor *look(pass *p) {
+    if (p->t->mflm) {
+        fs_tensor *state = fs_new_2d(p->c, 1, p->t->parts.llama->config.hidden);
+        for (int64_t i = 0; state && i < fs_tensor_count(state); i++) fs_f32(state)[i] = 0;
+        for (size_t i = 0; i < p->n; i++) p->lengths[i] = 0, p->losses.tokens += p->t->parts.sam->grid * p->t->parts.sam->grid;
+        return state ? mask_loss(p, state) : NULL;
+    }
+    for (size_t i = 0; i < p->n && !p->c->error.status; i++) {
+        const fs_tensor *features = see(p, &p->samples[i]);
+        if (features) p->losses.tokens += features->shape[0];
+    }
+    return p->c->error.status ? NULL : p->dense;
+}
+
 /* The weighted sum of losses; NULL on error, or if nothing in the micro-batch has a loss. */
 static fs_tensor *forward(pass *p) {
     const fs_train_options *o = p->t->options;
@@ -266,6 +340,7 @@ static fs_tensor *forward(pass *p) {
     if (!take_memory(p)) return NULL;
     const fs_tensor **parts = fs_arena_alloc(c->arena, p->n * sizeof *parts);
     int64_t at = 0;
+    if (!words(p)) return look(p);
     for (size_t i = 0; i < p->n && parts; i++) {
         parts[i] = embed(p, i, at);
         if (!parts[i]) return NULL;
@@ -281,7 +356,8 @@ static fs_tensor *forward(pass *p) {
     if (ce) p->losses.ce = (double)fs_f32(ce)[0];
     fs_tensor *masks = h && p->t->mflm ? mask_loss(p, h) : NULL;
     if (c->error.status) return NULL;
-    return ce && masks ? fs_add(c, ce, masks) : ce ? ce : masks;
+    fs_tensor *sum = ce && masks ? fs_add(c, ce, masks) : ce ? ce : masks;
+    return sum && p->dense ? fs_add(c, sum, p->dense) : sum ? sum : p->dense;
 }
 
 static fs_status run(pass *p, fs_losses *out, fs_error *err) {

@@ -20,6 +20,7 @@ typedef struct fs_trainee {
     fs_overlay overlay;
     fs_exec exec;
     fs_tape tape;
+    fs_affine dense;   /* DTE-FDM: from a patch of CLIP to DENSE_CELLS of its mask (trainee.c) */
     int32_t seg_id;    /* MFLM's [SEG] */
     fs_tensor *pe;     /* SAM's dense positional encoding */
     fs_arena_mark start; /* of the arena, behind what is kept */
@@ -43,6 +44,9 @@ fs_status fs_trainee_mask(fs_trainee *t, const fs_sample *sample, float *logits,
 /* DTG's part of these (dtg.c). */
 fs_status fs_trainee_open_dtg(fs_trainee *t, fs_error *err);
 fs_tensor *fs_trainee_dtg_loss(fs_trainee *t, const fs_sample *samples, size_t n, bool train, fs_losses *losses);
+
+/* MFLM: SAM's encoder, which must be trained, begins with CLIP's weights (warm.c). */
+fs_status fs_trainee_sam_from_clip(fs_trainee *t, fs_error *err);
 
 /* Folder `dir` with DTG.pth, as the original's strict loader takes it. */
 fs_status fs_trainee_write_dtg(const fs_trainee *t, const char *dir, fs_error *err);

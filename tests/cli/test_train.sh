@@ -103,6 +103,39 @@ expect_code 2; expect_err 'one of the two'
 run train dtg -m "$TINY" $forged --forge-size 20 -o x
 expect_code 2; expect_err 'forge-size'
 
+begin "a new model: CLIP is shown the masks, SAM's encoder begins with it"
+cat >own.json <<END
+{"name": "own", "tokenizer": "$TINY/DTE-FDM/tokenizer.model", "region_encoder": false,
+ "dte_fdm": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
+ "mflm": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
+ "clip": {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 96, "patch_size": 16,
+          "hidden_act": "gelu", "stem": 4, "residual": true},
+ "sam": {"embed_dim": 32, "depth": 2, "num_heads": 2, "image_size": 96, "window_size": 3, "global_every": 1, "out_chans": 32, "decoder_mlp": 64,
+         "stem": 4, "residual": true},
+ "dtg": {"width": 8}}
+END
+some="--forge photos --forge-size 96 --forge-square --forge-count 4 --forge-val 0 --batch 4 --accumulate 1 --epochs 0 --schedule constant --rate 1e-2 --threads 1"
+run train dte-fdm --from-scratch own.json $some --dense 1 --ce-weight 0 --max-steps 24 -q -o tower
+expect_code 0
+pass; awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "loss/bce") c = i } NR > 1 { b[NR] = $c } END { exit !(c && b[NR] < 0.7 * b[2]) }' tower/log.csv ||
+    fail "the masks were not learnt: $(tail -n 1 tower/log.csv)"
+run train mflm -m tower/model --all-weights --sam-from-clip --freeze clip --ce-weight 0 --text-dropout 1 $some --max-steps 2 -q -o branch
+expect_code 0
+run verify branch/model
+expect_code 0
+run train mflm -m tower/model --all-weights --sam-from-clip --freeze sam $some --max-steps 2 -q -o x
+expect_failure; expect_err 'not trained'
+run train mflm -m tower/model --sam-from-clip $some --max-steps 2 -q -o x
+expect_code 2; expect_err 'give --all-weights'
+run train mflm -m tower/model --all-weights --dense 1 $some --max-steps 2 -q -o x
+expect_code 2; expect_err 'dense supervision'
+sed 's/"intermediate_size": 128/"intermediate_size": 64/' own.json >other.json
+run train mflm --from-scratch other.json --sam-from-clip $some --max-steps 2 -q -o x
+expect_failure; expect_err 'the blocks differ'
+sed 's/"patch_size": 16/"patch_size": 12/' own.json >other.json
+run train mflm --from-scratch other.json $some --max-steps 2 -q -o x
+expect_failure; expect_err 'a multiple of 8'
+
 begin "wrong usage"
 run train
 expect_code 2; expect_err 'train what'

@@ -1,0 +1,67 @@
+/* A stem in front of a vision transformer's patches; no part of CLIP or SAM, but models of our own may have one (config "stem" and "residual").
+ *
+ * A linear patch embedding sees edges and grain only as far as it learns to subtract what is smooth, and the norm behind it takes the strength of
+ * what is left away. Convolutions measure texture and borders first (Xiao et al., "Early Convolutions Help Transformers See Better", 2021): 5 x 5 and
+ * three of 3 x 3, of N, 2 N, 3 N and 6 N channels, all but the second halving the picture, GELU behind each and before it (but for the first) a norm over
+ * the channels. They may be given, beside the colours, what a pixel's neighbours do not foretell: a fixed high-pass front end, as in Fridrich and
+ * Kodovsky, "Rich Models for Steganalysis of Digital Images" (2012), and many detectors since. */
+#include <math.h>
+
+#include "model/parts.h"
+
+enum { COLOURS = 3, PLANES = COLOURS + FS_STEM_RESIDUALS };
+static const float GAIN = 1.5f, LIMIT = 3; /* residuals of a few grey levels fill the range that the normed colours have */
+static const float EPS = 1e-6f;
+
+fs_stem fs_bind_stem(fs_binder *b, int64_t channels, const char *prefix) {
+    fs_stem m = {0};
+    if (channels == COLOURS) return m;
+    m.conv[0] = fs_bind_conv(b, -1, -1, 5, "%s.0.conv", prefix);
+    const int64_t in = fs_dim(m.conv[0].w, 1);
+    if (m.conv[0].w && in != COLOURS && in != PLANES)
+        fs_bind_fail(b, prefix, "expected a first convolution of %d channels, or of %d with residuals, found %lld", COLOURS, PLANES, (long long)in);
+    for (int i = 1; i < FS_STEM_LAYERS; i++) {
+        const int64_t out = i + 1 == FS_STEM_LAYERS ? channels : -1;
+        m.conv[i] = fs_bind_conv(b, out, fs_dim(m.conv[i - 1].w, 0), 3, "%s.%d.conv", prefix, i);
+        m.norm[i] = fs_bind_norm(b, fs_dim(m.conv[i].w, 0), "%s.%d.norm", prefix, i);
+    }
+    return m;
+}
+
+static float clipped(float x) { return fminf(fmaxf(GAIN * x, -LIMIT), LIMIT); }
+
+/* x [3, H, W] -> [9, H, W]: behind the colours of every one what its four neighbours (a Laplacian) and its two neighbours of the row do not foretell,
+ * the edge repeated. Of data, so it records nothing. */
+static fs_tensor *with_residuals(fs_exec *c, const fs_tensor *x) {
+    if (!x) return NULL;
+    const int64_t H = x->shape[1], W = x->shape[2];
+    fs_tensor *out = fs_new_3d(c, PLANES, H, W);
+    if (!out) return NULL;
+    const float *in = fs_f32(x);
+    float *to = fs_f32(out);
+    for (int64_t i = 0; i < COLOURS * H * W; i++) to[i] = in[i];
+#pragma omp parallel for num_threads(c->threads)
+    for (int64_t row = 0; row < COLOURS * H; row++) {
+        const int64_t plane = row / H, y = row % H;
+        const float *at = in + row * W, *above = y ? at - W : at, *below = y + 1 < H ? at + W : at;
+        float *laplace = to + ((COLOURS + 2 * plane) * H + y) * W, *across = laplace + H * W;
+        for (int64_t k = 0; k < W; k++) {
+            const float beside = at[k ? k - 1 : 0] + at[k + 1 < W ? k + 1 : k];
+            laplace[k] = clipped(4 * at[k] - beside - above[k] - below[k]);
+            across[k] = clipped(2 * at[k] - beside);
+        }
+    }
+    return out;
+}
+
+fs_tensor *fs_stem_forward(fs_exec *c, const fs_stem *m, fs_tensor *pixels) {
+    fs_tensor *x = pixels;
+    if (!m->conv[0].w || !x) return x;
+    if (m->conv[0].w->shape[1] == PLANES) x = with_residuals(c, x);
+    for (int i = 0; i < FS_STEM_LAYERS; i++) {
+        x = fs_conv2d(c, x, m->conv[i].w, m->conv[i].b, i == 1 ? 1 : 2, i == 0 ? 2 : 1);
+        if (i > 0) x = fs_layer_norm_2d(c, x, m->norm[i].w, m->norm[i].b, EPS);
+        x = fs_gelu(c, x);
+    }
+    return x;
+}
