@@ -12,8 +12,8 @@ static const char help[] =
     "       fakeshield train dte-fdm|mflm|dtg -m BASE --forge PHOTOS -o DIR [options]\n"
     "       fakeshield train report DIR [DIR2 ...] [-o PAGE.html]\n"
     "Trains stage 1 (dte-fdm), stage 2 (mflm) by low-rank adapters, or the domain tag generator (dtg),\n"
-    "with the original's settings. The same command goes on with a run that was stopped. Use what comes\n"
-    "out: detect --adapter DIR/adapter. Several machines: mpirun -n N fakeshield train ...\n"
+    "with the original's settings. The same command goes on with a run that was stopped. The result is\n"
+    "for detect --adapter DIR/adapter. Several machines: mpirun -n N fakeshield train ...\n"
     "\n"
     "  -m, --model DIR          checkpoint or bundle to start from (or FAKESHIELD_MODEL)\n"
     "      --from-scratch FILE  instead: a new model after this config, all weights trained\n"
@@ -28,10 +28,10 @@ static const char help[] =
     "      --forge-size N[-M]   longer side of those pictures (256); --forge-square; --forge-types LIST\n"
     "      --forge-count N      pictures of an epoch (10000); --forge-val N: of a validation (200)\n"
     "      --text-dropout P     mflm: how often the text says \"tampered\" and not where (default 0)\n"
-    "      --skip-bad           leave out records that cannot be used (default: an error)\n"
-    "      --workers N          threads that prepare pictures (default: one per core, at most 4)\n"
-    "      --clip DIR  --sam FILE  --dtg FILE   parts that are not beside the checkpoint\n"
-    "                                                         dte-fdm  mflm          dtg\n"
+    "      --focus N            dte-fdm: how much verdict, place and size count beside other words (1)\n"
+    "      --skip-bad           leave out records that cannot be used (default: an error);\n"
+    "                           --workers N: threads that prepare pictures (one per core, at most 4)\n"
+    "  --clip DIR --sam FILE --dtg FILE: parts from elsewhere dte-fdm  mflm          dtg\n"
     "      --epochs X           passes over the data          1        200           10\n"
     "      --max-steps N        end earlier; mflm: --steps-per-epoch N\n"
     "      --batch N            records in memory at a time   6        6             32\n"
@@ -154,7 +154,7 @@ static void add_options(cli_options *o, cli_settings *s, fs_train_options *t, co
         cli_option_add(o, (cli_option){.name = reals[i].name, .kind = CLI_DOUBLE, .target = reals[i].target, .low = reals[i].low, .high = reals[i].high});
     const struct { const char *name; int *target; double low, high; } counts[] = {
         {"batch", &t->batch, 1, 65536}, {"accumulate", &t->accumulation, 1, 65536}, {"lora-rank", &t->lora_rank, 0, 4096}, {"workers", &t->workers, 0, 1024},
-        {"keep", &t->keep, 1, 1000000}};
+        {"keep", &t->keep, 1, 1000000}, {"focus", &t->focus, 1, 255}};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         cli_option_add(o, (cli_option){.name = counts[i].name, .kind = CLI_INT, .target = counts[i].target, .low = counts[i].low, .high = counts[i].high});
     const struct { const char *name; int64_t *target; } longs[] = {

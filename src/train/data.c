@@ -30,6 +30,7 @@ void fs_samples_close(fs_samples *s) {
 void fs_sample_free(fs_sample *s) {
     fs_ids_free(&s->ids);
     free(s->labels);
+    free(s->times);
     free(s->clip);
     free(s->sam);
     free(s->mask);

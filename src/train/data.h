@@ -23,6 +23,7 @@ typedef struct fs_sample {
     int64_t record;       /* its number, from 0, in the JSON file or the list of pictures, as messages have it */
     fs_ids ids;           /* rendered conversation; FS_IMAGE_TOKEN where the picture goes */
     int32_t *labels;      /* [ids.count], FS_IGNORE (-100) where there is no loss: what position i itself should be, not yet shifted */
+    uint8_t *times;       /* [ids.count], how often a label counts; NULL: each once */
     float *clip;          /* [3, clip_size, clip_size]; NULL: a text without picture */
     float *sam;           /* [3, sam_size, sam_size] (MFLM) */
     int64_t sam_h, sam_w; /* the resized picture's size within it */
@@ -66,6 +67,7 @@ typedef struct fs_conversation_options {
     bool im_start_end;              /* mm_use_im_start_end: <im_start><image><im_end> for the picture; default false */
     bool clip_pad;                  /* image_aspect_ratio "pad" (spec 3.4), else the picture's middle (3.5); default true */
     int64_t clip_size;              /* default 336 */
+    int focus;                      /* forged texts: the words of verdict, place and size count so often, all others once, 1..255; default 1 */
     bool clip_mask;                 /* forged pictures: with their masks as CLIP sees them; default false */
     int64_t max_length;             /* ids, the picture counted once; longer ones are cut; default 4096. The model cuts again after inserting it */
     fs_bad_record bad;              /* records of the file that are malformed */

@@ -20,7 +20,7 @@ typedef struct conversations {
 static const char PLACE[] = "<image>";
 
 fs_conversation_options fs_conversation_options_defaults(void) {
-    return (fs_conversation_options){.system = FS_SYSTEM_USER, .clip_pad = true, .clip_size = 336, .max_length = 4096};
+    return (fs_conversation_options){.system = FS_SYSTEM_USER, .clip_pad = true, .clip_size = 336, .focus = 1, .max_length = 4096};
 }
 
 static const char *name(fs_samples *s, int64_t index) {

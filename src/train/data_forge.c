@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/mask_words.h"
 #include "train/data_internal.h"
 
 enum { STREAM_AUGMENT_FORGED = 0x667267, TRIES = 8, NAME = 32 };
@@ -63,6 +64,54 @@ static fs_status see_mask(const fs_forge_record *r, bool pad, int64_t size, uint
     return status;
 }
 
+/* What of an answer says something about this picture, and cannot be known from the grammar alone: "has been" or "has not", where, how large.
+ * Marks its characters. */
+static void mark_words(const char *answer, const fs_forge_record *r, uint8_t *marks) {
+    static const char before_verdict[] = "The picture has ";
+    const fs_mask_words words = fs_mask_words_of(r->mask, r->width, r->height);
+    const char *verdict = strstr(answer, before_verdict);
+    const struct { const char *at; size_t n; } spans[] = {
+        {verdict ? verdict + strlen(before_verdict) : NULL, strcspn(verdict ? verdict + strlen(before_verdict) : "", " ")},
+        {*words.position_word ? strstr(answer, words.position_word) : NULL, strlen(words.position_word)},
+        {*words.size_word ? strstr(answer, words.size_word) : NULL, strlen(words.size_word)}};
+    for (size_t i = 0; i < sizeof spans / sizeof *spans; i++)
+        if (spans[i].at) memset(marks + (spans[i].at - answer), 1, spans[i].n);
+}
+
+/* How often each label counts: `focus` times where its token holds a marked character. */
+static fs_status weigh_words(const forged *f, const fs_forge_record *r, fs_sample *s, fs_error *err) {
+    const fs_tokenizer *t = f->conversation.tokenizer;
+    int32_t *answer = fs_alloc(s->ids.count, sizeof *answer);
+    size_t *place = fs_alloc(s->ids.count, sizeof *place), n = 0, from = 0;
+    uint8_t *marks = NULL;
+    char *text = NULL;
+    fs_status status = FS_OK;
+    s->times = fs_alloc(s->ids.count, 1);
+    if (!answer || !place || !s->times) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory for the words of %zu tokens", s->ids.count);
+    for (size_t i = 0; i < s->ids.count && !status; i++) {
+        s->times[i] = 1;
+        if (s->labels[i] < 0) continue;
+        place[n] = i;
+        answer[n++] = s->ids.data[i];
+    }
+    if (!status) status = fs_tokenizer_decode(t, answer, n, false, &text, err);
+    if (!status && !(marks = fs_alloc_zero(strlen(text) + 1, 1))) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    if (!status) mark_words(text, r, marks);
+    for (size_t i = 0; i < n && !status; i++) { /* token i ends where the text of the first i + 1 does */
+        char *part = NULL;
+        if ((status = fs_tokenizer_decode(t, answer, i + 1, false, &part, err))) break;
+        const size_t to = strlen(part);
+        if (to > from && to <= strlen(text) && memchr(marks + from, 1, to - from)) s->times[place[i]] = (uint8_t)f->conversation.focus;
+        from = to;
+        free(part);
+    }
+    free(text);
+    free(marks);
+    free(place);
+    free(answer);
+    return status;
+}
+
 static fs_status load_conversation(const forged *f, const fs_forge_record *r, const fs_image *im, fs_sample *out, fs_error *err) {
     const fs_label_rule rule = {true, f->conversation.max_length, f->conversation.max_length};
     fs_data_turn turns[2] = {{.value = r->question}, {.value = r->answer}};
@@ -72,6 +121,7 @@ static fs_status load_conversation(const forged *f, const fs_forge_record *r, co
     fs_status status = fs_data_render_conversation(&record, &f->conversation, &text, err);
     if (!status) status = fs_tokens_and_labels(f->conversation.tokenizer, text, &rule, &out->ids, &out->labels, &mismatch, err);
     free(text);
+    if (!status && !mismatch && f->conversation.focus > 1) status = weigh_words(f, r, out, err);
     if (!status && (mismatch || fs_data_no_labels(out->labels, out->ids.count)))
         status =
             fs_fail(err, FS_E_MISMATCH, "question and answer do not fit into %" PRId64 " tokens, or the grammar's texts hold an odd token",

@@ -21,7 +21,7 @@ bool fs_recipe_from_name(const char *name, fs_recipe *out) {
 
 fs_train_options fs_train_options_defaults(fs_recipe recipe) {
     fs_train_options o = {.recipe = recipe, .image_folder = "/", .epochs = 1, .batch = 6, .accumulation = 4, .rate = 2e-4, .beta1 = 0.9, .beta2 = 0.999,
-                          .eps = 1e-8, .schedule = "cosine", .warmup_ratio = 0.03, .ce_weight = 1, .bce_weight = 2, .dice_weight = 0.5,
+                          .eps = 1e-8, .schedule = "cosine", .warmup_ratio = 0.03, .focus = 1, .ce_weight = 1, .bce_weight = 2, .dice_weight = 0.5,
                           .recompute = true, .seed = 42, .keep = 2, .forge_size_min = 256, .forge_size_max = 256, .forge_count = 10000, .forge_val = 200,
                           .base = fs_options_defaults()};
     if (recipe == FS_RECIPE_DTE_FDM) {
@@ -53,7 +53,7 @@ fs_status fs_train_options_check(const fs_train_options *o, fs_schedule_kind *sc
         {"the learning rate", o->rate, 0, 1e3}, {"the projector's learning rate", o->projector_rate, 0, 1e3},
         {"the weight decay", o->weight_decay, 0, 1e3}, {"beta1", o->beta1, 0, 0.999999999}, {"beta2", o->beta2, 0, 0.999999999}, {"eps", o->eps, 0, 1},
         {"the gradient's limit", o->clip, 0, 1e9}, {"the warm-up's share", o->warmup_ratio, 0, 1}, {"the warm-up", (double)o->warmup_steps, 0, 1e12},
-        {"the weight of cross entropy", o->ce_weight, 0, 1e6}, {"the weight of BCE", o->bce_weight, 0, 1e6}, {"the weight of dice", o->dice_weight, 0, 1e6}, {"the weight of dense supervision", o->dense_weight, 0, 1e6},
+        {"the weight of cross entropy", o->ce_weight, 0, 1e6}, {"the weight of BCE", o->bce_weight, 0, 1e6}, {"the weight of dice", o->dice_weight, 0, 1e6}, {"the weight of the words that matter", o->focus, 1, 255}, {"the weight of dense supervision", o->dense_weight, 0, 1e6},
         {"the steps of an epoch", (double)o->steps_per_epoch, 0, 1e9}, {"the number of steps", (double)o->max_steps, 0, 1e12},
         {"the number of tokens", (double)o->max_length, 0, 1e9}, {"the steps between checkpoints", (double)o->save_every, 0, 1e15},
         {"the steps between validations", (double)o->val_every, 0, 1e15}, {"the number of checkpoints to keep", o->keep, 1, 1e6}, {"the number of workers", o->workers, 0, 1024},
@@ -143,6 +143,7 @@ char *fs_train_settings(const fs_train_options *o, int64_t records, int64_t step
     /* what is not used is not noted, so that runs from before it was there go on */
     if (o->text_dropout > 0) json_object_set_new(j, "text_dropout", json_real(o->text_dropout));
     if (o->sam_from_clip) json_object_set_new(j, "sam_from_clip", json_true());
+    if (o->focus > 1) json_object_set_new(j, "focus", json_integer(o->focus));
     if (o->dense_weight > 0) json_object_set_new(j, "dense_weight", json_real(o->dense_weight));
     if (o->forge)
         json_object_set_new(j, "forge", json_pack("{s:i, s:i, s:b, s:s}", "size_min", o->forge_size_min, "size_max", o->forge_size_max, "square",

@@ -45,6 +45,7 @@ static fs_conversation_options conversation_options(const run *r) {
     c.clip_pad = m->config->pad_image;
     c.clip_size = m->clip->config.image_size;
     c.max_length = r->o->max_length;
+    c.focus = r->o->focus;
     c.clip_mask = r->o->dense_weight > 0;
     c.bad = r->o->skip_bad ? FS_BAD_SKIP : FS_BAD_FATAL;
     c.callbacks = r->cb;

@@ -230,7 +230,7 @@ static fs_tensor *embed(pass *p, size_t i, int64_t at) {
     p->lengths[i] = x->shape[0];
     int64_t row = at - 1; /* the one before id k */
     for (size_t k = 0; k < s->ids.count && row + 1 < at + p->lengths[i]; k++) {
-        if (row >= at && s->labels[k] != FS_IGNORE) {
+        for (int n = s->times ? s->times[k] : 1; n > 0 && row >= at && s->labels[k] != FS_IGNORE; n--) {
             p->rows[p->n_rows] = row;
             p->targets[p->n_rows++] = s->labels[k];
         }
@@ -308,7 +308,8 @@ static fs_tensor *mask_loss(pass *p, const fs_tensor *h) {
 
 static bool take_memory(pass *p) {
     size_t ids = 0;
-    for (size_t i = 0; i < p->n; i++) ids += p->samples[i].ids.count;
+    for (size_t i = 0; i < p->n; i++)
+        for (size_t k = 0; k < p->samples[i].ids.count; k++) ids += p->samples[i].times ? p->samples[i].times[k] : 1;
     p->lengths = fs_arena_alloc(p->c->arena, p->n * sizeof *p->lengths);
     p->rows = fs_arena_alloc(p->c->arena, (ids + 1) * sizeof *p->rows);
     p->targets = fs_arena_alloc(p->c->arena, (ids + 1) * sizeof *p->targets);

@@ -106,6 +106,43 @@ static void test_conversations(void **state) {
     fs_samples_close(s);
 }
 
+/* With `focus` the tokens of verdict, place and size count more often, and no others; the mask comes as CLIP sees it. */
+static void test_what_counts(void **state) {
+    const world *w = *state;
+    const fs_forged_options f = options(w);
+    fs_conversation_options o = fs_conversation_options_defaults();
+    fs_samples *s;
+    o.tokenizer = w->one;
+    o.clip_size = SIDE;
+    o.focus = 7;
+    o.clip_mask = true;
+    ok(fs_samples_forge_conversations(&f, &o, &s, &err));
+    for (int64_t i = 0; i < s->count; i++) {
+        fs_sample x;
+        ok(s->load(s, i, 0, &x, &err));
+        int32_t *ids = fs_alloc(x.ids.count, sizeof *ids);
+        size_t n = 0;
+        for (size_t k = 0; k < x.ids.count; k++) {
+            assert_true(x.times[k] == 1 || x.times[k] == 7);
+            if (x.times[k] == 7) ids[n++] = x.ids.data[k];
+        }
+        char *counted, *answer = text_of(w->one, &x, true);
+        ok(fs_tokenizer_decode(w->one, ids, n, false, &counted, &err));
+        const bool tampered = fs_answer_verdict(answer) == FS_VERDICT_TAMPERED;
+        int place, size, marked = 0;
+        fs_mask_words_read(answer, &place, &size);
+        if (tampered) assert_non_null(strstr(counted, "been"));
+        else assert_non_null(strstr(counted, "not"));
+        assert_true(strlen(counted) < (tampered ? 60 : 12));
+        if (tampered) assert_true(strstr(counted, fs_mask_position_word(place)) && strstr(counted, fs_mask_size_word(size)));
+        for (int64_t k = 0; k < SIDE * SIDE; k++) marked += x.clip_mask[k];
+        assert_int_equal(marked > 0, tampered);
+        free(ids), free(counted), free(answer);
+        fs_sample_free(&x);
+    }
+    fs_samples_close(s);
+}
+
 static void test_masks(void **state) {
     const world *w = *state;
     const fs_forged_options f = options(w);
@@ -224,7 +261,7 @@ static void test_wrong(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conversations), cmocka_unit_test(test_masks),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conversations), cmocka_unit_test(test_masks), cmocka_unit_test(test_what_counts),
                                        cmocka_unit_test(test_dropout),       cmocka_unit_test(test_domains),
                                        cmocka_unit_test(test_validation),    cmocka_unit_test(test_wrong)};
     return cmocka_run_group_tests(tests, setup, teardown);
