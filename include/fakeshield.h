@@ -158,7 +158,7 @@ typedef struct fs_options {
     fs_domain domain;
     bool lock_memory;            /* keep the weights in memory (mlock); where the system forbids it, a warning in the log and nothing more */
     bool prefetch;               /* read the stage's files ahead in the background, and stage 2's while stage 1 works, as memory allows */
-    bool overwrite;              /* fs_convert, fs_requantize: write files anew that are finished already; default false */
+    bool overwrite;              /* fs_convert, fs_requantize, fs_assemble: write files anew that are finished already; default false */
     fs_callbacks callbacks;
 } fs_options;
 
@@ -349,6 +349,12 @@ FS_API fs_status fs_convert(const char *model_dir, const char *out_dir, const ch
  * checkpoint, byte for byte. The source's checksums are compared on the way. A finer type than the source's is FS_E_USAGE; a source of 8 bits
  * is said in the log (FS_LOG_WARNING), since what it lost stays lost. */
 FS_API fs_status fs_requantize(const char *bundle_dir, const char *out_dir, const char *type, const fs_options *options, fs_error *err);
+/* The same with parts of other bundles in place of bundle_dir's own, as trainings leave them that began with one bundle and ran side by side. NULL: its own.
+ * stage1: dte-fdm.gguf and its projector. stage2: mflm.gguf, its projector, the [SEG] projection, SAM, the region encoder. tag: the domain tag generator.
+ * They may be of other sizes than what they replace; CLIP is bundle_dir's, and a stage whose bundle has another one is FS_E_MISMATCH. Here the type may
+ * also be the one the bundles have. With another stage 1 or tag generator a calibration is left out, which the log says (FS_LOG_WARNING). */
+typedef struct fs_bundle_parts { const char *stage1, *stage2, *tag; } fs_bundle_parts;
+FS_API fs_status fs_assemble(const char *bundle_dir, const fs_bundle_parts *parts, const char *out_dir, const char *type, const fs_options *options, fs_error *err);
 /* Multiplies options.adapters into the checkpoint in model_dir, W + alpha / rank * B A rounded to the base's type, and writes what comes of it into out_dir:
  * a checkpoint in the original's layout (type NULL; parts without an adapter are linked where the disk allows that, else copied), or a bundle of that
  * type. The base stays as it is. Each stage's folder is whole or not there. Memory: one tensor. */

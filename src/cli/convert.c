@@ -24,14 +24,21 @@ static const char requantize_help[] = "Usage: fakeshield requantize [options] BU
                                       "with a little more loss. From an f32 bundle the files are those that convert makes of the\n"
                                       "checkpoint. The source's checksums are compared on the way. Killed or interrupted, it goes on with\n"
                                       "the next file when run again.\n"
+                                      "Parts can come from other bundles, as trainings leave them that ran side by side from one start.\n"
+                                      "CLIP is BUNDLE's; stages of a bundle with another one are refused.\n"
                                       "\n"
                                       "  -o, --out DIR       folder for the new files\n"
                                       "      --type T        f16, bf16, q8_0, q4_0, q4_k, or mixed (default: 4 to 6 bits)\n"
+                                      "      --stage1 DIR    take stage 1 from this bundle: language model and projector\n"
+                                      "      --stage2 DIR    take stage 2 from this one: language model, projector, [SEG], SAM\n"
+                                      "      --tag DIR       take the domain tag generator from this one\n"
                                       "      --overwrite     write files anew that are finished already\n"
                                       "  -t, --threads N     0 = one per core (default)\n"
                                       "  -q, --quiet  -v, --verbose  --no-color  -h, --help\n"
                                       "\n"
-                                      "Example: fakeshield requantize weight/fakeshield-f16 --type q4_k -o weight/fakeshield-q4\n";
+                                      "Example: fakeshield requantize weight/fakeshield-f16 --type q4_k -o weight/fakeshield-q4\n"
+                                      "         fakeshield requantize runs/stage1/model --stage2 runs/stage2/model --tag runs/tag/model \\\n"
+                                      "             --type q8_0 -o weight/nano\n";
 
 static const char verify_help[] = "Usage: fakeshield verify [options] BUNDLE...\n"
                                   "Compares every tensor of a bundle (its folder, or one of its files) with the checksum that convert\n"
@@ -41,14 +48,14 @@ static const char verify_help[] = "Usage: fakeshield verify [options] BUNDLE...\
                                   "\n"
                                   "Example: fakeshield verify weight/fakeshield-q8\n";
 
-/* convert and requantize: one source, one folder for the new files. usage: what to say when either is missing; parts: take --clip, --sam, --dtg */
-typedef fs_status (*write_fn)(const char *source, const char *out, const char *type, const fs_options *options, fs_error *err);
-static int write_bundle(const char *command, const char *help, const char *usage, bool parts, write_fn write, int argc, char **argv) {
+/* convert and requantize: one source, one folder for the new files. usage: what to say when either is missing; again: requantize */
+static int write_bundle(const char *command, const char *help, const char *usage, bool again, int argc, char **argv) {
     cli_settings s;
     cli_options o = {0};
     cli_list operands = {0};
     cli_term t;
     const char *out = NULL, *type = "mixed";
+    fs_bundle_parts parts = {0};
     fs_error err = {0};
     cli_settings_init(&s);
     cli_term_init(&t, false, false, 0);
@@ -56,9 +63,12 @@ static int write_bundle(const char *command, const char *help, const char *usage
     cli_option_add(&o, (cli_option){.letter = 'o', .name = "out", .kind = CLI_TEXT, .target = &out});
     cli_option_add(&o, (cli_option){.name = "type", .kind = CLI_TEXT, .target = &type});
     cli_option_add(&o, (cli_option){.name = "overwrite", .kind = CLI_FLAG, .target = &s.opt.overwrite});
-    if (parts) cli_option_add(&o, (cli_option){.name = "clip", .kind = CLI_TEXT, .target = &s.opt.clip_dir});
-    if (parts) cli_option_add(&o, (cli_option){.name = "sam", .kind = CLI_TEXT, .target = &s.opt.sam_file});
-    if (parts) cli_option_add(&o, (cli_option){.name = "dtg", .kind = CLI_TEXT, .target = &s.opt.dtg_file});
+    const struct { const char *name; bool again; const char **target; } places[] = {
+        {"clip", false, &s.opt.clip_dir}, {"sam", false, &s.opt.sam_file}, {"dtg", false, &s.opt.dtg_file},
+        {"stage1", true, &parts.stage1},  {"stage2", true, &parts.stage2}, {"tag", true, &parts.tag},
+    };
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        if (places[i].again == again) cli_option_add(&o, (cli_option){.name = places[i].name, .kind = CLI_TEXT, .target = places[i].target});
     cli_option_add(&o, (cli_option){.letter = 't', .name = "threads", .kind = CLI_INT, .target = &s.opt.threads, .low = 0, .high = 1024});
     int code = 0;
     fs_status status = FS_OK;
@@ -72,7 +82,9 @@ static int write_bundle(const char *command, const char *help, const char *usage
         goto done;
     }
     s.opt.callbacks = cli_callbacks(&t, false);
-    status = write(operands.items[0], out, type, &s.opt, &err);
+    if (!again) status = fs_convert(operands.items[0], out, type, &s.opt, &err);
+    else if (parts.stage1 || parts.stage2 || parts.tag) status = fs_assemble(operands.items[0], &parts, out, type, &s.opt, &err);
+    else status = fs_requantize(operands.items[0], out, type, &s.opt, &err);
     cli_term_clear(&t);
     if (status) cli_error(&t, "%s", err.message);
     else if (!s.quiet) cli_print(&t, "%s: written as %s. Use it: fakeshield detect -m %s IMAGE\n", out, type, out);
@@ -83,10 +95,10 @@ done:
 }
 
 static int convert_main(int argc, char **argv) {
-    return write_bundle("convert", convert_help, "one checkpoint and -o BUNDLE", true, fs_convert, argc, argv);
+    return write_bundle("convert", convert_help, "one checkpoint and -o BUNDLE", false, argc, argv);
 }
 static int requantize_main(int argc, char **argv) {
-    return write_bundle("requantize", requantize_help, "one bundle and -o OUT", false, fs_requantize, argc, argv);
+    return write_bundle("requantize", requantize_help, "one bundle and -o OUT", true, argc, argv);
 }
 
 static int verify_main(int argc, char **argv) {
