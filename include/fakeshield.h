@@ -605,7 +605,7 @@ typedef struct fs_train_options {
     const char *schedule;
     double warmup_ratio;        /* of all steps, rounded up; used if warmup_steps is 0 */
     int64_t warmup_steps;
-    double ce_weight, bce_weight, dice_weight; /* MFLM with ce_weight 0: the mask branch alone, without the language model */
+    double ce_weight, bce_weight, dice_weight; /* MFLM, all weights, ce_weight 0: the mask branch alone */
     int focus;                  /* DTE-FDM, forged data: in the cross entropy, verdict, place and size count so often as any other word; default 1 */
     /* DTE-FDM, all weights, forged data: beside its words CLIP learns the mask, patch by patch, through a linear layer of its own that is left out of
      * the result; this times the weighted BCE and dice is added to the loss. With ce_weight 0 the language model is not run. Default 0 */

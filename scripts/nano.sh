@@ -4,7 +4,8 @@
 # Usage: scripts/nano.sh FAKESHIELD PHOTOS OUT
 # PHOTOS: authentic photos with free licences (docs/forge.md says which object masks are used). OUT gets tower/, stage1/, stage2/, tag/ (runs),
 # forged/ (pictures of validation and test), bundle/ and eval/. Hours: docs/nano.md. Variables, mainly to try the path quickly:
-#   TOWER_STEPS STAGE1_STEPS STAGE2_STEPS TAG_STEPS  optimizer steps    TYPES  as dataset forge --types    BATCH  records a step    PICTURES  forged for calibration and test together
+#   TOWER_STEPS STAGE1_STEPS STAGE2_STEPS TAG_STEPS  optimizer steps    TYPES  as dataset forge --types    BATCH  records a step
+#   PICTURES  forged for calibration and test together
 #   CONFIG  another config than models/nano/nano.json    TYPE  of the bundle (q8_0)    THREADS  0 = one per core
 set -eu
 

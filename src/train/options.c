@@ -68,6 +68,10 @@ fs_status fs_train_options_check(const fs_train_options *o, fs_schedule_kind *sc
     if (o->dense_weight > 0 && (o->recipe != FS_RECIPE_DTE_FDM || !o->forge || !(o->all_weights || o->from_scratch)))
         return fs_fail(err, FS_E_USAGE, "training: dense supervision is for stage 1's CLIP, which needs masks and has to be trained; give --forge, and --all-weights or "
                                         "--from-scratch");
+    if (o->focus > 1 && (o->recipe != FS_RECIPE_DTE_FDM || !o->forge))
+        return fs_fail(err, FS_E_USAGE, "training: which words matter is known of stage 1's forged texts only; give --focus to dte-fdm with --forge");
+    if (o->recipe == FS_RECIPE_DTE_FDM && o->ce_weight <= 0 && o->dense_weight <= 0)
+        return fs_fail(err, FS_E_USAGE, "training: with a weight of 0 for the cross entropy nothing is learnt; give --ce-weight above 0, or --dense");
     if (o->sam_from_clip && (o->recipe != FS_RECIPE_MFLM || !(o->all_weights || o->from_scratch)))
         return fs_fail(err, FS_E_USAGE, "training: SAM's encoder can begin with CLIP's weights in stage 2 when all weights are trained; give --all-weights");
     if (!fs_schedule_kind_from_name(o->schedule, schedule))

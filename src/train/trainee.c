@@ -167,7 +167,10 @@ static fs_tape *freeze(fs_exec *c, bool frozen) {
 }
 
 /* Does the language model have a part in the loss? */
-static bool words(const pass *p) { return p->t->options->ce_weight > 0; }
+static bool words(const pass *p) {
+    const fs_train_options *o = p->t->options;
+    return o->ce_weight > 0 || (p->t->mflm && !o->all_weights); /* adapters learn from the masks too */
+}
 
 /* How much of each cell is masked, in the order of the dense layer's result: [patches, DENSE_CELLS]. *any: is there a mask at all? */
 static fs_tensor *dense_target(fs_exec *c, const fs_clip_config *g, const uint8_t *mask, bool *any) {

@@ -129,6 +129,16 @@ run train mflm -m tower/model --sam-from-clip $some --max-steps 2 -q -o x
 expect_code 2; expect_err 'give --all-weights'
 run train mflm -m tower/model --all-weights --dense 1 $some --max-steps 2 -q -o x
 expect_code 2; expect_err 'dense supervision'
+run train mflm -m tower/model --all-weights --focus 3 $some --max-steps 2 -q -o x
+expect_code 2; expect_err 'which words matter'
+run train dte-fdm -m tower/model --all-weights --ce-weight 0 $some --max-steps 2 -q -o x
+expect_code 2; expect_err 'nothing is learnt'
+# adapters learn from the masks too: the language model is run, so the text matters
+for p in 0 1; do
+    run train mflm -m "$TINY" --ce-weight 0 --lora-rank 2 --text-dropout $p $some --max-steps 1 -q -o adapters$p
+    expect_code 0
+done
+pass; [ "$(cut -d, -f8 adapters0/log.csv)" != "$(cut -d, -f8 adapters1/log.csv)" ] || fail "the texts had no part in the masks"
 sed 's/"intermediate_size": 128/"intermediate_size": 64/' own.json >other.json
 run train mflm --from-scratch other.json --sam-from-clip $some --max-steps 2 -q -o x
 expect_failure; expect_err 'the blocks differ'
