@@ -4,7 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "eval/eval.h"
+#include "eval/words.h"
 #include "image/image.h"
 #include "text/text.h"
 
@@ -158,6 +158,7 @@ fs_status fs_eval_row_locate(const fs_eval_options *opt, fs_eval_info *info, fs_
     if (status) goto done;
     row->width = w;
     row->height = h;
+    if (row->tampered) row->truth_words = fs_eval_words_of(truth, w, h);
     if (!map) {
         fs_pixel_score_nothing(truth, w, h, &row->pixels);
     } else {
@@ -183,8 +184,20 @@ done:
     return status;
 }
 
-void fs_eval_row_read_text(fs_eval_row *row, const char *text) {
+fs_status fs_eval_row_take_text(fs_eval_row *row, const char *text, fs_error *err) {
     row->answered = true;
     row->literal = fs_answer_says_authentic(text) ? FS_VERDICT_AUTHENTIC : FS_VERDICT_TAMPERED;
     row->tolerant = fs_answer_verdict(text);
+    row->text = fs_eval_copy_text(text);
+    return row->text ? fs_eval_words_read(row->text, &row->said_words, err) : fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", row->image);
+}
+
+fs_status fs_eval_row_true_words(const fs_eval_options *opt, fs_eval_row *row, fs_error *err) {
+    uint8_t *truth = NULL;
+    int64_t w = 0, h = 0;
+    if (row->located || !row->tampered || !row->text || !row->mask) return FS_OK;
+    fs_status status = fs_truth_read(row->mask, opt->invert_truth, &truth, &w, &h, NULL, err);
+    if (!status) row->truth_words = fs_eval_words_of(truth, w, h);
+    free(truth);
+    return status;
 }

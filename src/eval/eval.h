@@ -12,6 +12,11 @@
 
 /* ---- rows ----------------------------------------------------------------------------------------------------------- */
 
+/* Place and size of an area in the words of data/mask_words.h: their numbers, -1 where there is none. */
+typedef struct fs_eval_words {
+    int position, size;
+} fs_eval_words;
+
 typedef struct fs_eval_row {
     int64_t index;                   /* of the record in the whole data: the order of all files */
     char *condition;                 /* "" or "jpeg=70" */
@@ -28,16 +33,18 @@ typedef struct fs_eval_row {
     bool silent;           /* no map: called authentic */
     int64_t width, height; /* of truth */
     fs_pixel_scores pixels;
-    char *text, *reference; /* explanation and what it is compared with, or NULL */
-    char *other;            /* the reference of another picture, for css_other; is not written down */
-    double css, css_other;  /* similarity to the reference, and to that other one; NaN: none */
+    char *text, *reference;                /* explanation and what it is compared with, or NULL */
+    char *other;                           /* the reference of another picture, for css_other; is not written down */
+    double css, css_other;                 /* similarity to the reference, and to that other one; NaN: none */
+    fs_eval_words truth_words, said_words; /* of the true mask, where it was read, and of the text */
 } fs_eval_row;
 
 typedef struct fs_eval_rows {
     fs_eval_row *items;
     size_t count, room;
 } fs_eval_rows;
-fs_eval_row *fs_eval_rows_add(fs_eval_rows *rows); /* zeroed, css, css_other and score NaN; NULL when out of memory */
+fs_eval_row fs_eval_row_empty(void);               /* zeroed; css, css_other and score NaN, words -1 */
+fs_eval_row *fs_eval_rows_add(fs_eval_rows *rows); /* an empty one; NULL when out of memory */
 void fs_eval_row_free(fs_eval_row *r);
 void fs_eval_rows_free(fs_eval_rows *rows);
 void fs_eval_rows_sort(fs_eval_rows *rows);        /* by step, then index */
@@ -86,11 +93,20 @@ typedef enum fs_figure {
     FS_FIG_FALSE_AREA, /* of authentic pictures: mean share of pixels marked */
     FS_FIG_CSS,
     FS_FIG_CSS_OTHER, /* the latter: what any two texts of this kind have in common */
-    FS_FIGURES
+    /* place and size in words: + FS_WORDS_BOTH, FS_WORDS_POSITION or FS_WORDS_SIZE, + 0 the same word, 1 the same or one beside it */
+    FS_FIG_WORDS,
+    FS_FIGURES = FS_FIG_WORDS + 6
 } fs_figure;
-enum { FS_RATES = 6, FS_PROTOCOLS = 7, FS_READINGS = 3 };
+enum { FS_RATES = 6, FS_PROTOCOLS = 7, FS_READINGS = 3, FS_WORDS_BOTH = 0, FS_WORDS_POSITION = 2, FS_WORDS_SIZE = 4, FS_WORD_FIGURES = 6 };
 const char *fs_figure_key(fs_figure f); /* "detection.literal.accuracy", "localization.fixed.iou", ... */
 bool fs_figure_in_percent(fs_figure f);
+
+/* Of the words of a table's texts. */
+typedef struct fs_eval_word_counts {
+    size_t n, no_position, no_size;   /* texts that count, and those of them without such a word */
+    double constant[FS_WORD_FIGURES]; /* the most that an answer gets which is always the same, for each figure by itself */
+    fs_eval_words frequent;           /* the most frequent true pair: what gets the first of them */
+} fs_eval_word_counts;
 
 typedef struct fs_eval_table { /* one set under one condition */
     char *group, *condition;
@@ -104,6 +120,7 @@ typedef struct fs_eval_table { /* one set under one condition */
     fs_curve_point *curve;
     size_t n_curve;
     size_t histogram[20]; /* of the IoU at 0.5 of tampered pictures */
+    fs_eval_word_counts words;
 } fs_eval_table;
 typedef struct fs_eval_summary {
     fs_eval_table *tables; /* conditions in order, within each the sets in order; with several sets one more, "all" */
@@ -129,8 +146,10 @@ bool fs_eval_in_shard(const fs_eval_options *opt, size_t index); /* a shard has 
 fs_status fs_eval_row_begin(const fs_eval_data *d, size_t index, const char *condition, fs_eval_row *out, fs_error *err);
 /* Truth (all black for authentic pictures) against a map; map NULL: nothing is marked. Takes the map's buffers for its own use. */
 fs_status fs_eval_row_locate(const fs_eval_options *opt, fs_eval_info *info, fs_eval_row *row, fs_map *map, fs_error *err);
-void fs_eval_row_read_text(fs_eval_row *row, const char *text); /* verdicts of a text */
-char *fs_eval_copy_text(const char *s);                         /* valid UTF-8 */
+fs_status fs_eval_row_take_text(fs_eval_row *row, const char *text, fs_error *err); /* keeps it, with the verdicts and words in it */
+/* truth_words of a forged picture with a text that was not located. */
+fs_status fs_eval_row_true_words(const fs_eval_options *opt, fs_eval_row *row, fs_error *err);
+char *fs_eval_copy_text(const char *s); /* valid UTF-8 */
 
 /* The row of a picture about which `detect` has written base.json, base_soft.png or base_mask.png; row was begun. soft, mask: other places
  * of the two, or NULL. NOT_FOUND: there is no answer. */

@@ -48,21 +48,21 @@ fs_status fs_eval_row_from_result(const fs_eval_options *opt, fs_eval_info *info
     row->has_score = !isnan(fs_result_score(r));
     row->score = fs_result_score(r);
     if (*fs_result_text(r)) {
-        row->text = fs_eval_copy_text(fs_result_text(r));
-        fs_eval_row_read_text(row, fs_result_text(r));
+        status = fs_eval_row_take_text(row, fs_result_text(r), err);
     } else if (fs_result_verdict(r) != FS_VERDICT_UNDETERMINED) { /* verdict only */
         row->answered = true;
         row->literal = row->tolerant = fs_result_verdict(r);
     }
-    if (m == FS_MASK_AUTHENTIC) {
+    if (!status && m == FS_MASK_AUTHENTIC) {
         status = fs_eval_row_locate(opt, info, row, NULL, err);
-    } else if (m == FS_MASK_PRESENT || m == FS_MASK_NO_SEG) {
+    } else if (!status && (m == FS_MASK_PRESENT || m == FS_MASK_NO_SEG)) {
         const char *path = soft && fs_path_exists(soft) ? soft : mask;
         if (path && fs_path_exists(path))
             status = take_map(opt, info, row, path, err);
         else
             status = fs_fail(err, FS_E_NOT_FOUND, "%s: its mask %s is not there", where, mask ? mask : "");
     }
+    if (!status) status = fs_eval_row_true_words(opt, row, err);
     fs_result_free(r);
     return status;
 }
@@ -282,9 +282,8 @@ static fs_status from_upstream(const fs_eval_options *opt, fs_eval_info *info, s
     fs_status status = fs_lines_find(&s->lines, row->image, &line, err);
     if (status) return status;
     if (!line) return fs_fail(err, FS_E_NOT_FOUND, "%s: %s has no record of it", row->image, opt->results);
-    row->text = fs_eval_copy_text(line->text);
-    fs_eval_row_read_text(row, line->text);
-    if (!opt->masks) return FS_OK;
+    if ((status = fs_eval_row_take_text(row, line->text, err))) return status;
+    if (!opt->masks) return fs_eval_row_true_words(opt, row, err);
     if (row->literal == FS_VERDICT_AUTHENTIC) return fs_eval_row_locate(opt, info, row, NULL, err); /* upstream writes no file then */
     status = fs_map_folder_find(&s->folder, row->name, &path, err);
     if (!status && !path) status = fs_fail(err, FS_E_NOT_FOUND, "%s: no mask of it in %s", row->image, s->folder.dir);

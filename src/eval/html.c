@@ -82,7 +82,7 @@ void fs_html_number(fs_buffer *b, double v) {
         fs_buffer_printf(b, "%.3f", v);
 }
 
-static void cell(fs_buffer *b, double v, const fs_interval *range) {
+void fs_html_cell(fs_buffer *b, double v, const fs_interval *range) {
     fs_buffer_puts(b, "<td>");
     fs_html_number(b, v);
     if (range && !isnan(v) && !isnan(range->low)) fs_buffer_printf(b, " <i>%.3f&ndash;%.3f</i>", range->low, range->high);
@@ -90,7 +90,7 @@ static void cell(fs_buffer *b, double v, const fs_interval *range) {
 }
 
 static void figure_cell(fs_buffer *b, const fs_eval_table *t, int f) {
-    cell(b, t->value[f], &t->range[f]);
+    fs_html_cell(b, t->value[f], &t->range[f]);
 }
 
 /* ---- which tables ---- */
@@ -149,6 +149,9 @@ static void put_head(fs_buffer *b, const fs_eval_book *book, const fs_eval_summa
     tile(b, "AUC of the score", t->value[FS_FIG_AUC], &t->range[FS_FIG_AUC], "guessing: 0.500");
     tile(b, "Localization IoU", t->value[FS_FIG_LOCAL], &t->range[FS_FIG_LOCAL], "fixed threshold");
     tile(b, "Localization F1", t->value[FS_FIG_LOCAL + 1], &t->range[FS_FIG_LOCAL + 1], "fixed threshold");
+    snprintf(below, sizeof below, "always the same words: %.3f", t->words.constant[FS_WORDS_BOTH]);
+    if (2 * t->words.no_position < t->words.n) /* else these are texts in other words */
+        tile(b, "Place and size named rightly", t->value[FS_FIG_WORDS], &t->range[FS_FIG_WORDS], below);
     if (!isnan(t->value[FS_FIG_CSS])) {
         if (isnan(t->value[FS_FIG_CSS_OTHER]))
             *below = 0;
@@ -286,7 +289,8 @@ static void detection_rows(fs_buffer *b, const fs_eval_table *t) {
         if (k == reading_of(t)) fs_html_text(b, t->group);
         fs_buffer_printf(b, "</td><td style=\"text-align:left\">%s</td>", heads[k]);
         for (int f = 0; f < FS_RATES; f++)
-            cell(b, t->value[FS_FIG_DETECTION + FS_RATES * k + f], f < 2 || f == 5 ? &t->range[FS_FIG_DETECTION + FS_RATES * k + f] : NULL);
+            fs_html_cell(b, t->value[FS_FIG_DETECTION + FS_RATES * k + f],
+                         f < 2 || f == 5 ? &t->range[FS_FIG_DETECTION + FS_RATES * k + f] : NULL);
         if (k == FS_READING_SCORE || !t->ranked)
             figure_cell(b, t, FS_FIG_AUC), figure_cell(b, t, FS_FIG_AP);
         else
@@ -298,7 +302,7 @@ static void detection_rows(fs_buffer *b, const fs_eval_table *t) {
         const fs_rates r = fs_confusion_rates(&c);
         const double values[] = {r.accuracy, r.f1, r.precision, r.recall, r.specificity, r.balanced};
         fs_buffer_printf(b, "<tr class=\"trivial\"><td></td><td style=\"text-align:left\">%s</td>", fs_baseline_name((fs_baseline)k));
-        for (int f = 0; f < FS_RATES; f++) cell(b, values[f], NULL);
+        for (int f = 0; f < FS_RATES; f++) fs_html_cell(b, values[f], NULL);
         fs_buffer_puts(b, "<td></td><td></td></tr>");
     }
 }
@@ -566,6 +570,7 @@ fs_status fs_eval_write_html(const fs_eval_book *book, const fs_eval_summary *s,
     if (has_paper_sets(s)) put_paper(&b, book, s); /* else they are for orientation only, and stand at the end */
     put_detection(&b, s);
     put_localization(&b, s);
+    fs_html_words(&b, s);
     fs_status status = put_charts(&b, s, err);
     if (!status) status = put_sweeps(&b, s, err);
     if (!status && opt->gallery > 0) {

@@ -99,7 +99,13 @@ const char *fs_figure_key(fs_figure f) {
                                        "localization.pixel_recall",
                                        "localization.false_alarm_area",
                                        "explanation.css",
-                                       "explanation.css_of_other_pictures"};
+                                       "explanation.css_of_other_pictures",
+                                       "explanation.words.both",
+                                       "explanation.words.both_near",
+                                       "explanation.words.position",
+                                       "explanation.words.position_near",
+                                       "explanation.words.size",
+                                       "explanation.words.size_near"};
     _Static_assert(COUNT(keys) == FS_FIGURES, "one key for each figure");
     return name_at(keys, COUNT(keys), (int)f);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/mask_words.h"
 #include "eval/eval.h"
 
 /* ---- images.csv (RFC 4180) ---- */
@@ -47,7 +48,9 @@ static void csv_row(fs_buffer *b, const fs_eval_row *r) {
     csv_number(b, true, r->css);
     fs_buffer_puts(b, r->located ? r->silent ? ",none: judged authentic," : ",map," : ",,");
     csv_text(b, r->map);
-    fs_buffer_printf(b, ",%s\n", r->sha256);
+    fs_buffer_printf(b, ",%s,%s,%s,%s,%s\n", r->sha256, fs_mask_position_word(r->truth_words.position),
+                     fs_mask_size_word(r->truth_words.size), fs_mask_position_word(r->said_words.position),
+                     fs_mask_size_word(r->said_words.size));
 }
 
 fs_status fs_eval_write_csv(const fs_eval_book *b, const char *path, fs_error *err) {
@@ -55,7 +58,7 @@ fs_status fs_eval_write_csv(const fs_eval_book *b, const char *path, fs_error *e
     fs_buffer_puts(
         &out,
         "index,condition,set,group,name,image,label,verdict,tolerant,score,tp,fp,fn,tn,iou,f1,best_iou,best_f1,best_threshold,permuted_iou,"
-        "permuted_f1,permuted_best_f1,pixel_auc,css,located,map,sha256\n");
+        "permuted_f1,permuted_best_f1,pixel_auc,css,located,map,sha256,true_position,true_size,said_position,said_size\n");
     for (size_t i = 0; i < b->rows.count; i++) csv_row(&out, &b->rows.items[i]);
     fs_status status = out.failed ? fs_fail(err, FS_E_NO_MEMORY, "%s: out of memory", path) : fs_write_file(path, out.data, out.size, err);
     fs_buffer_free(&out);
@@ -86,6 +89,16 @@ static json_t *figures_json(const fs_eval_table *t) {
     return all;
 }
 
+static json_t *words_json(const fs_eval_word_counts *w) {
+    json_t *constant = json_object();
+    for (int k = 0; k < FS_WORD_FIGURES; k++)
+        json_object_set_new(constant, strrchr(fs_figure_key((fs_figure)(FS_FIG_WORDS + k)), '.') + 1,
+                            w->n ? json_real(w->constant[k]) : json_null());
+    return json_pack("{s:I, s:I, s:I, s:s*, s:s*, s:o}", "pictures", (json_int_t)w->n, "no_position", (json_int_t)w->no_position, "no_size",
+                     (json_int_t)w->no_size, "frequent_position", w->n ? fs_mask_position_word(w->frequent.position) : NULL,
+                     "frequent_size", w->n ? fs_mask_size_word(w->frequent.size) : NULL, "best_constant", constant);
+}
+
 static json_t *table_json(const fs_eval_table *t) {
     json_t *counts = json_object(), *baselines = json_object(), *curve = json_array(), *histogram = json_array();
     for (int k = 0; k < FS_READINGS; k++)
@@ -101,14 +114,14 @@ static json_t *table_json(const fs_eval_table *t) {
         json_array_append_new(curve, json_pack("[o, o, o, o]", number(t->curve[i].threshold), number(t->curve[i].false_rate),
                                                number(t->curve[i].recall), number(t->curve[i].precision)));
     for (size_t i = 0; i < 20; i++) json_array_append_new(histogram, json_integer((json_int_t)t->histogram[i]));
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "set",
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "set",
                      t->group, "condition", t->condition, "pictures", (json_int_t)t->pictures, "tampered", (json_int_t)t->tampered,
                      "authentic", (json_int_t)t->authentic, "with_score", (json_int_t)t->ranked, "undetermined",
                      (json_int_t)t->undetermined, "localized", (json_int_t)t->located, "localized_authentic",
                      (json_int_t)t->located_authentic, "judged_authentic", (json_int_t)t->silent, "empty_masks", (json_int_t)t->empty_masks,
                      "explained", (json_int_t)t->explained, "binary_maps", (int)(t->binary && t->located > 0), "best_set_threshold_iou",
                      number(t->threshold_iou), "best_set_threshold_f1", number(t->threshold_f1), "counts", counts, "figures",
-                     figures_json(t), "baselines", baselines, "curve", curve, "iou_histogram", histogram);
+                     figures_json(t), "baselines", baselines, "words", words_json(&t->words), "curve", curve, "iou_histogram", histogram);
 }
 
 json_t *fs_eval_summary_json(const fs_eval_book *b, const fs_eval_summary *s, const fs_eval_options *opt) {
@@ -206,6 +219,27 @@ static void localization_text(fs_buffer *b, const fs_eval_table *t) {
     }
 }
 
+static void words_text(fs_buffer *b, const fs_eval_table *t) {
+    static const char *const heads[] = {"words", "words, or beside"}, *const parts[] = {"position and size", "position", "size"};
+    const fs_eval_word_counts *w = &t->words;
+    if (!w->n) return;
+    fs_buffer_printf(b,
+                     "  words for place and size: %zu tampered pictures that the text calls so; %zu texts name no position, %zu no size\n",
+                     w->n, w->no_position, w->no_size);
+    for (int near = 0; near < 2; near++) {
+        fs_buffer_printf(b, "  %-18s", heads[near]);
+        for (int k = 0; k < 3; k++) put_figure(b, parts[k], t, FS_FIG_WORDS + 2 * k + near);
+        fs_buffer_puts(b, "\n");
+    }
+    for (int near = 0; near < 2; near++) {
+        fs_buffer_printf(b, "  %-18s", near ? "  or beside" : "always the same");
+        for (int k = 0; k < 3; k++) put(b, parts[k], w->constant[2 * k + near], NULL);
+        if (!near)
+            fs_buffer_printf(b, "  (\"%s\", \"%s\")", fs_mask_position_word(w->frequent.position), fs_mask_size_word(w->frequent.size));
+        fs_buffer_puts(b, "\n");
+    }
+}
+
 char *fs_eval_summary_text(const fs_eval_book *b, const fs_eval_summary *s, const fs_eval_options *opt) {
     fs_buffer out = {0};
     for (size_t i = 0; i < s->count; i++) {
@@ -214,6 +248,7 @@ char *fs_eval_summary_text(const fs_eval_book *b, const fs_eval_summary *s, cons
                          t->pictures, t->tampered, t->authentic);
         detection_text(&out, t);
         localization_text(&out, t);
+        words_text(&out, t);
         if (!t->tampered || !t->authentic)
             fs_buffer_printf(&out, "  note: only %s pictures here: \"always %s\" scores 1.0000, and nothing is said about %s\n",
                              t->tampered ? "tampered" : "authentic", t->tampered ? "tampered" : "authentic",

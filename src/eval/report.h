@@ -8,6 +8,8 @@
 void fs_html_text(fs_buffer *b, const char *s);
 /* 0.953, or a dash for NaN. */
 void fs_html_number(fs_buffer *b, double v);
+/* A cell of a table; range (may be NULL) below the number. */
+void fs_html_cell(fs_buffer *b, double v, const fs_interval *range);
 extern const char fs_html_style[];
 
 /* ---- svg.c: charts ---- */
@@ -30,6 +32,10 @@ void fs_svg_chart(fs_buffer *b, const fs_chart *c);
 /* Bars of a histogram over 0..1. */
 void fs_svg_histogram(fs_buffer *b, const char *title, const char *x_label, const size_t *bars, size_t n);
 const char *fs_svg_color(size_t i);
+
+/* ---- html_words.c: place and size in words; nothing if no text names them ---- */
+
+void fs_html_words(fs_buffer *b, const fs_eval_summary *s);
 
 /* ---- gallery.c: single pictures ---- */
 

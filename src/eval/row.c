@@ -3,9 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/eval.h"
+#include "data/mask_words.h"
+#include "eval/words.h"
 #include "format/json.h"
 #include "text/utf8.h"
+
+fs_eval_row fs_eval_row_empty(void) {
+    return (fs_eval_row){.score = NAN, .css = NAN, .css_other = NAN, .truth_words = {-1, -1}, .said_words = {-1, -1}};
+}
 
 fs_eval_row *fs_eval_rows_add(fs_eval_rows *rows) {
     if (rows->count == rows->room) {
@@ -16,7 +21,7 @@ fs_eval_row *fs_eval_rows_add(fs_eval_rows *rows) {
         rows->room = room;
     }
     fs_eval_row *r = &rows->items[rows->count++];
-    *r = (fs_eval_row){.score = NAN, .css = NAN, .css_other = NAN};
+    *r = fs_eval_row_empty();
     return r;
 }
 
@@ -90,16 +95,22 @@ static json_t *pixels_json(const fs_eval_row *r) {
                      histogram_json(p->authentic));
 }
 
+static json_t *words_json(fs_eval_words w) { /* those of the text follow from it */
+    if (w.position < 0) return json_null();
+    return json_pack("{s:s, s:s}", "position", fs_mask_position_word(w.position), "size", fs_mask_size_word(w.size));
+}
+
 json_t *fs_eval_row_to_json(const fs_eval_row *r) {
     const char *score = !r->has_score ? "none" : isnan(r->score) ? "nan" : NULL;
-    return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "index",
+    return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "index",
                      (json_int_t)r->index, "step", (json_int_t)r->step, "condition", text_value(r->condition), "set", text_value(r->set),
                      "group", text_value(r->group), "name", text_value(r->name), "image", text_value(r->image), "mask", text_value(r->mask),
                      "map", text_value(r->map), "sha256", r->sha256, "mask_sha256", r->mask_sha256, "tampered", (int)r->tampered, "literal",
                      r->answered ? json_string(fs_verdict_name(r->literal)) : json_null(), "tolerant",
                      r->answered ? json_string(fs_verdict_name(r->tolerant)) : json_null(), "score",
                      score ? json_string(score) : json_real(r->score), "css", number(r->css), "css_other", number(r->css_other), "pixels",
-                     r->located ? pixels_json(r) : json_null(), "text", text_value(r->text), "reference", text_value(r->reference));
+                     r->located ? pixels_json(r) : json_null(), "true_words", words_json(r->truth_words), "text", text_value(r->text),
+                     "reference", text_value(r->reference));
 }
 
 /* ---- from JSON ---- */
@@ -186,10 +197,27 @@ static fs_status take_score(const fs_json *j, fs_eval_row *r, fs_error *err) {
     return FS_OK;
 }
 
+static fs_status take_words(const fs_json *j, const char *key, fs_eval_words *out, fs_error *err) {
+    fs_json words = {0};
+    const char *position = "", *size = "";
+    fs_status s = fs_json_object(j, key, FS_JSON_OPTIONAL, &words, err);
+    if (s || !words.root) return s; /* rows of earlier versions have none */
+    s = fs_json_string(&words, "position", FS_JSON_REQUIRED, &position, err);
+    if (!s) s = fs_json_string(&words, "size", FS_JSON_REQUIRED, &size, err);
+    for (int i = 0; i < FS_MASK_POSITIONS && !s; i++)
+        if (strcmp(position, fs_mask_position_word(i)) == 0) out->position = i;
+    for (int i = 0; i < FS_MASK_SIZES && !s; i++)
+        if (strcmp(size, fs_mask_size_word(i)) == 0) out->size = i;
+    if (!s && (out->position < 0 || out->size < 0))
+        s = fs_fail(err, FS_E_FORMAT, "%s: field %s: \"%s\", \"%s\" are no position and size", j->path, key, position, size);
+    fs_json_close(&words);
+    return s;
+}
+
 fs_status fs_eval_row_from_json(const char *where, const json_t *root, fs_eval_row *out, fs_error *err) {
     fs_json j = {.root = (json_t *)(uintptr_t)root, .path = (char *)(uintptr_t)where, .within = (char *)(uintptr_t) ""}, pixels = {0};
     bool there = false;
-    *out = (fs_eval_row){.score = NAN, .css = NAN, .css_other = NAN};
+    *out = fs_eval_row_empty();
     if (!json_is_object(root)) return fs_fail(err, FS_E_FORMAT, "%s: expected a JSON object", where);
     const struct {
         const char *key;
@@ -212,6 +240,8 @@ fs_status fs_eval_row_from_json(const char *where, const json_t *root, fs_eval_r
     if (!s) s = take_number(&j, "css_other", -1.000001, 1.000001, &out->css_other, err);
     if (!s) s = fs_json_object(&j, "pixels", FS_JSON_OPTIONAL, &pixels, err);
     if (!s && pixels.root && !(s = take_pixels(&pixels, out, err))) out->located = true;
+    if (!s) s = take_words(&j, "true_words", &out->truth_words, err);
+    if (!s && out->text) s = fs_eval_words_read(out->text, &out->said_words, err);
     fs_json_close(&pixels);
     if (s) fs_eval_row_free(out);
     return s;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/eval.h"
+#include "eval/words.h"
 
 /* The rows of one table, with what does not change from resample to resample worked out. */
 typedef struct frame {
@@ -109,17 +109,26 @@ static void localization(const frame *f, const double *weight, double *out) {
     out[FS_FIG_FALSE_AREA] = mean(area.sum, area.weight);
 }
 
-static void figures(void *user, const double *weight, double *out) {
-    const frame *f = user;
-    average css = {0}, other = {0};
-    detection(f, weight, out);
-    localization(f, weight, out);
+static void explanation(const frame *f, const double *weight, double *out) {
+    average css = {0}, other = {0}, words[FS_WORD_FIGURES] = {0};
+    double agree[FS_WORD_FIGURES];
     for (size_t i = 0; i < f->n; i++) {
-        average_add(&css, f->row[i]->css, weight ? weight[i] : 1);
-        average_add(&other, f->row[i]->css_other, weight ? weight[i] : 1);
+        const double w = weight ? weight[i] : 1;
+        average_add(&css, f->row[i]->css, w);
+        average_add(&other, f->row[i]->css_other, w);
+        if (!fs_eval_words_judge(f->row[i], agree)) continue;
+        for (int k = 0; k < FS_WORD_FIGURES; k++) average_add(&words[k], agree[k], w);
     }
     out[FS_FIG_CSS] = mean(css.sum, css.weight);
     out[FS_FIG_CSS_OTHER] = mean(other.sum, other.weight);
+    for (int k = 0; k < FS_WORD_FIGURES; k++) out[FS_FIG_WORDS + k] = mean(words[k].sum, words[k].weight);
+}
+
+static void figures(void *user, const double *weight, double *out) {
+    const frame *f = user;
+    detection(f, weight, out);
+    localization(f, weight, out);
+    explanation(f, weight, out);
 }
 
 /* ---- the threshold that suits a whole set ---- */
@@ -247,6 +256,7 @@ static fs_status fill_table(const fs_eval_row **row, size_t n, const char *group
     }
     if ((status = frame_build(&f, opt, t, err))) goto done;
     count_rows(&f, t);
+    fs_eval_words_count(row, n, &t->words);
     figures(&f, NULL, t->value);
     if (t->ranked && (status = fs_ranking_curve(&f.ranking, &t->curve, &t->n_curve, err))) goto done;
     for (size_t i = 0; i < n; i++) stratum[i] = row[i]->tampered;

@@ -116,6 +116,27 @@ run eval data --upstream short.jsonl --masks maps -o o11; expect_code 3; expect_
 { cat up.jsonl; sed 's/not been/never been/' up.jsonl; } >twice.jsonl
 run eval data --upstream twice.jsonl --masks maps -o o11; expect_code 5; expect_one_error 'fit .* equally well and differ'
 
+begin "explanations: place and size in words"
+# the truth is the upper half: upper middle, very large
+for x in 't1|A very large area in the upper middle.' 't2|A large area in the upper left.' 't3|Somewhere.' 'a1|A small area in the center.' "a2|$no"; do
+    printf '{"image": "%s.bmp", "outputs": "Whether the picture has been tampered with: %s"}\n' "${x%%|*}" "${x#*|}"
+done >words.jsonl
+run eval data --upstream words.jsonl --masks maps -o w0
+expect_code 0; expect_golden eval_words
+grep -A 4 '^  words for' out >words
+pass; [ "$(cut -d, -f6,28-31 w0/images.csv | sed 's/.*S_..\/image.//' | tr '\n' ' ')" = \
+    "image,true_position,true_size,said_position,said_size a1.bmp,,,center,small a2.bmp,,,, t1.bmp,upper middle,very large,upper middle,very large t2.bmp,upper middle,very large,upper left,large t3.bmp,upper middle,very large,, " ] ||
+    fail "images.csv: $(cut -d, -f6,28-31 w0/images.csv)"
+pass; grep -q '<td>3</td><td>1</td><td>1</td>' w0/report.html || fail "no words in the report"
+pass; ! grep -q 'in words</h2>' o1/report.html || fail "words in a report of maps"
+run eval data --upstream words.jsonl -o w2 --no-html # the masks are read for the words alone
+expect_code 0; grep -A 4 '^  words for' out >without; expect_same without words
+run eval data --upstream words.jsonl --invert-truth -o w3 --no-html --resamples 0
+expect_code 0; expect_out 'words               position and size 0.0000  position 0.0000  size 0.3333'
+for i in 1 2; do run eval data --upstream words.jsonl --masks maps -o "wp$i" --shard $i/2 -q; expect_code 0; done
+run eval merge wp1 wp2 -o wp
+expect_code 0; for f in summary.json images.csv report.html; do expect_same wp/$f w0/$f; done
+
 begin "explanations: embeddings from files"
 for i in t1 t2 t3 a1 a2; do printf '{"image": "%s.bmp", "embedding": [1, 0, 2]}\n' $i; done >e1.jsonl
 for i in t1 t2 t3 a1 a2; do printf '{"image": "%s.bmp", "embedding": [1, 0, 0]}\n' $i; done >e2.jsonl
