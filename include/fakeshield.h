@@ -687,6 +687,7 @@ typedef struct fs_eval_options {
     const char *model_dir;     /* MODEL */
     fs_options detector;       /* MODEL: as fs_detector_create's */
     bool resume;               /* MODEL: keep what an earlier run into `out` has finished */
+    const char *text;          /* MODEL: stage 2 alone, told this about every picture in place of stage 1's answer; no detection figures. NULL = both */
     const char *results;       /* RESULTS: folder or JSON Lines; UPSTREAM: JSON Lines */
     const char *masks;         /* RESULTS: NULL = beside the results; UPSTREAM, MAPS: folder */
     const char *scores;        /* MAPS: "name,score" lines, a score per picture; or NULL */

@@ -34,6 +34,7 @@ static const char help[] = "Usage: fakeshield eval DATA -m DIR -o OUT [options] 
                            "      --gallery N       best and worst cases in the report, each (default 6)     --no-html\n"
                            "Running a checkpoint (also: most options of detect)\n"
                            "  -m, --model DIR       checkpoint or bundle          --verdict-only  no explanation, no mask\n"
+                           "      --text TEXT       stage 2 alone, told TEXT about every picture: localization for itself\n"
                            "      --resume          keep what an earlier run into OUT has finished\n"
                            "      --sweep SPEC      \"jpeg=90,70,50 resize=0.5 blur=1 noise=5\": the same after these\n"
                            "      --shard I/N       every N-th picture, from the I-th; eval merge joins the parts\n"
@@ -95,6 +96,7 @@ static void add_run_options(eval_run *r) {
     add_text(o, "embeddings", &r->opt.embeddings);
     add_text(o, "reference-embeddings", &r->opt.reference_embeddings);
     add_text(o, "sweep", &r->opt.sweep);
+    add_text(o, "text", &r->opt.text);
     add_text(o, "shard", &r->shard);
     add_flag(o, "logits", &r->opt.logits);
     add_flag(o, "resize-mask", &r->opt.resize_mask);

@@ -44,6 +44,11 @@ static bool wants_stage2(const model_run *run, const fs_result *r) {
     return !run->opt->detector.verdict_only && fs_result_mask_status(r) == FS_MASK_NONE;
 }
 
+/* Is this stage 2's answer to another text than this run gives it? */
+static bool other_text(const fs_eval_options *opt, const fs_result *r) {
+    return opt->text && strcmp(opt->text, fs_result_text(r)) != 0;
+}
+
 /* An earlier result of this picture that fits, with its masks. */
 static fs_result *take_up(const model_run *run, const job *j) {
     uint8_t *data = NULL;
@@ -56,7 +61,7 @@ static fs_result *take_up(const model_run *run, const job *j) {
     if (!r) return NULL;
     const fs_mask_status m = fs_result_mask_status(r);
     const bool masks = fs_path_exists(j->mask) && fs_path_exists(j->soft);
-    if ((m == FS_MASK_PRESENT || m == FS_MASK_NO_SEG) && !masks) fs_result_free(r), r = NULL;
+    if (other_text(run->opt, r) || ((m == FS_MASK_PRESENT || m == FS_MASK_NO_SEG) && !masks)) fs_result_free(r), r = NULL;
     return r;
 }
 
@@ -84,7 +89,7 @@ static fs_status stage1(model_run *run, fs_error *err) {
         j->result = take_up(run, j);
         j->complete = j->result && !wants_stage2(run, j->result);
         if (j->complete) fs_result_free(j->result), j->result = NULL;
-        if (j->complete || j->result) continue;
+        if (j->complete || j->result || run->opt->text) continue;
         run->explain[n].image_path = j->picture;
         run->pending[n++] = i;
     }
@@ -100,7 +105,8 @@ static fs_status stage1(model_run *run, fs_error *err) {
 
 static fs_status localize(model_run *run, job *j, fs_error *err) {
     fs_error why = {0};
-    fs_status status = fs_localize(run->detector, j->result, &why);
+    fs_status status = run->opt->text ? fs_localize_text(run->detector, j->picture, run->opt->text, NULL, 0, &j->result, &why)
+                                      : fs_localize(run->detector, j->result, &why);
     if (status) {
         j->status = status;
         j->error = why;
@@ -116,13 +122,18 @@ static fs_status localize(model_run *run, job *j, fs_error *err) {
     return status ? status : write_json(j, err); /* last: when it says that there is a mask, the mask is there */
 }
 
+/* Is stage 2 to look at it? */
+static bool is_open(const model_run *run, const job *j) {
+    return j->result || (run->opt->text && !j->status && !j->complete);
+}
+
 static fs_status stage2(model_run *run, fs_error *err) {
     size_t wanted = 0, done = 0;
-    for (size_t i = 0; i < run->n; i++) wanted += run->jobs[i].result != NULL;
+    for (size_t i = 0; i < run->n; i++) wanted += is_open(run, &run->jobs[i]);
     fs_status status = wanted ? fs_detector_load(run->detector, 2, err) : FS_OK;
     for (size_t i = 0; i < run->n && !status; i++) {
         job *j = &run->jobs[i];
-        if (!j->result) continue;
+        if (!is_open(run, j)) continue;
         fs_progress(&run->opt->callbacks, "stage 2: masks", (int64_t)done++, (int64_t)wanted);
         status = localize(run, j, err);
         j->complete = !status && !j->status;
@@ -192,6 +203,11 @@ static fs_status make_rows(const model_run *run, const fs_eval_data *d, const fs
         status = fs_eval_row_begin(d, j->record, step->name, row, err);
         if (!status) status = fs_read_file(j->json, 64 << 20, &data, &size, err);
         if (!status) status = fs_eval_row_from_result(run->opt, &book->info, row, (const char *)data, j->json, j->soft, j->mask, err);
+        if (run->opt->text) { /* ours is not the model's answer */
+            row->answered = false;
+            free(row->text);
+            row->text = NULL;
+        }
         free(data);
     }
     return status;
@@ -239,7 +255,7 @@ fs_status fs_eval_from_model(const fs_eval_options *opt, const fs_eval_data *d, 
     if (!status && !opt->model_dir) status = fs_fail(err, FS_E_USAGE, "no checkpoint given");
     if (!status) status = fs_detector_create(opt->model_dir, &opt->detector, &run.detector, err);
     /* what stage 2 lacks is said now and not after hours of stage 1 */
-    if (!status) status = fs_detector_check(run.detector, 1, err);
+    if (!status && !opt->text) status = fs_detector_check(run.detector, 1, err);
     if (!status && !opt->detector.verdict_only) status = fs_detector_check(run.detector, 2, err);
     for (size_t k = 0; k < sweep.count && !status; k++) {
         status = run_condition(&run, d, &sweep.steps[k], (int64_t)k, book, err);

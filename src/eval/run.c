@@ -24,6 +24,10 @@ static fs_status check(const fs_eval_options *o, fs_error *err) {
     if (o->sweep && *o->sweep && o->source != FS_EVAL_MODEL)
         return fs_fail(err, FS_E_USAGE,
                        "a sweep changes the pictures and must run a checkpoint on them; results that are there already cannot be swept");
+    if (o->text && (o->source != FS_EVAL_MODEL || o->detector.verdict_only))
+        return fs_fail(err, FS_E_USAGE, "a text for stage 2 is given, but %s",
+                       o->source == FS_EVAL_MODEL ? "masks are not asked for (verdict only)" : "no checkpoint is run");
+    if (o->text && !*o->text) return fs_fail(err, FS_E_USAGE, "the text for stage 2 is empty");
     if ((o->embeddings != NULL) != (o->reference_embeddings != NULL))
         return fs_fail(err, FS_E_USAGE, "embeddings of %s are given but not of the other; both are needed",
                        o->embeddings ? "the explanations" : "the references");
@@ -34,10 +38,11 @@ static fs_status check(const fs_eval_options *o, fs_error *err) {
 
 /* All that decides on a row, whatever the machine. */
 static json_t *settings_json(const fs_eval_options *o) {
-    return json_pack("{s:s?, s:s?, s:s?, s:b, s:b, s:b, s:s, s:s, s:s, s:b, s:i}", "sets", o->sets, "join", o->join, "sweep", o->sweep,
-                     "logits", (int)o->logits, "resize_mask", (int)o->resize_mask, "invert_truth", (int)o->invert_truth, "image_score",
-                     o->scores ? "file" : fs_eval_image_score_name(o->image_score), "nan", fs_eval_policy_name(o->nan), "missing",
-                     fs_eval_policy_name(o->missing), "css", (int)(o->encoder || o->embeddings), "encoder_tokens", o->encoder_tokens);
+    return json_pack("{s:s?, s:s?, s:s?, s:s*, s:b, s:b, s:b, s:s, s:s, s:s, s:b, s:i}", "sets", o->sets, "join", o->join, "sweep",
+                     o->sweep, "text", o->text, "logits", (int)o->logits, "resize_mask", (int)o->resize_mask, "invert_truth",
+                     (int)o->invert_truth, "image_score", o->scores ? "file" : fs_eval_image_score_name(o->image_score), "nan",
+                     fs_eval_policy_name(o->nan), "missing", fs_eval_policy_name(o->missing), "css", (int)(o->encoder || o->embeddings),
+                     "encoder_tokens", o->encoder_tokens);
 }
 
 static fs_status info_begin(const fs_eval_options *o, const fs_eval_data *d, fs_eval_info *i, fs_error *err) {

@@ -234,6 +234,28 @@ cp -r data other; bmp other/photoshop/S_Tp/image/t1.bmp 64 48 99 60
 run eval other --maps maps -o x1 -q
 run eval compare o1 x1; expect_code 8; expect_one_error 't1.bmp: picture, mask or label are not the same in the two runs'
 
+begin "stage 2 alone, told one text about every picture"
+told='1. The picture has been tampered with in the upper part.'
+run eval data -m "$TINY" --text "$told" -o t1 --resamples 0 --no-html
+expect_code 0
+expect_out 'localization: 3 tampered pictures'
+expect_not_out 'judged authentic' # stage 1 is not asked, the bright ones get a map too
+expect_not_out 'verdict, literal'; expect_not_out 'ranking'
+for f in S_Tp/t1 S_Tp/t3 S_Au/a1; do expect_file t1/results/photoshop/${f}_mask.png; done
+run localize -m "$TINY" --text "$told" -o t2 -q data/photoshop/S_Au/image/a1.bmp
+expect_same t2/a1_mask.png t1/results/photoshop/S_Au/a1_mask.png
+cp t1/summary.json told.json
+touch -d '2020-01-01' t1/results/photoshop/S_Tp/t1_mask.png
+run eval data -m "$TINY" --text "$told" -o t1 --resamples 0 --no-html --resume -q; expect_code 0
+expect_same t1/summary.json told.json
+pass; [ ! t1/results/photoshop/S_Tp/t1_mask.png -nt told.json ] || fail "--resume made a mask anew that was there"
+run eval data -m "$TINY" --text 'Something else.' -o t1 --resamples 0 --no-html --resume -q; expect_code 0
+pass; [ t1/results/photoshop/S_Tp/t1_mask.png -nt told.json ] || fail "--resume kept a mask that another text made"
+run eval data -m "$TINY" --text '' -o t3; expect_code 2; expect_one_error 'an empty value'
+run eval data -m "$TINY" --text x --verdict-only -o t3; expect_code 2; expect_one_error 'masks are not asked for'
+run eval data --maps maps --text x -o t3; expect_code 2; expect_one_error 'no checkpoint is run'
+expect_no_file t3/summary.json
+
 begin "usage"
 run eval; expect_code 2; expect_one_error 'give one folder of data, and -o OUT'
 run eval data --maps maps; expect_code 2; expect_one_error 'give one folder of data, and -o OUT'
