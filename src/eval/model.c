@@ -207,6 +207,7 @@ static fs_status make_rows(const model_run *run, const fs_eval_data *d, const fs
             row->answered = false;
             free(row->text);
             row->text = NULL;
+            row->said_words = (fs_eval_words){-1, -1};
         }
         free(data);
     }

@@ -240,7 +240,7 @@ run eval data -m "$TINY" --text "$told" -o t1 --resamples 0 --no-html
 expect_code 0
 expect_out 'localization: 3 tampered pictures'
 expect_not_out 'judged authentic' # stage 1 is not asked, the bright ones get a map too
-expect_not_out 'verdict, literal'; expect_not_out 'ranking'
+expect_not_out 'verdict, literal'; expect_not_out 'ranking'; expect_not_out 'words for place'
 for f in S_Tp/t1 S_Tp/t3 S_Au/a1; do expect_file t1/results/photoshop/${f}_mask.png; done
 run localize -m "$TINY" --text "$told" -o t2 -q data/photoshop/S_Au/image/a1.bmp
 expect_same t2/a1_mask.png t1/results/photoshop/S_Au/a1_mask.png
