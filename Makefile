@@ -30,7 +30,7 @@ help: ## this list
 deps: ## install the Debian packages that are missing (root or sudo)
 	@scripts/deps.sh build
 
-demo: all ## detect on a photograph with the tiny checkpoint; IMAGE=yours MODEL=checkpoint
+demo: all ## a photograph and a forgery made of it, examined and shown side by side; IMAGE=yours MODEL=checkpoint
 	@MODEL='$(MODEL)' scripts/demo.sh build/fakeshield '$(IMAGE)'
 
 nano: all ## train the demonstration model: PHOTOS=folder OUT=folder (hours; stopped, it goes on)

@@ -708,6 +708,7 @@ typedef struct fs_eval_options {
     int shard, shards;         /* this machine's part, 1..shards; default 1 of 1. Joined by fs_eval_merge */
     bool html;                 /* default true */
     int gallery;               /* best and worst cases in the report, each; default 6 */
+    int sheet;                 /* so many pictures, at even distances, side by side with truth and answer in sheet.png; default 0, none; at most 100 */
     fs_callbacks callbacks;
 } fs_eval_options;
 FS_API fs_eval_options fs_eval_options_defaults(void);
@@ -715,9 +716,9 @@ FS_API fs_eval_options fs_eval_options_defaults(void);
 /* Evaluates and writes the files into options.out. *text (may be NULL): the tables for a terminal; the caller's. */
 FS_API fs_status fs_eval_run(const fs_eval_options *options, char **text, fs_error *err);
 /* Joins the output folders of all shards of a run: the files are those that one run over everything writes. Of the options out, name, resamples, level,
- * stratified, seed, html, gallery and callbacks are used. n 1: makes the tables of a run anew. */
+ * stratified, seed, html, gallery, sheet and callbacks are used. n 1: makes the tables of a run anew. */
 FS_API fs_status fs_eval_merge(const char *const *dirs, size_t n, const fs_eval_options *options, char **text, fs_error *err);
-/* Two runs over the same pictures: differences with paired tests. Of the options those of fs_eval_merge; out NULL: no files are written. */
+/* Two runs over the same pictures: differences with paired tests. Of the options those of fs_eval_merge but sheet; out NULL: no files are written. */
 FS_API fs_status fs_eval_compare(const char *dir_a, const char *dir_b, const fs_eval_options *options, char **text, fs_error *err);
 
 /* Fits a calibration of scores to an evaluation of validation data (eval_dir: what fs_eval_run wrote of this very bundle) and writes the bundle anew

@@ -1,16 +1,19 @@
 #!/bin/sh
-# make demo: both stages on one photograph, with the tiny checkpoint of models/tiny.
+# make demo: a photograph, and a forgery that is made from it here and now; both are examined, and truth and answer shown side by side.
 #
 # Usage: scripts/demo.sh FAKESHIELD [IMAGE]
 # Without IMAGE it takes a photograph that Debian's package python3-sklearn carries (flower.jpg, CC BY 2.0; credits are in its README.txt). The package is
-# unpacked into the user's cache, not installed. MODEL chooses another checkpoint, OUT another folder for the results.
+# unpacked into the user's cache, not installed.
+# From the environment: MODEL, another checkpoint or bundle (else FAKESHIELD_MODEL, else models/nano, else the toy models/tiny); OUT, the folder for
+# everything (out/demo); SEED, another forgery.
 set -eu
 
 fakeshield=$1
 image=${2:-}
 root=$(cd "$(dirname "$0")/.." && pwd)
-model=${MODEL:-$root/models/tiny}
+model=${MODEL:-}
 out=${OUT:-out/demo}
+seed=${SEED:-2}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/fakeshield
 inside=usr/lib/python3/dist-packages/sklearn/datasets/images/flower.jpg
 
@@ -46,25 +49,65 @@ if [ -z "$image" ]; then
         image=$cache/flower.jpg
     fi
 fi
+[ -s "$image" ] || no_photo "$image is not there"
 
-if [ "$model" = "$root/models/tiny" ]; then
-    cat <<'NOTE'
-------------------------------------------------------------------------------------------------------------------------
-This demo uses models/tiny: a checkpoint of the real architecture and file layout, but of toy size. Its weights are
-random, and its language models were taught a few sentences by rote. What it says about the picture, its score and
-its mask mean NOTHING; they show that both stages run. For real answers: make demo MODEL=/path/to/fakeshield-v1-22b
-------------------------------------------------------------------------------------------------------------------------
-NOTE
+# Without -m the program finds FAKESHIELD_MODEL (set but empty: none at all) or the demonstration model by itself.
+if [ -z "$model" ] && [ -z "${FAKESHIELD_MODEL:-}" ]; then
+    for file in dte-fdm mflm vision; do
+        [ -s "$root/models/nano/$file.gguf" ] && [ -z "${FAKESHIELD_MODEL+set}" ] || model=$root/models/tiny
+    done
 fi
-echo "+ $fakeshield detect -m $model -o $out $image"
-"$fakeshield" detect -m "$model" -o "$out" "$image"
-name=$(basename "$image")
-name=${name%.*}
-echo
-for part in "$name.json:report" "${name}_mask.png:mask" "${name}_overlay.png:overlay"; do
-    if [ -s "$out/${part%%:*}" ]; then
-        printf '%-8s %s\n' "${part##*:}" "$out/${part%%:*}"
+if [ "$model" = "$root/models/tiny" ]; then
+    echo "demo: there is no trained model in models/nano, so this is models/tiny, a toy with random weights. It shows that all runs; what it says means NOTHING."
+fi
+
+step() {
+    echo "+ $*"
+    "$@"
+}
+examine() { # PICTURE WHAT-IT-IS
+    echo
+    echo "==== $2"
+    if [ -n "$model" ]; then
+        step "$fakeshield" detect -m "$model" --soft-mask -o "$results" "$1"
     else
-        printf '%-8s none: see the report\n' "${part##*:}"
+        step "$fakeshield" detect --soft-mask -o "$results" "$1"
     fi
-done
+}
+# verdict_of NAME: "tampered, score 0.93, mask 2.1 % of the picture" from its JSON
+verdict_of() {
+    field() { sed -n "s/^ *\"$1\": \"\\{0,1\\}\\([^\",]*\\)\"\\{0,1\\},\\{0,1\\}\$/\\1/p" "$results/$2.json" | head -n 1; }
+    verdict=$(field verdict "$1")
+    score=$(field score "$1")
+    area=$(field area_fraction "$1")
+    LC_ALL=C awk -v v="$verdict" -v s="$score" -v a="$area" 'BEGIN {
+        printf "%-12s  score %s", v, s == "" || s == "null" ? "none" : sprintf("%.3f", s)
+        if (a != "" && a != "null") printf "  %.1f %% of the picture marked", 100 * a
+    }'
+}
+
+# The data set of two: the photograph as it is, and a forgery of it. What an earlier run has left would be counted in, so it is taken away.
+pictures=$out/pictures results=$out/results
+rm -rf "$pictures" "$results"
+photograph=$pictures/photoshop/photograph forgery=$pictures/photoshop/splice
+mkdir -p "$photograph/image" "$forgery/image" "$forgery/mask"
+name=$(basename "$image")
+case $name in *.*) ending=${name##*.} ;; *) ending=jpg ;; esac
+cp "$image" "$photograph/image/photograph.$ending"
+echo "Making a forgery of $image"
+step "$fakeshield" dataset forge -q -n 1 --authentic 0 --val 0 --test 0 --types splice --size 640 --seed "$seed" --overwrite -o "$out/forged" "$image"
+cp "$out"/forged/photoshop/train/image/train_000000_splice.jpg "$forgery/image/forgery.jpg"
+cp "$out"/forged/photoshop/train/mask/train_000000_splice.png "$forgery/mask/forgery.png"
+
+examine "$photograph/image/photograph.$ending" "the photograph"
+examine "$forgery/image/forgery.jpg" "the forgery"
+
+echo
+step "$fakeshield" eval "$pictures" --results "$results" --resamples 0 --sheet 2 --name "make demo" --join "demo=photograph,splice" -q -o "$out/report"
+cat <<END
+
+photograph    $(verdict_of photograph)
+forgery       $(verdict_of forgery)
+side by side  $out/report/sheet.png
+report        $out/report/report.html
+END

@@ -32,6 +32,7 @@ static const char help[] = "Usage: fakeshield eval DATA -m DIR -o OUT [options] 
                            "      --resamples N     of the bootstrap (default 1000; 0: none)   --level P  0.95   --seed N  0\n"
                            "      --plain           resample without regard to the class\n"
                            "      --gallery N       best and worst cases in the report, each (default 6)     --no-html\n"
+                           "      --sheet N         N pictures with truth and answer side by side, in sheet.png (not: compare)\n"
                            "Running a checkpoint (also: most options of detect)\n"
                            "  -m, --model DIR       checkpoint or bundle          --verdict-only  no explanation, no mask\n"
                            "      --text TEXT       stage 2 alone, told TEXT about every picture: localization for itself\n"
@@ -165,6 +166,7 @@ static fs_status show(eval_run *r, const char *text, const char *what) {
     if (r->s.quiet || !text) return cli_flush(&r->term);
     cli_print(&r->term, "%s", text);
     if (r->opt.out && r->opt.html) cli_print(&r->term, "The report is %s/%s.html\n", r->opt.out, what);
+    if (r->opt.sheet) cli_print(&r->term, "The contact sheet is %s/sheet.png\n", r->opt.out);
     return cli_flush(&r->term);
 }
 
@@ -180,6 +182,7 @@ static int run_main(int argc, char **argv, const char *command) {
     cli_add_terminal_options(&r.o, &r.s);
     add_table_options(&r);
     if (!merge && !compare) add_run_options(&r);
+    if (!compare) cli_option_add(&r.o, (cli_option){.name = "sheet", .kind = CLI_INT, .target = &r.opt.sheet, .low = 1, .high = 100});
     if (merge || compare) cli_option_add(&r.o, (cli_option){.name = "seed", .kind = CLI_U64, .target = &r.s.opt.sampling.seed});
     if (!cli_begin(command, help, &r.o, argc, argv, &r.s, &r.term, &r.operands, &code)) {
         cli_list_free(&r.operands);

@@ -311,6 +311,18 @@ const char *cli_model_dir(const char *command, const cli_settings *s) {
     return s->model;
 }
 
+/* All files of a bundle: the folder of a source tree may hold the recipe alone, or a copy that broke off. */
+static bool is_bundle(const char *dir) {
+    static const char *const files[] = {"dte-fdm.gguf", "mflm.gguf", "vision.gguf"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char *file = cli_path(dir, files[i], "");
+        const bool there = cli_exists(file);
+        free(file);
+        if (!there) return false;
+    }
+    return true;
+}
+
 char *cli_demo_model(void) {
     static const char *const places[] = {"models/nano", "../models/nano", "../share/fakeshield/nano"};
     char self[4096];
@@ -322,9 +334,8 @@ char *cli_demo_model(void) {
     if (!slash) return NULL;
     *slash = 0;
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        char *dir = cli_path(self, places[i], ""), *file = cli_path(dir, "dte-fdm.gguf", "");
-        char *whole = cli_exists(file) ? realpath(dir, NULL) : NULL; /* the folder of a source tree may hold the recipe alone */
-        free(file);
+        char *dir = cli_path(self, places[i], "");
+        char *whole = is_bundle(dir) ? realpath(dir, NULL) : NULL;
         free(dir);
         if (whole) return whole;
     }

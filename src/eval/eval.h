@@ -27,6 +27,7 @@ typedef struct fs_eval_row {
     bool tampered;
     bool answered;                /* the next two are known */
     fs_verdict literal, tolerant; /* tolerant may be UNDETERMINED */
+    bool undetermined;            /* RESULTS, MODEL: detect leaves the verdict open, e.g. for a score inside the calibration's band */
     bool has_score;
     double score;          /* may be NaN */
     bool located;          /* pixels is filled: the truth is known, and there is a map or the answer "authentic" */

@@ -47,6 +47,7 @@ fs_status fs_eval_row_from_result(const fs_eval_options *opt, fs_eval_info *info
     const fs_mask_status m = fs_result_mask_status(r);
     row->has_score = !isnan(fs_result_score(r));
     row->score = fs_result_score(r);
+    row->undetermined = fs_result_verdict(r) == FS_VERDICT_UNDETERMINED;
     if (*fs_result_text(r)) {
         status = fs_eval_row_take_text(row, fs_result_text(r), err);
     } else if (fs_result_verdict(r) != FS_VERDICT_UNDETERMINED) { /* verdict only */

@@ -559,6 +559,11 @@ static void put_foot(fs_buffer *b, const fs_eval_book *book, const fs_eval_summa
     free(settings);
 }
 
+static fs_status put_gallery(fs_buffer *b, const fs_eval_book *book, const fs_eval_options *opt, fs_error *err) {
+    fs_buffer_puts(b, "<h2>Single pictures</h2>");
+    return fs_html_gallery(b, book, opt, err);
+}
+
 fs_status fs_eval_write_html(const fs_eval_book *book, const fs_eval_summary *s, const fs_eval_options *opt, const char *path,
                              fs_error *err) {
     fs_buffer b = {0};
@@ -567,16 +572,15 @@ fs_status fs_eval_write_html(const fs_eval_book *book, const fs_eval_summary *s,
     fs_html_text(&b, book->info.name);
     fs_buffer_printf(&b, "</title><style>%s</style></head><body>\n", fs_html_style);
     put_head(&b, book, s, opt);
+    const bool gallery = opt->gallery > 0, first = gallery && fs_html_gallery_first(book, opt);
+    fs_status status = first ? put_gallery(&b, book, opt, err) : FS_OK;
     if (has_paper_sets(s)) put_paper(&b, book, s); /* else they are for orientation only, and stand at the end */
     put_detection(&b, s);
     put_localization(&b, s);
     fs_html_words(&b, s);
-    fs_status status = put_charts(&b, s, err);
+    if (!status) status = put_charts(&b, s, err);
     if (!status) status = put_sweeps(&b, s, err);
-    if (!status && opt->gallery > 0) {
-        fs_buffer_puts(&b, "<h2>Single pictures</h2>");
-        status = fs_html_gallery(&b, book, opt, err);
-    }
+    if (!status && gallery && !first) status = put_gallery(&b, book, opt, err);
     if (!status && !has_paper_sets(s)) put_paper(&b, book, s);
     if (!status) put_foot(&b, book, s, opt);
     if (!status && b.failed) status = fs_fail(err, FS_E_NO_MEMORY, "%s: no memory for the report", path);

@@ -40,6 +40,7 @@ fs_status fs_eval_run(const fs_eval_options *options, char **text, fs_error *err
     part.shard = rank + 1;
     part.shards = size;
     part.html = false;
+    part.sheet = 0;
     part.out = out;
     if (rank) part.callbacks.progress = NULL; /* one line for all */
     status = options->out && !out ? fs_fail(err, FS_E_NO_MEMORY, "out of memory") : fs_eval_run_part(&part, NULL, err);

@@ -3,6 +3,7 @@
 #define FS_EVAL_REPORT_H
 
 #include "eval/eval.h"
+#include "image/image.h"
 
 /* Text with <, >, &, " and control characters made harmless. */
 void fs_html_text(fs_buffer *b, const char *s);
@@ -37,9 +38,43 @@ const char *fs_svg_color(size_t i);
 
 void fs_html_words(fs_buffer *b, const fs_eval_summary *s);
 
+/* ---- panels.c: what one picture looks like ---- */
+
+typedef struct fs_panel_box {
+    int64_t width, height;
+    bool enlarge; /* smaller pictures fill it too */
+} fs_panel_box;
+typedef struct fs_panels { /* each NULL where there is none; picture NULL: its file is not there any more, and all are */
+    fs_image *picture, *truth, *map, *marked;
+} fs_panels;
+/* The size of these proportions that fits the box. */
+void fs_panel_fit(const fs_panel_box *box, int64_t w, int64_t h, int64_t *tw, int64_t *th);
+void fs_panel_ramp(double v, uint8_t rgb[3]); /* the color of a score */
+fs_status fs_panels_make(const fs_eval_info *info, const fs_eval_row *r, const fs_panel_box *box, fs_panels *out, fs_error *err);
+void fs_panels_free(fs_panels *p);
+
+/* What a picture was called: "tampered", "authentic", "undetermined", or NULL if nothing was said. */
+typedef enum fs_row_judgement { FS_ROW_OPEN, FS_ROW_RIGHT, FS_ROW_WRONG } fs_row_judgement;
+const char *fs_row_called(const fs_eval_row *r, fs_row_judgement *how);
+
+enum { FS_ROW_FACTS = 6 };
+typedef struct fs_row_fact {
+    const char *name;
+    double value;
+} fs_row_fact;
+/* What is known about a picture in numbers, the score first; returns how many. */
+size_t fs_row_facts(const fs_eval_row *r, fs_row_fact out[FS_ROW_FACTS]);
+
+/* ---- sheet.c: pictures side by side in one PNG ---- */
+
+/* opt->sheet pictures of the run, or all if there are fewer, taken at even distances. Pictures changed by a sweep are not among them. */
+fs_status fs_eval_write_sheet(const fs_eval_book *book, const fs_eval_options *opt, const char *path, fs_error *err);
+
 /* ---- gallery.c: single pictures ---- */
 
-/* Best and worst cases, missed forgeries, false alarms of the unchanged pictures: opt->gallery of each. A picture file that is not there
+/* Are there so few pictures that the gallery has all of them? Then they come before the figures, which say little about so few. */
+bool fs_html_gallery_first(const fs_eval_book *book, const fs_eval_options *opt);
+/* Best and worst cases, missed forgeries, false alarms and authentic pictures left alone, of the unchanged pictures: opt->gallery of each. A picture file that is not there
  * any more is said so and no error. */
 fs_status fs_html_gallery(fs_buffer *b, const fs_eval_book *book, const fs_eval_options *opt, fs_error *err);
 

@@ -102,12 +102,12 @@ static json_t *words_json(fs_eval_words w) { /* those of the text follow from it
 
 json_t *fs_eval_row_to_json(const fs_eval_row *r) {
     const char *score = !r->has_score ? "none" : isnan(r->score) ? "nan" : NULL;
-    return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "index",
+    return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "index",
                      (json_int_t)r->index, "step", (json_int_t)r->step, "condition", text_value(r->condition), "set", text_value(r->set),
                      "group", text_value(r->group), "name", text_value(r->name), "image", text_value(r->image), "mask", text_value(r->mask),
                      "map", text_value(r->map), "sha256", r->sha256, "mask_sha256", r->mask_sha256, "tampered", (int)r->tampered, "literal",
                      r->answered ? json_string(fs_verdict_name(r->literal)) : json_null(), "tolerant",
-                     r->answered ? json_string(fs_verdict_name(r->tolerant)) : json_null(), "score",
+                     r->answered ? json_string(fs_verdict_name(r->tolerant)) : json_null(), "undetermined", (int)r->undetermined, "score",
                      score ? json_string(score) : json_real(r->score), "css", number(r->css), "css_other", number(r->css_other), "pixels",
                      r->located ? pixels_json(r) : json_null(), "true_words", words_json(r->truth_words), "text", text_value(r->text),
                      "reference", text_value(r->reference));
@@ -235,6 +235,7 @@ fs_status fs_eval_row_from_json(const char *where, const json_t *root, fs_eval_r
     if (!s) s = fs_json_bool(&j, "tampered", FS_JSON_REQUIRED, &out->tampered, err);
     if (!s) s = take_verdict(&j, "literal", &out->literal, &out->answered, err);
     if (!s && out->answered) s = take_verdict(&j, "tolerant", &out->tolerant, &there, err);
+    if (!s) s = fs_json_bool(&j, "undetermined", FS_JSON_OPTIONAL, &out->undetermined, err);
     if (!s) s = take_score(&j, out, err);
     if (!s) s = take_number(&j, "css", -1.000001, 1.000001, &out->css, err);
     if (!s) s = take_number(&j, "css_other", -1.000001, 1.000001, &out->css_other, err);

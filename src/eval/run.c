@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/eval.h"
+#include "eval/report.h"
 
 /* ---- checks ---- */
 
@@ -14,6 +14,7 @@ static fs_status check_statistics(const fs_eval_options *o, fs_error *err) {
     if (!(o->level > 0 && o->level < 1))
         return fs_fail(err, FS_E_USAGE, "a confidence level of %g; expected between 0 and 1, e.g. 0.95", o->level);
     if (o->gallery < 0 || o->gallery > 100) return fs_fail(err, FS_E_USAGE, "a gallery of %d; expected 0 to 100", o->gallery);
+    if (o->sheet < 0 || o->sheet > 100) return fs_fail(err, FS_E_USAGE, "a contact sheet of %d pictures; expected 0 (none) to 100", o->sheet);
     return FS_OK;
 }
 
@@ -89,8 +90,8 @@ fs_status fs_eval_finish(const fs_eval_book *b, const fs_eval_options *opt, char
     fs_eval_summary s = {0};
     json_t *j = NULL;
     char *csv = fs_path_join(opt->out, "images.csv"), *summary = fs_path_join(opt->out, "summary.json"),
-         *html = fs_path_join(opt->out, "report.html");
-    fs_status status = csv && summary && html ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+         *html = fs_path_join(opt->out, "report.html"), *sheet = fs_path_join(opt->out, "sheet.png");
+    fs_status status = csv && summary && html && sheet ? FS_OK : fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     if (!status) status = fs_eval_book_write(b, opt->out, err);
     if (!status) status = fs_eval_write_csv(b, csv, err);
     if (!status) status = fs_eval_summarize(b, opt, &s, err);
@@ -99,12 +100,14 @@ fs_status fs_eval_finish(const fs_eval_book *b, const fs_eval_options *opt, char
         status = write_json(j, summary, err);
     }
     if (!status && opt->html) status = fs_eval_write_html(b, &s, opt, html, err);
+    if (!status && opt->sheet > 0) status = fs_eval_write_sheet(b, opt, sheet, err);
     if (!status && text && !(*text = fs_eval_summary_text(b, &s, opt))) status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
     json_decref(j);
     fs_eval_summary_free(&s);
     free(csv);
     free(summary);
     free(html);
+    free(sheet);
     return status;
 }
 

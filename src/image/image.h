@@ -75,6 +75,15 @@ fs_status fs_jpeg_encode_quality(const uint8_t *pixels, int64_t w, int64_t h, in
 /* The picture with mask (255/0, same size) tinted and its outline drawn, for people. */
 fs_status fs_draw_overlay(const fs_image *im, const uint8_t *mask, fs_image **out, fs_error *err);
 
+/* Words, drawn with a round pen from x on, standing on the line y = base; parts outside of the picture are left out. ASCII; anything else is an empty
+ * box. Returns where the next word would begin. */
+typedef struct fs_pen {
+    double height, width; /* of capitals, of the stroke, in pixels */
+    uint8_t color[3];
+} fs_pen;
+double fs_draw_words(fs_image *im, double x, double base, const char *text, const fs_pen *pen);
+double fs_words_width(const char *text, double height);
+
 /* Connected regions of a 255/0 mask (8-connected), largest first, at most max_regions; *n_out = how many were written and *total = how
  * many there are. */
 typedef struct fs_region { int64_t x0, y0, x1, y1; /* x1, y1 exclusive */ int64_t pixels; } fs_region;

@@ -27,6 +27,11 @@ if [ -z "${FS_TEST_EMULATED:-}" ]; then # /proc/self/exe is the emulator's there
     bare prefix/bin/fakeshield detect --json --no-times $short
     expect_code 0; expect_out '"name":"nano"'
 
+    begin "a part of a bundle is no model"
+    cp prefix/share/fakeshield/nano/dte-fdm.gguf prefix/share/fakeshield/nano/mflm.gguf tree/models/nano
+    bare tree/build/fakeshield detect $short
+    expect_code 2; expect_one_error 'no model'
+
     begin "in a source tree"
     cp prefix/share/fakeshield/nano/*.gguf tree/models/nano
     bare tree/build/fakeshield detect $short
