@@ -90,6 +90,12 @@ typedef enum fs_mask_status {
     FS_MASK_NO_SEG = 3       /* stage 2 answered without [SEG]: an all-black mask is given, with a warning */
 } fs_mask_status;
 
+/* How a score was calibrated. */
+typedef enum fs_calibration_method {
+    FS_CALIBRATION_UNRECORDED = 0, /* the bundle does not say */
+    FS_CALIBRATION_PLATT = 1       /* a logistic over the score's log-odds (docs/evaluation.md) */
+} fs_calibration_method;
+
 FS_API const char *fs_verdict_name(fs_verdict v);           /* "undetermined", "authentic", "tampered" */
 FS_API bool fs_verdict_from_name(const char *name, fs_verdict *out);
 FS_API const char *fs_domain_name(fs_domain d);             /* "AIGC inpainting", "DeepFake", "Photoshop" */
@@ -102,6 +108,8 @@ FS_API const char *fs_prompt_style_name(fs_prompt_style s); /* "test", "demo" */
 FS_API bool fs_prompt_style_from_name(const char *name, fs_prompt_style *out);
 FS_API const char *fs_mask_status_name(fs_mask_status s);   /* "none", "present", "authentic", "no-seg" */
 FS_API bool fs_mask_status_from_name(const char *name, fs_mask_status *out);
+FS_API const char *fs_calibration_method_name(fs_calibration_method m); /* "unrecorded", "platt" */
+FS_API bool fs_calibration_method_from_name(const char *name, fs_calibration_method *out);
 
 /* ---- options ------------------------------------------------------------------------------------------------------ */
 
@@ -226,8 +234,15 @@ FS_API void fs_result_free(fs_result *r);
 FS_API const char *fs_result_image(const fs_result *r);          /* the path as given */
 FS_API fs_verdict fs_result_verdict(const fs_result *r);
 FS_API double fs_result_score(const fs_result *r);               /* probability of "tampered" in 0..1; NaN if stage 1 has not run */
-/* False: the model's scores are not calibrated. Else the score before calibration, and the band of scores in which the verdict is undetermined. */
-FS_API bool fs_result_calibration(const fs_result *r, double *raw, double *low, double *high);
+typedef struct fs_calibration_info {
+    double raw_score;             /* before calibration */
+    double low, high;             /* between them the verdict is undetermined */
+    fs_calibration_method method;
+    int64_t pictures;             /* it was fitted to; 0: not recorded */
+    double ece_before, ece_after; /* expected calibration error on those pictures, without and with it; NaN: not recorded */
+} fs_calibration_info;
+/* False: the model's scores are not calibrated. */
+FS_API bool fs_result_calibration(const fs_result *r, fs_calibration_info *out);
 FS_API fs_domain fs_result_domain(const fs_result *r);
 FS_API const float *fs_result_domain_probabilities(const fs_result *r); /* [3], owned by r */
 FS_API const char *fs_result_text(const fs_result *r);           /* stage 1's whole answer; "" if none */

@@ -26,6 +26,7 @@ FS_NAMES(fs_precision, fs_precision, "f32", "bf16", "f16", "upstream")
 FS_NAMES(fs_kv_cache_type, fs_kv_cache_type, "auto", "f32", "f16", "q8_0")
 FS_NAMES(fs_prompt_style, fs_prompt_style, "test", "demo")
 FS_NAMES(fs_mask_status, fs_mask_status, "none", "present", "authentic", "no-seg")
+FS_NAMES(fs_calibration_method, fs_calibration_method, "unrecorded", "platt")
 
 fs_options fs_options_defaults(void) {
     return (fs_options){

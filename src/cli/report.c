@@ -133,6 +133,15 @@ void cli_report_head_now(cli_term *t) {
     t->head = NULL;
 }
 
+static void report_calibration(const fs_result *r) {
+    fs_calibration_info c;
+    if (!fs_result_calibration(r, &c)) return;
+    printf("  calibrated from %.3f (%s", c.raw_score, c.method ? fs_calibration_method_name(c.method) : "method not recorded");
+    if (c.pictures) printf(" on %lld pictures", (long long)c.pictures);
+    if (!isnan(c.ece_before) && !isnan(c.ece_after)) printf(", calibration error %.3f before, %.3f after", c.ece_before, c.ece_after);
+    printf("); undetermined between %.2f and %.2f\n", c.low, c.high);
+}
+
 void cli_report_verdict(cli_term *t, const fs_result *r) {
     double score = fs_result_score(r);
     fs_verdict v = fs_result_verdict(r);
@@ -141,9 +150,7 @@ void cli_report_verdict(cli_term *t, const fs_result *r) {
         printf("\n");
     else
         printf("   score %.3f (0 authentic, 1 tampered)\n", score);
-    double raw, low, high;
-    if (fs_result_calibration(r, &raw, &low, &high))
-        printf("  calibrated from %.3f; undetermined between %.2f and %.2f\n", raw, low, high);
+    report_calibration(r);
     const float *p = fs_result_domain_probabilities(r);
     if (!p || isnan(score)) return;
     int order[3] = {0, 1, 2};

@@ -35,12 +35,13 @@ void fs_eval_book_free(fs_eval_book *b) {
 
 static json_t *info_json(const fs_eval_book *b) {
     const fs_eval_info *i = &b->info;
-    return json_pack("{s:i, s:{s:s, s:s}, s:s, s:s, s:s, s:s, s:O, s:o, s:I, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:O}", "eval", VERSION,
-                     "program", "name", "fakeshield", "version", fs_version(), "name", i->name, "source", i->source, "model", i->model,
-                     "fingerprint", i->fingerprint, "settings", i->settings, "encoder", i->encoder ? json_string(i->encoder) : json_null(),
-                     "records", (json_int_t)i->records, "shard", i->shard, "shards", i->shards, "rows", (json_int_t)b->rows.count,
-                     "missing", (json_int_t)i->missing, "nan_scores", (json_int_t)i->nan_scores, "resized", (json_int_t)i->resized,
-                     "texts_without_reference", (json_int_t)i->texts_without_reference, "warnings", i->warnings);
+    return json_pack("{s:i, s:{s:s, s:s}, s:s, s:s, s:s, s:s, s:o*, s:O, s:o, s:I, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:O}", "eval",
+                     VERSION, "program", "name", "fakeshield", "version", fs_version(), "name", i->name, "source", i->source, "model",
+                     i->model, "fingerprint", i->fingerprint, "calibration", fs_eval_calibration_json(i), "settings", i->settings,
+                     "encoder", i->encoder ? json_string(i->encoder) : json_null(), "records", (json_int_t)i->records, "shard", i->shard,
+                     "shards", i->shards, "rows", (json_int_t)b->rows.count, "missing", (json_int_t)i->missing, "nan_scores",
+                     (json_int_t)i->nan_scores, "resized", (json_int_t)i->resized, "texts_without_reference",
+                     (json_int_t)i->texts_without_reference, "warnings", i->warnings);
 }
 
 fs_status fs_eval_book_write(const fs_eval_book *b, const char *dir, fs_error *err) {
@@ -78,6 +79,7 @@ done:
 
 static fs_status read_info(const char *path, fs_eval_info *i, int64_t *rows, fs_error *err) {
     fs_json j = {0};
+    fs_eval_calibration calibration = {0};
     const char *name = "", *source = "", *model = "", *fingerprint = "", *encoder = NULL;
     int64_t version = 0, shard = 1, shards = 1, counts[4] = {0};
     fs_status s = fs_json_open(path, &j, err);
@@ -94,6 +96,7 @@ static fs_status read_info(const char *path, fs_eval_info *i, int64_t *rows, fs_
     if (!s) s = fs_json_int(&j, "rows", FS_JSON_REQUIRED, 0, INT64_MAX / 2, rows, err);
     if (!s) s = fs_json_int(&j, "shard", FS_JSON_REQUIRED, 1, INT32_MAX, &shard, err);
     if (!s) s = fs_json_int(&j, "shards", FS_JSON_REQUIRED, 1, INT32_MAX, &shards, err);
+    if (!s) s = fs_eval_calibration_read(&j, &calibration, err);
     static const char *const keys[] = {"missing", "nan_scores", "resized", "texts_without_reference"};
     for (size_t k = 0; k < 4 && !s; k++) s = fs_json_int(&j, keys[k], FS_JSON_REQUIRED, 0, INT64_MAX / 2, &counts[k], err);
     if (!s) {
@@ -101,6 +104,7 @@ static fs_status read_info(const char *path, fs_eval_info *i, int64_t *rows, fs_
                             .source = fs_strdup(source),
                             .model = fs_strdup(model),
                             .encoder = fs_strdup(encoder),
+                            .calibration = calibration,
                             .records = i->records,
                             .shard = (int)shard,
                             .shards = (int)shards,

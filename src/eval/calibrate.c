@@ -121,7 +121,7 @@ static fs_status same_model(const fs_eval_book *b, const char *bundle, const cha
 fs_status fs_calibrate(const char *bundle_dir, const char *eval_dir, const char *out_dir, double band, const fs_options *options,
                        char **text, fs_error *err) {
     fs_eval_book book = {0};
-    fs_calibration was, c = {.on = true};
+    fs_calibration was, c = {.on = true, .method = FS_CALIBRATION_PLATT};
     fs_scored *scored = NULL;
     size_t n = 0;
     double slope = 1, offset = 0;
@@ -138,7 +138,7 @@ fs_status fs_calibrate(const char *bundle_dir, const char *eval_dir, const char 
     c.offset = slope * was.offset + offset;
     c.low = 0.5 - band, c.high = 0.5 + band;
     c.records = (int64_t)n;
-    c.ece_before = fs_calibration_error(scored, n, 1, 0);
+    c.ece_before = fs_calibration_error(scored, n, 1 / was.slope, -was.offset / was.slope); /* of the score without any */
     c.ece_after = fs_calibration_error(scored, n, slope, offset);
     if ((status = fs_bundle_calibrate(bundle_dir, out_dir, &c, options, err)) || !text) goto done;
     size_t open = 0, right = 0;

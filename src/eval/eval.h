@@ -9,6 +9,7 @@
 #include "data/tree.h"
 #include "eval/map.h"
 #include "eval/metrics.h"
+#include "format/json.h"
 
 /* ---- rows ----------------------------------------------------------------------------------------------------------- */
 
@@ -54,15 +55,21 @@ fs_status fs_eval_row_from_json(const char *where, const json_t *j, fs_eval_row 
 
 /* ---- a run ---------------------------------------------------------------------------------------------------------- */
 
+typedef struct fs_eval_calibration {
+    bool known, on; /* not known: scores of other programs, or none */
+    fs_calibration_info how;
+} fs_eval_calibration;
+
 /* What a reader must know about how the rows came about; run.json. */
 typedef struct fs_eval_info {
     char *name;   /* of the run */
     char *source; /* fs_eval_source_name, */
     char *model;  /* ... and the checkpoint's name, or the folder or file that was given; "" if none */
     char fingerprint[65];
-    json_t *settings; /* all options that decide on a row */
-    char *encoder;    /* of CSS, or NULL */
-    int64_t records;  /* of the whole data, all shards */
+    json_t *settings;                /* all options that decide on a row */
+    char *encoder;                   /* of CSS, or NULL */
+    fs_eval_calibration calibration; /* of the scores */
+    int64_t records;                 /* of the whole data, all shards */
     int shard, shards;
     size_t missing, nan_scores, resized, texts_without_reference; /* counted in this run */
     json_t *warnings;                                             /* list of lines */
@@ -76,6 +83,11 @@ typedef struct fs_eval_book {
 fs_status fs_eval_book_write(const fs_eval_book *b, const char *dir, fs_error *err);
 fs_status fs_eval_book_read(const char *dir, fs_eval_book *out, fs_error *err);
 void fs_eval_book_free(fs_eval_book *b);
+/* calibration.c: of the first result that has a score; as JSON (NULL: not known) and back; in words for reports (nothing: not known). */
+void fs_eval_note_calibration(fs_eval_info *i, const fs_result *r);
+json_t *fs_eval_calibration_json(const fs_eval_info *i);
+fs_status fs_eval_calibration_read(const fs_json *run, fs_eval_calibration *out, fs_error *err);
+void fs_eval_calibration_put(fs_buffer *b, const fs_eval_info *i);
 void fs_eval_warn(fs_eval_info *i, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- tables ---------------------------------------------------------------------------------------------------------- */

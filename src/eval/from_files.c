@@ -48,6 +48,7 @@ fs_status fs_eval_row_from_result(const fs_eval_options *opt, fs_eval_info *info
     row->has_score = !isnan(fs_result_score(r));
     row->score = fs_result_score(r);
     row->undetermined = fs_result_verdict(r) == FS_VERDICT_UNDETERMINED;
+    fs_eval_note_calibration(info, r);
     if (*fs_result_text(r)) {
         status = fs_eval_row_take_text(row, fs_result_text(r), err);
     } else if (fs_result_verdict(r) != FS_VERDICT_UNDETERMINED) { /* verdict only */

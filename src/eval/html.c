@@ -169,6 +169,11 @@ static void put_head(fs_buffer *b, const fs_eval_book *book, const fs_eval_summa
                          "of such pictures, not how they "
                          "would change with other cameras, editors or forgers.</p>",
                          100 * opt->level);
+    if (book->info.calibration.known) {
+        fs_buffer_puts(b, "<p class=\"note\">The score: ");
+        fs_eval_calibration_put(b, &book->info);
+        fs_buffer_puts(b, ".</p>");
+    }
     if (!t->tampered || !t->authentic)
         fs_buffer_printf(b,
                          "<p class=\"warn\">These are %s pictures only. A program that calls everything %s would reach an accuracy of "
@@ -530,6 +535,7 @@ static void fact(fs_buffer *b, const char *name, const char *value) {
 static void put_foot(fs_buffer *b, const fs_eval_book *book, const fs_eval_summary *s, const fs_eval_options *opt) {
     const fs_eval_info *i = &book->info;
     char line[160];
+    fs_buffer score = {0};
     char *settings = json_dumps(i->settings, JSON_COMPACT | JSON_REAL_PRECISION(9));
     fs_buffer_puts(b, "<h2>How this was made</h2><table class=\"facts-table\"><tbody>");
     snprintf(line, sizeof line, "fakeshield %s", fs_version());
@@ -537,6 +543,9 @@ static void put_foot(fs_buffer *b, const fs_eval_book *book, const fs_eval_summa
     fact(b, "Answers from", i->source);
     fact(b, "Checkpoint or source", i->model);
     fact(b, "Its fingerprint", i->fingerprint);
+    fs_eval_calibration_put(&score, i);
+    fact(b, "Score", score.data);
+    fs_buffer_free(&score);
     fact(b, "Sentence encoder", i->encoder);
     fact(b, "Data, SHA-256", s->data_hash);
     snprintf(line, sizeof line, "%zu of %lld; left out: %zu without an answer, %zu with a NaN score; maps resized: %zu", book->rows.count,

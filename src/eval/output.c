@@ -129,15 +129,16 @@ json_t *fs_eval_summary_json(const fs_eval_book *b, const fs_eval_summary *s, co
     json_t *tables = json_array(), *protocols = json_array();
     for (size_t k = 0; k < s->count; k++) json_array_append_new(tables, table_json(&s->tables[k]));
     for (int p = 0; p < FS_PROTOCOLS; p++) json_array_append_new(protocols, json_string(fs_eval_protocol_name((fs_eval_protocol)p)));
-    return json_pack("{s:i, s:{s:s, s:s}, s:{s:s, s:s, s:s, s:s, s:O, s:o}, s:{s:s, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:i, s:f, s:I, s:b}, "
-                     "s:o, s:o, s:O}",
-                     "eval", 1, "program", "name", "fakeshield", "version", fs_version(), "run", "name", i->name, "source", i->source,
-                     "model", i->model, "fingerprint", i->fingerprint, "settings", i->settings, "encoder",
-                     i->encoder ? json_string(i->encoder) : json_null(), "data", "sha256", s->data_hash, "records", (json_int_t)i->records,
-                     "rows", (json_int_t)b->rows.count, "missing", (json_int_t)i->missing, "nan_scores", (json_int_t)i->nan_scores,
-                     "resized_maps", (json_int_t)i->resized, "texts_without_reference", (json_int_t)i->texts_without_reference, "intervals",
-                     "resamples", opt->resamples, "level", opt->level, "seed", (json_int_t)opt->seed, "stratified", (int)opt->stratified,
-                     "protocols", protocols, "tables", tables, "warnings", i->warnings);
+    return json_pack(
+        "{s:i, s:{s:s, s:s}, s:{s:s, s:s, s:s, s:s, s:o*, s:O, s:o}, s:{s:s, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:i, s:f, s:I, s:b}, "
+        "s:o, s:o, s:O}",
+        "eval", 1, "program", "name", "fakeshield", "version", fs_version(), "run", "name", i->name, "source", i->source, "model", i->model,
+        "fingerprint", i->fingerprint, "calibration", fs_eval_calibration_json(i), "settings", i->settings, "encoder",
+        i->encoder ? json_string(i->encoder) : json_null(), "data", "sha256", s->data_hash, "records", (json_int_t)i->records, "rows",
+        (json_int_t)b->rows.count, "missing", (json_int_t)i->missing, "nan_scores", (json_int_t)i->nan_scores, "resized_maps",
+        (json_int_t)i->resized, "texts_without_reference", (json_int_t)i->texts_without_reference, "intervals", "resamples", opt->resamples,
+        "level", opt->level, "seed", (json_int_t)opt->seed, "stratified", (int)opt->stratified, "protocols", protocols, "tables", tables,
+        "warnings", i->warnings);
 }
 
 /* ---- text ---- */
@@ -258,6 +259,11 @@ char *fs_eval_summary_text(const fs_eval_book *b, const fs_eval_summary *s, cons
     if (opt->resamples > 0)
         fs_buffer_printf(&out, "[ ]: %g %% intervals by %d %s resamples of the pictures, seed %" PRIu64 "\n", 100 * opt->level,
                          opt->resamples, opt->stratified ? "stratified" : "plain", opt->seed);
+    if (b->info.calibration.known) {
+        fs_buffer_puts(&out, "score: ");
+        fs_eval_calibration_put(&out, &b->info);
+        fs_buffer_puts(&out, "\n");
+    }
     if (b->info.missing) fs_buffer_printf(&out, "left out for want of an answer: %zu pictures\n", b->info.missing);
     if (b->info.nan_scores) fs_buffer_printf(&out, "left out of the ranking for a NaN score: %zu pictures\n", b->info.nan_scores);
     if (b->info.resized) fs_buffer_printf(&out, "resized to their masks: %zu maps\n", b->info.resized);

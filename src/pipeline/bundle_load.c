@@ -95,7 +95,7 @@ static fs_status read_config(const fs_archive *a, fs_lm_config *out, fs_error *e
 
 fs_status fs_bundle_lm_config(const fs_bundle *b, fs_lm_config *out, fs_error *err) { return read_config(b->lm, out, err); }
 
-fs_status fs_bundle_read_calibration(const fs_bundle *b, fs_calibration *out, fs_error *err) { return fs_calibration_read(fs_archive_gguf(b->lm), out, err); }
+fs_status fs_bundle_read_calibration(const fs_bundle *b, fs_calibration *out, fs_error *err) { return fs_calibration_read(b->lm, out, err); }
 
 fs_status fs_bundle_read_config(const char *lm_path, fs_lm_config *out, fs_error *err) {
     fs_archive *a = NULL;

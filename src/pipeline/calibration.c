@@ -7,11 +7,27 @@
 #include "format/archive.h"
 #include "pipeline/bundle.h"
 
-fs_status fs_calibration_read(const fs_gguf *g, fs_calibration *out, fs_error *err) {
-    fs_calibration c = {.on = true, .low = 0.5, .high = 0.5};
-    fs_status status = FS_OK;
-    *out = (fs_calibration){.slope = 1, .low = 0.5, .high = 0.5};
-    if (!g || !fs_gguf_has(g, FS_CALIBRATION_PREFIX "slope")) return FS_OK;
+/* One that is not known here would need other numbers than slope and offset. */
+static fs_status read_method(const fs_archive *a, fs_calibration_method *out, fs_error *err) {
+    fs_gguf_text text = {0};
+    fs_status status = fs_gguf_string(fs_archive_gguf(a), FS_CALIBRATION_PREFIX "method", false, &text, err);
+    if (status || !text.data) return status;
+    char *name = fs_format("%.*s", (int)(text.size < 64 ? text.size : 64), text.data);
+    if (!name)
+        status = fs_fail(err, FS_E_NO_MEMORY, "out of memory");
+    else if (!fs_calibration_method_from_name(name, out) || !*out)
+        status = fs_fail(err, FS_E_UNSUPPORTED, "%s: " FS_CALIBRATION_PREFIX "method is \"%s\"; this version knows \"%s\", use the one that wrote it",
+                         fs_archive_path(a), name, fs_calibration_method_name(FS_CALIBRATION_PLATT));
+    free(name);
+    return status;
+}
+
+fs_status fs_calibration_read(const fs_archive *a, fs_calibration *out, fs_error *err) {
+    const fs_gguf *g = a ? fs_archive_gguf(a) : NULL;
+    fs_calibration c = {.on = true, .low = 0.5, .high = 0.5, .ece_before = NAN, .ece_after = NAN};
+    *out = (fs_calibration){.slope = 1, .low = 0.5, .high = 0.5, .ece_before = NAN, .ece_after = NAN};
+    if (!g || !(fs_gguf_has(g, FS_CALIBRATION_PREFIX "slope") || fs_gguf_has(g, FS_CALIBRATION_PREFIX "method"))) return FS_OK;
+    fs_status status = read_method(a, &c.method, err);
     const struct {
         const char *key;
         double min, max, *target;
@@ -29,13 +45,14 @@ fs_status fs_calibration_read(const fs_gguf *g, fs_calibration *out, fs_error *e
 }
 
 void fs_calibration_put(fs_gguf_writer *w, const fs_calibration *c) {
+    if (c->method) fs_gguf_put_text(w, FS_CALIBRATION_PREFIX "method", fs_calibration_method_name(c->method));
     fs_gguf_put_f32(w, FS_CALIBRATION_PREFIX "slope", (float)c->slope);
     fs_gguf_put_f32(w, FS_CALIBRATION_PREFIX "offset", (float)c->offset);
     fs_gguf_put_f32(w, FS_CALIBRATION_PREFIX "low", (float)c->low);
     fs_gguf_put_f32(w, FS_CALIBRATION_PREFIX "high", (float)c->high);
-    fs_gguf_put_u64(w, FS_CALIBRATION_PREFIX "records", (uint64_t)c->records);
-    fs_gguf_put_f32(w, FS_CALIBRATION_PREFIX "ece_before", (float)c->ece_before);
-    fs_gguf_put_f32(w, FS_CALIBRATION_PREFIX "ece_after", (float)c->ece_after);
+    if (c->records) fs_gguf_put_u64(w, FS_CALIBRATION_PREFIX "records", (uint64_t)c->records);
+    if (!isnan(c->ece_before)) fs_gguf_put_f32(w, FS_CALIBRATION_PREFIX "ece_before", (float)c->ece_before);
+    if (!isnan(c->ece_after)) fs_gguf_put_f32(w, FS_CALIBRATION_PREFIX "ece_after", (float)c->ece_after);
 }
 
 double fs_calibration_apply(const fs_calibration *c, double log_odds) {
@@ -56,7 +73,7 @@ fs_status fs_bundle_calibration(const char *dir, fs_calibration *out, fs_error *
             err, FS_E_NOT_FOUND,
             "%s: no " FS_BUNDLE_DTE " in it; only a bundle with stage 1 has scores to calibrate (make one: fakeshield convert)", dir);
     if (!status) status = fs_archive_open(path, &a, err);
-    if (!status) status = fs_calibration_read(fs_archive_gguf(a), out, err);
+    if (!status) status = fs_calibration_read(a, out, err);
     fs_archive_free(a);
     free(path);
     return status;

@@ -52,9 +52,11 @@ const char *fs_result_image(const fs_result *r) { return r->image; }
 const char *fs_result_sha256(const fs_result *r) { return r->sha256; }
 fs_verdict fs_result_verdict(const fs_result *r) { return r->verdict; }
 double fs_result_score(const fs_result *r) { return r->has_score ? r->score : NAN; }
-bool fs_result_calibration(const fs_result *r, double *raw, double *low, double *high) {
-    if (!r->calibration.on || !r->has_score) return false;
-    *raw = r->raw_score, *low = r->calibration.low, *high = r->calibration.high;
+bool fs_result_calibration(const fs_result *r, fs_calibration_info *out) {
+    const fs_calibration *c = &r->calibration;
+    *out = (fs_calibration_info){NAN, NAN, NAN, FS_CALIBRATION_UNRECORDED, 0, NAN, NAN};
+    if (!c->on || !r->has_score) return false;
+    *out = (fs_calibration_info){r->raw_score, c->low, c->high, c->method, c->records, c->ece_before, c->ece_after};
     return true;
 }
 fs_domain fs_result_domain(const fs_result *r) { return r->domain; }

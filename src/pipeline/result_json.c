@@ -76,6 +76,17 @@ static json_t *settings_json(const fs_result *r) {
                      text_value(r->question));
 }
 
+static json_t *number_or_null(double v) { return isnan(v) ? json_null() : number(v); }
+
+/* null: the bundle does not say, or the result was written before it was noted */
+static json_t *calibration_json(const fs_result *r) {
+    const fs_calibration *c = &r->calibration;
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "raw_score", number(r->raw_score), "undetermined_from", number(c->low),
+                     "undetermined_to", number(c->high), "method", text_value(c->method ? fs_calibration_method_name(c->method) : NULL),
+                     "pictures", c->records ? json_integer(c->records) : json_null(), "ece_before", number_or_null(c->ece_before),
+                     "ece_after", number_or_null(c->ece_after));
+}
+
 static json_t *times_json(const fs_result *r) {
     json_t *t = json_pack("{s:i}", "threads", r->threads);
     const struct { const char *name; double seconds; } steps[] = {
@@ -101,9 +112,7 @@ fs_status fs_result_to_json(const fs_result *r, const char *mask_path, const cha
                           explanation_json(r), "mask", mask_json(r, mask_path, overlay_path), "model",
                           model_json(r), "settings",
                           settings_json(r), "warnings", warnings);
-    if (j && r->calibration.on && r->has_score)
-        json_object_set_new(j, "calibration", json_pack("{s:o, s:o, s:o}", "raw_score", number(r->raw_score), "undetermined_from", number(r->calibration.low), "undetermined_to",
-                                                        number(r->calibration.high)));
+    if (j && r->calibration.on && r->has_score) json_object_set_new(j, "calibration", calibration_json(r));
     if (j && with_times) json_object_set_new(j, "times", times_json(r));
     if (j) *out = json_dumps(j, (pretty ? JSON_INDENT(2) : JSON_COMPACT) | JSON_REAL_PRECISION(12));
     json_decref(j);
@@ -241,6 +250,14 @@ static fs_status read_calibration_fields(const fs_json *c, fs_result *r, fs_erro
     fs_status s = fs_json_float(c, "raw_score", FS_JSON_REQUIRED, 0, 1, &r->raw_score, err);
     if (!s) s = fs_json_float(c, "undetermined_from", FS_JSON_REQUIRED, 0, 0.5, &r->calibration.low, err);
     if (!s) s = fs_json_float(c, "undetermined_to", FS_JSON_REQUIRED, 0.5, 1, &r->calibration.high, err);
+    const char *method = NULL;
+    r->calibration.ece_before = r->calibration.ece_after = NAN;
+    if (!s) s = fs_json_string(c, "method", FS_JSON_OPTIONAL, &method, err);
+    if (!s && method && !fs_calibration_method_from_name(method, &r->calibration.method))
+        s = fs_fail(err, FS_E_FORMAT, "%s: field method is \"%s\", which is no known value", c->path, method);
+    if (!s) s = fs_json_int(c, "pictures", FS_JSON_OPTIONAL, 0, INT64_MAX / 2, &r->calibration.records, err);
+    if (!s) s = fs_json_float(c, "ece_before", FS_JSON_OPTIONAL, 0, 1, &r->calibration.ece_before, err);
+    if (!s) s = fs_json_float(c, "ece_after", FS_JSON_OPTIONAL, 0, 1, &r->calibration.ece_after, err);
     r->calibration.on = !s;
     return s;
 }

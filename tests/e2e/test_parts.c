@@ -1,6 +1,7 @@
 /* Bundles put together from parts of others: every tensor must come from the bundle named for it, CLIP from the one all share, and what cannot work
  * together is refused with nothing left behind. */
 #include <dirent.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -217,7 +218,8 @@ static void a_calibration_belongs_to_its_parts(void **state) {
     (void)state;
     static const struct { const char *one, *two, *tag; bool stays; } cases[] = {
         {"one", NULL, NULL, false}, {NULL, "two", NULL, true}, {NULL, NULL, "tag", false}, {"calibrated", NULL, NULL, false}};
-    const fs_calibration fitted = {.on = true, .slope = 2, .low = 0.4, .high = 0.6, .records = 9};
+    const fs_calibration fitted = {
+        .on = true, .method = FS_CALIBRATION_PLATT, .slope = 2, .low = 0.4, .high = 0.6, .records = 9, .ece_before = 0.25, .ece_after = 0.125};
     char *from = in_root("source"), *to = in_root("calibrated"), *out = in_root("h");
     fs_options opt = fs_options_defaults();
     opt.threads = 1;
@@ -229,10 +231,50 @@ static void a_calibration_belongs_to_its_parts(void **state) {
         if (assemble("calibrated", cases[i].one, cases[i].two, cases[i].tag, "h", "f32", &warnings, &e)) fail_msg("%s", e.message);
         assert_ok(fs_bundle_calibration(out, &found, err));
         assert_int_equal(found.on, cases[i].stays);
+        if (found.on)
+            assert_true(found.method == fitted.method && found.records == 9 && found.ece_before == 0.25 && found.ece_after == 0.125);
         /* said, but for a stage 1 that has none of its own */
         assert_int_equal(warnings, !cases[i].stays && (!cases[i].one || strcmp(cases[i].one, "calibrated") == 0));
     }
     free(from), free(to), free(out);
+}
+
+/* What a bundle of before the method was noted gives, and one of a method that is not known here. */
+static void a_method_may_be_missing(void **state) {
+    (void)state;
+    fs_calibration c = {.on = true, .slope = 2, .low = 0.4, .high = 0.6, .ece_before = NAN, .ece_after = NAN}, found;
+    char *from = in_root("start"), *to = in_root("older"), *json = NULL;
+    fs_options opt = fs_options_defaults();
+    fs_detector *d = NULL;
+    fs_result *r = NULL, *back = NULL;
+    opt.threads = 1;
+    opt.verdict_only = true;
+    assert_ok(fs_bundle_calibrate(from, to, &c, &opt, err));
+    assert_ok(fs_bundle_calibration(to, &found, err));
+    assert_true(found.on && found.slope == 2 && found.method == FS_CALIBRATION_UNRECORDED && found.records == 0 && isnan(found.ece_before));
+    assert_ok(fs_detector_create(to, &opt, &d, err));
+    assert_ok(fs_explain(d, FS_GOLDEN_DIR "/e2e_square.png", &r, err));
+    assert_ok(fs_result_to_json(r, NULL, NULL, false, false, &json, err));
+    static const char later[] = ",\"method\":null,\"pictures\":null,\"ece_before\":null,\"ece_after\":null";
+    char *rest = strstr(json, later); /* results of earlier versions lack this part */
+    assert_non_null(rest);
+    memmove(rest, rest + strlen(later), strlen(rest + strlen(later)) + 1);
+    assert_ok(fs_result_from_json(json, &back, err));
+    fs_calibration_info i;
+    assert_true(fs_result_calibration(back, &i) && i.method == FS_CALIBRATION_UNRECORDED && i.pictures == 0 && isnan(i.ece_before) && isnan(i.ece_after));
+    assert_true(i.low == 0.4 && i.high == 0.6);
+    fs_string_free(json);
+    fs_result_free(r);
+    fs_result_free(back);
+    fs_detector_free(d);
+    free(to);
+    to = in_root("newer");
+    c.method = (fs_calibration_method)99;
+    assert_ok(fs_bundle_calibrate(from, to, &c, &opt, err));
+    fs_error e = {0};
+    assert_int_equal(fs_bundle_calibration(to, &found, &e), FS_E_UNSUPPORTED);
+    assert_non_null(strstr(e.message, "newer/dte-fdm.gguf: fakeshield.calibration.method is \"unknown\"; this version knows \"platt\""));
+    free(from), free(to);
 }
 
 static void refusals(void **state) {
@@ -265,6 +307,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parts_come_from_their_bundles),
         cmocka_unit_test(a_calibration_belongs_to_its_parts),
+        cmocka_unit_test(a_method_may_be_missing),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
