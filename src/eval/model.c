@@ -208,6 +208,7 @@ static fs_status make_rows(const model_run *run, const fs_eval_data *d, const fs
             free(row->text);
             row->text = NULL;
             row->said_words = (fs_eval_words){-1, -1};
+            row->said_words = (fs_eval_words){-1, -1};
         }
         free(data);
     }
