@@ -24,6 +24,7 @@ typedef struct job {
     fs_archive *archives[3];
     fs_bundle_replace_fn replace; /* if not NULL: what stands in place of a file's tensor, and the bundle keeps its type */
     void *user;
+    const char *weights; /* ... and a hash of what replaces, which goes into the new bundle's name; NULL: it keeps the old one */
     const fs_calibration *calibration;
     bool combine; /* parts come from elsewhere: */
     const char *from[PARTS];    /* NULL: from the bundle itself */
@@ -69,7 +70,7 @@ static void put_metadata(const job *j, int file, const fs_gguf *g) {
             fs_gguf_put_text(w, "fakeshield.type", j->write.type.name);
         else if (fs_gguf_text_is(key, "fakeshield.made_with"))
             fs_gguf_put_text(w, "fakeshield.made_with", fs_version());
-        else if (j->combine && fs_gguf_text_is(key, "fakeshield.source_sha256"))
+        else if (j->fingerprint[0] && fs_gguf_text_is(key, "fakeshield.source_sha256"))
             fs_gguf_put_text(w, "fakeshield.source_sha256", j->fingerprint);
         else if (outdated(j, key))
             dropped = true;
@@ -256,7 +257,8 @@ static fs_status open_parts(job *j, fs_error *err) {
     return status;
 }
 
-/* Names what is made: a SHA-256 over the headers' own, which cover the tensors' checksums. So files of two such bundles are never taken for one another. */
+/* Names what is made: a SHA-256 over the headers' own, which cover the tensors' checksums, and over what replaces some of them. So files of two such
+ * bundles are never taken for one another. */
 static fs_status name_parts(job *j, fs_error *err) {
     fs_archive *const all[] = {j->archives[0], j->archives[1], j->archives[2], j->vision[0], j->vision[1], j->vision[2]};
     fs_sha256 sum;
@@ -270,6 +272,7 @@ static fs_status name_parts(job *j, fs_error *err) {
         j->synthetic = j->synthetic || synthetic;
         fs_sha256_add(&sum, text.data, text.size);
     }
+    if (j->weights) fs_sha256_add(&sum, j->weights, strlen(j->weights));
     fs_sha256_end(&sum, j->fingerprint);
     return FS_OK;
 }
@@ -295,9 +298,9 @@ static fs_status open_all(job *j, const char *bundle_dir, const char *out_dir, f
     if (!found)
         return fs_fail(err, FS_E_NOT_FOUND, "%s: holds none of " FS_BUNDLE_DTE ", " FS_BUNDLE_MFLM " and " FS_BUNDLE_VISION "; give the bundle that convert wrote",
                        bundle_dir);
-    if (!j->combine) return FS_OK;
-    fs_status status = open_parts(j, err);
-    return status ? status : name_parts(j, err);
+    fs_status status = j->combine ? open_parts(j, err) : FS_OK;
+    if (!status && (j->combine || j->weights)) status = name_parts(j, err);
+    return status;
 }
 
 static fs_status run(job *j, const char *bundle_dir, const char *out_dir, fs_error *err) {
@@ -324,11 +327,12 @@ fs_status fs_assemble(const char *bundle_dir, const fs_bundle_parts *parts, cons
     return status ? status : run(&j, bundle_dir, out_dir, err);
 }
 
-fs_status fs_bundle_rewrite(const char *bundle_dir, const char *out_dir, fs_bundle_replace_fn replace, void *user, const fs_options *options, fs_error *err) {
+fs_status fs_bundle_rewrite(const char *bundle_dir, const char *out_dir, fs_bundle_replace_fn replace, void *user, const char *weights, const fs_options *options,
+                            fs_error *err) {
     fs_options o = *options;
     o.overwrite = true; /* what an earlier run left has other numbers */
     o.callbacks = (fs_callbacks){0};
-    job j = {.write = {.opt = &o}, .replace = replace, .user = user};
+    job j = {.write = {.opt = &o}, .replace = replace, .user = user, .weights = weights};
     return run(&j, bundle_dir, out_dir, err);
 }
 

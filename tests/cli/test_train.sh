@@ -123,6 +123,13 @@ run train mflm -m tower/model --all-weights --sam-from-clip --freeze clip --ce-w
 expect_code 0
 run verify branch/model
 expect_code 0
+run requantize branch/model --type f16 -q -o remade; expect_code 0
+cp remade/vision.gguf before.gguf
+run requantize branch/model --type f16 -v -o remade; expect_code 0; expect_err 'finished already'
+run train mflm -m tower/model --all-weights --sam-from-clip --freeze clip --ce-weight 0 --text-dropout 1 $some --max-steps 3 --fresh -q -o branch
+expect_code 0
+run requantize branch/model --type f16 -v -o remade; expect_code 0 # other weights: nothing of the first is taken for the second
+pass; ! cmp -s before.gguf remade/vision.gguf || fail "requantize kept the weights of the run before"
 run train mflm -m tower/model --all-weights --sam-from-clip --freeze sam $some --max-steps 2 -q -o x
 expect_failure; expect_err 'not trained'
 run train mflm -m tower/model --sam-from-clip $some --max-steps 2 -q -o x

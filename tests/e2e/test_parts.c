@@ -98,7 +98,7 @@ static void train(const char *from, const char *to, float mark, bool clip) {
         free(path);
     }
     opt.threads = 1;
-    assert_ok(fs_bundle_rewrite(dir, out, trained_kept, &k, &opt, err));
+    assert_ok(fs_bundle_rewrite(dir, out, trained_kept, &k, NULL, &opt, err));
     for (int i = 0; i < 3; i++) fs_archive_free(k.t.from[i]);
     for (kept *one = k.first, *next; one; one = next) {
         next = one->next;
