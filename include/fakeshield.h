@@ -183,6 +183,9 @@ typedef struct fs_result fs_result;
 FS_API fs_status fs_detector_create(const char *model_dir, const fs_options *options, fs_detector **out, fs_error *err);
 FS_API void fs_detector_free(fs_detector *d);
 
+/* The title that a bundle bears ("FakeShield nano, the small demonstration model"); the caller's: fs_string_free. NULL: it has none, or is no bundle. */
+FS_API char *fs_model_title(const char *model_dir);
+
 /* Both stages on one picture file. *out is the caller's. */
 FS_API fs_status fs_detect(fs_detector *d, const char *image_path, fs_result **out, fs_error *err);
 

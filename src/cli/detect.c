@@ -262,13 +262,25 @@ static fs_status prepare_inputs(detect_run *run, const cli_list *operands) {
     return cli_folder_ready(t, run->out);
 }
 
+/* Whoever did not name the model here and now should know when it is the small one. */
+static void say_if_demo(detect_run *run, const char *dir) {
+    const char *const variable = getenv("FAKESHIELD_MODEL");
+    if (run->demo) {
+        cli_note(&run->term, "no model given: this is the small demonstration model, %s. What it says is no evidence; for another: -m DIR or FAKESHIELD_MODEL",
+                 run->demo);
+    } else if (variable && run->s.model == variable) {
+        char *title = fs_model_title(dir);
+        if (title && strstr(title, "demonstration"))
+            cli_note(&run->term, "FAKESHIELD_MODEL is the small demonstration model, %s. What it says is no evidence; for another: -m DIR", dir);
+        fs_string_free(title);
+    }
+}
+
 static fs_status open_model(detect_run *run) {
     if (!run->s.model && !run->s.opt.lm_file) run->demo = cli_demo_model();
     const char *dir = run->demo ? run->demo : cli_model_dir("detect", &run->s);
     if (!dir) return FS_E_USAGE;
-    if (run->demo)
-        cli_note(&run->term, "no model given: this is the small demonstration model, %s. What it says is no evidence; for another: -m DIR or FAKESHIELD_MODEL",
-                 run->demo);
+    say_if_demo(run, dir);
     fs_error err = {0};
     run->s.opt.callbacks = cli_callbacks(&run->term, run->report);
     fs_status status = fs_detector_create(dir, &run->s.opt, &run->detector, &err);

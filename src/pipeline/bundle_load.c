@@ -97,6 +97,19 @@ fs_status fs_bundle_lm_config(const fs_bundle *b, fs_lm_config *out, fs_error *e
 
 fs_status fs_bundle_read_calibration(const fs_bundle *b, fs_calibration *out, fs_error *err) { return fs_calibration_read(b->lm, out, err); }
 
+char *fs_model_title(const char *model_dir) {
+    fs_archive *a = NULL;
+    fs_gguf_text title = {0};
+    fs_error ignored;
+    char *path = model_dir ? fs_path_join(model_dir, FS_BUNDLE_DTE) : NULL, *out = NULL;
+    if (path && fs_path_exists(path) && !fs_archive_open(path, &a, &ignored) && fs_archive_gguf(a) &&
+        !fs_gguf_string(fs_archive_gguf(a), "general.name", false, &title, &ignored) && title.size && title.size < 1024)
+        out = fs_format("%.*s", (int)title.size, title.data);
+    fs_archive_free(a);
+    free(path);
+    return out;
+}
+
 fs_status fs_bundle_read_config(const char *lm_path, fs_lm_config *out, fs_error *err) {
     fs_archive *a = NULL;
     fs_status status = fs_archive_open(lm_path, &a, err);

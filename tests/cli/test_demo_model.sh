@@ -43,6 +43,24 @@ if [ -z "${FS_TEST_EMULATED:-}" ]; then # /proc/self/exe is the emulator's there
     FAKESHIELD_MODEL=$TINY run_as prefix/bin/fakeshield detect $short
     expect_code 0; pass; ! grep -q 'demonstration' err || fail "the model of FAKESHIELD_MODEL is called a demonstration"
 
+    begin "FAKESHIELD_MODEL names the demonstration model"
+    cat >own.json <<END
+{"name": "our demonstration model", "tokenizer": "$TINY/DTE-FDM/tokenizer.model", "region_encoder": false,
+ "dte_fdm": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2},
+ "mflm": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2},
+ "clip": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 16},
+ "sam": {"embed_dim": 32, "depth": 1, "num_heads": 2, "image_size": 64, "window_size": 2, "global_every": 1, "out_chans": 32, "decoder_mlp": 64},
+ "dtg": {"width": 8}}
+END
+    run train dte-fdm --from-scratch own.json --forge "$picture" --forge-size 64 --forge-count 2 --forge-val 0 --batch 1 --accumulate 1 --epochs 0 --max-steps 1 \
+        --threads 1 -q -o own
+    expect_code 0
+    mv own/model titled
+    FAKESHIELD_MODEL=titled run_as prefix/bin/fakeshield detect $short
+    expect_code 0; expect_err 'FAKESHIELD_MODEL is the small demonstration model, titled'
+    FAKESHIELD_MODEL=titled run_as prefix/bin/fakeshield detect -m titled $short
+    expect_code 0; pass; ! grep -q 'demonstration' err || fail "said of a model that was named on the command line"
+
     begin "FAKESHIELD_MODEL empty: none at all"
     FAKESHIELD_MODEL='' run_as prefix/bin/fakeshield detect $short
     expect_code 2; expect_one_error 'no model'
