@@ -75,6 +75,26 @@ run eval data --maps maps --image-score max -o many --resamples 0 --gallery 2
 pass; [ "$(grep -o '<h3>Best localized\|<h3>Worst localized\|<h3>Forgeries missed\|<h3>False alarms\|<h3>Left alone' many/report.html | cut -c5- | tr '\n' ,)" = \
     "Best localized,Worst localized,Forgeries missed,False alarms," ] || fail "albums: $(grep -o '<h3>[A-Za-z ]*' many/report.html | tr '\n' ' ')"
 
+printf 't1,0.9\nt2,0.8\nt3,0.2\na1,0.3\na2,0.1\n' >scores.csv
+run eval data --scores scores.csv -o scored --resamples 0 --gallery 2 --sheet 5
+expect_code 0 # no maps at all
+pass; grep -q '<h3>Left alone <small>2 of 2</small>' scored/report.html || fail "authentic pictures called authentic are not shown"
+
+begin "a verdict that is left open is neither right nor wrong"
+run detect -m "$TINY" -o results --soft-mask -q data/photoshop/S_Tp/image/t2.bmp data/photoshop/S_Au/image/a2.bmp
+mkdir -p two/photoshop; cp -r data/photoshop/S_Tp data/photoshop/S_Au two/photoshop
+for f in S_Tp/image/t1.bmp S_Tp/mask/t1.bmp S_Tp/image/t3.bmp S_Tp/mask/t3.bmp S_Au/image/a1.bmp; do rm "two/photoshop/$f"; done
+run eval two --results results -o called --resamples 0 --sheet 2
+expect_code 0
+pass; grep -q 'called <b>tampered</b> &#1000[37];' called/report.html || fail "no verdict that is right or wrong"
+sed -i 's/"verdict": "[a-z]*"/"verdict": "undetermined"/' results/*.json
+run eval two --results results -o open --resamples 0 --sheet 2
+expect_code 0
+pass; [ "$(grep -o 'called <b>[a-z]*</b>[^<]' open/report.html | wc -l)" -eq 0 ] && grep -q 'called <b>undetermined</b><' open/report.html || fail "open verdicts are judged"
+pass; ! cmp -s called/sheet.png open/sheet.png || fail "the sheet says the same"
+run eval merge open -o open2 --resamples 0 --sheet 2
+expect_same open2/sheet.png open/sheet.png; expect_same open2/report.html open/report.html
+
 begin "refused"
 for bad in 0 101 -3 two 2.5; do
     run eval data --maps maps -o u1 --sheet=$bad
