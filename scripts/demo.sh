@@ -2,8 +2,9 @@
 # make demo: a photograph, and a forgery that is made from it here and now; both are examined, and truth and answer shown side by side.
 #
 # Usage: scripts/demo.sh FAKESHIELD [IMAGE]
-# Without IMAGE it takes a photograph that Debian's package python3-sklearn carries (flower.jpg, CC BY 2.0; credits are in its README.txt). The package is
-# unpacked into the user's cache, not installed.
+# Without IMAGE it takes the two photographs that Debian's package python3-sklearn carries (china.jpg, flower.jpg, CC BY 2.0; credits are in its
+# README.txt), and the forgery has a piece of one in the other; a single IMAGE gives the piece itself. The package is unpacked into the user's cache, not
+# installed.
 # From the environment: MODEL, another checkpoint or bundle (else FAKESHIELD_MODEL, else models/nano, else the toy models/tiny); OUT, the folder for
 # everything (out/demo); SEED, another forgery.
 set -eu
@@ -15,7 +16,7 @@ model=${MODEL:-}
 out=${OUT:-out/demo}
 seed=${SEED:-2}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/fakeshield
-inside=usr/lib/python3/dist-packages/sklearn/datasets/images/flower.jpg
+inside=usr/lib/python3/dist-packages/sklearn/datasets/images
 
 no_photo() {
     echo "demo: no photograph at hand: $1" >&2
@@ -36,20 +37,24 @@ fetch_photo() {
             no_photo "apt-get download python3-sklearn: $(tail -n 1 "$work/log")"
     fi
     dpkg-deb -x "$work"/python3-sklearn_*.deb "$work/x"
-    [ -s "$work/x/$inside" ] || no_photo "python3-sklearn no longer carries flower.jpg"
     mkdir -p "$cache"
-    mv "$work/x/$inside" "$cache/flower.jpg"
+    for photo in flower china; do
+        [ -s "$work/x/$inside/$photo.jpg" ] || no_photo "python3-sklearn no longer carries $photo.jpg"
+        mv "$work/x/$inside/$photo.jpg" "$cache/$photo.jpg"
+    done
 }
 
-if [ -z "$image" ]; then
-    if [ -s "/$inside" ]; then
-        image=/$inside
-    else
-        [ -s "$cache/flower.jpg" ] || fetch_photo
-        image=$cache/flower.jpg
+if [ -n "$image" ]; then
+    [ -s "$image" ] || no_photo "$image is not there"
+    set -- "$image"
+else
+    photos=/$inside
+    if [ ! -s "$photos/china.jpg" ] || [ ! -s "$photos/flower.jpg" ]; then
+        photos=$cache
+        { [ -s "$photos/china.jpg" ] && [ -s "$photos/flower.jpg" ]; } || fetch_photo
     fi
+    set -- "$photos/china.jpg" "$photos/flower.jpg"
 fi
-[ -s "$image" ] || no_photo "$image is not there"
 
 # Without -m the program finds FAKESHIELD_MODEL (set but empty: none at all) or the demonstration model by itself.
 if [ -z "$model" ] && [ -z "${FAKESHIELD_MODEL:-}" ]; then
@@ -91,16 +96,19 @@ pictures=$out/pictures results=$out/results
 rm -rf "$pictures" "$results"
 photograph=$pictures/photoshop/photograph forgery=$pictures/photoshop/splice
 mkdir -p "$photograph/image" "$forgery/image" "$forgery/mask"
+echo "Making a forgery"
+step "$fakeshield" dataset forge -q -n 1 --authentic 0 --val 0 --test 0 --types splice --size 640 --seed "$seed" --overwrite -o "$out/forged" "$@"
+# Which photograph did it take? The manifest's 13th column; no name of theirs has a comma or a quotation mark before it.
+[ $# -eq 1 ] || case $(tail -n 1 "$out/forged/manifest.csv" | cut -d , -f 13) in *flower.jpg*) shift ;; esac
+image=$1
 name=$(basename "$image")
 case $name in *.*) ending=${name##*.} ;; *) ending=jpg ;; esac
 cp "$image" "$photograph/image/photograph.$ending"
-echo "Making a forgery of $image"
-step "$fakeshield" dataset forge -q -n 1 --authentic 0 --val 0 --test 0 --types splice --size 640 --seed "$seed" --overwrite -o "$out/forged" "$image"
 cp "$out"/forged/photoshop/train/image/train_000000_splice.jpg "$forgery/image/forgery.jpg"
 cp "$out"/forged/photoshop/train/mask/train_000000_splice.png "$forgery/mask/forgery.png"
 
-examine "$photograph/image/photograph.$ending" "the photograph"
-examine "$forgery/image/forgery.jpg" "the forgery"
+examine "$photograph/image/photograph.$ending" "the photograph, $image"
+examine "$forgery/image/forgery.jpg" "the forgery made of it"
 
 echo
 step "$fakeshield" eval "$pictures" --results "$results" --resamples 0 --sheet 2 --name "make demo" --join "demo=photograph,splice" -q -o "$out/report"

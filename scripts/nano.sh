@@ -4,7 +4,7 @@
 # Usage: scripts/nano.sh FAKESHIELD PHOTOS OUT
 # PHOTOS: authentic photos with free licences (docs/forge.md says which object masks are used). OUT gets tower/, stage1/, mask/, stage2/, tag/ (runs),
 # forged/ (pictures of validation and test), bundle/ and eval/. Hours: docs/nano.md. Variables, mainly to try the path quickly:
-#   TOWER_STEPS STAGE1_STEPS MASK_STEPS STAGE2_STEPS TAG_STEPS  optimizer steps; the defaults are those of the model in models/nano
+#   TOWER_STEPS STAGE1_STEPS MASK_STEPS STAGE2_STEPS TAG_STEPS  optimizer steps (models/nano/README.md: those of the model there)
 #   BATCH  records a step    TYPES  as dataset forge --types
 #   PICTURES  forged for calibration and test together
 #   CONFIG  another config than models/nano/nano.json    TYPE  of the bundle (q8_0)    THREADS  0 = one per core
@@ -18,9 +18,9 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 config=${CONFIG:-$root/models/nano/nano.json}
 tower=${TOWER_STEPS:-8000}
 stage1=${STAGE1_STEPS:-3000}
-mask=${MASK_STEPS:-1511}
-stage2=${STAGE2_STEPS:-2600}
-tag=${TAG_STEPS:-800}
+mask=${MASK_STEPS:-1500}
+stage2=${STAGE2_STEPS:-4000}
+tag=${TAG_STEPS:-250}
 batch=${BATCH:-16}
 pictures=${PICTURES:-6000}
 type=${TYPE:-q8_0}
@@ -65,4 +65,7 @@ if [ ! -s "$out/bundle/vision.gguf" ]; then
     step "$fakeshield" calibrate -m "$out/uncalibrated" --eval "$out/val" -o "$out/bundle"
 fi
 step "$fakeshield" eval "$out/forged" --sets "$(sets test)" -m "$out/bundle" --resume -t "$threads" -o "$out/eval"
-echo "$out/bundle: $(du -k "$out/bundle" | cut -f1) kB; figures: $out/eval/report.html"
+# The mask branch for itself: told that there is something to find, and not where.
+told='1. Whether the picture has been tampered with / Description of the tampered area: The picture has been tampered with.'
+step "$fakeshield" eval "$out/forged" --sets 'photoshop|test;aigc|test' -m "$out/bundle" --text "$told" --resume -t "$threads" -o "$out/eval-masks"
+echo "$out/bundle: $(du -k "$out/bundle" | cut -f1) kB; figures: $out/eval/report.html, $out/eval-masks/report.html"
