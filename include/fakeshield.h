@@ -141,7 +141,7 @@ typedef struct fs_options {
     const char *sam_file;        /* sam_vit_h_4b8939.pth; NULL = the copy in MFLM, or beside the checkpoint */
     const char *dtg_file;        /* DTG.pth; NULL = the one in the checkpoint directory */
     fs_precision precision;      /* default FS_PRECISION_F32 */
-    int threads;                 /* 0 = one per available core */
+    int threads;                 /* 0 = one per available core; one for a bundle of less than 64 MiB, where more are a hindrance */
     fs_sampling sampling;        /* default greedy, seed 0 */
     int max_new_tokens;          /* stage 1; default 1024 */
     bool verdict_only;           /* verdict and score without writing out the explanation; no mask */

@@ -23,7 +23,7 @@ static const char help[] = "Usage: fakeshield detect -m DIR [options] IMAGE...\n
                            "      --adapter DIR     what training or peft wrote, over the model; at most one for each stage\n"
                            "      --clip DIR  --sam FILE  --dtg FILE     parts that are not where they are looked for\n"
                            "      --precision P     f32 (default), bf16, f16, or upstream (f16 in stage 1, bf16 in stage 2)\n"
-                           "  -t, --threads N       0 = one per core (default)\n"
+                           "  -t, --threads N       0 = one per core, one in all for a small bundle (default)\n"
                            "      --mlock           keep weights in memory     --prefetch   read them ahead in the background\n"
                            "      --keep-stages     keep both stages in memory\n"
                            "      --batch N         explanations written at a time, 1 to 12 (default: up to 8, as memory allows)\n"

@@ -24,7 +24,7 @@ static const char help[] = "Usage: fakeshield explain -m DIR [options] IMAGE...\
                            "      --clip DIR  --dtg FILE    parts that are not where they are looked for\n"
                            "      --domain TAG      aigc, deepfake or photoshop: takes the place of DTG\n"
                            "      --precision P     f32 (default), bf16, f16, or upstream (f16)\n"
-                           "  -t, --threads N       0 = one per core (default)\n"
+                           "  -t, --threads N       0 = one per core, one in all for a small bundle (default)\n"
                            "      --mlock           keep weights in memory     --prefetch   read them ahead in the background\n"
                            "      --exif-both       apply EXIF orientation (the original's stage 1 does not)\n"
                            "      --batch N         explanations written at a time, 1 to 12 (default: up to 8, as memory allows)\n"

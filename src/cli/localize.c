@@ -25,7 +25,7 @@ static const char help[] = "Usage: fakeshield localize -m DIR [options] --from F
                            "      --adapter DIR     what training or peft wrote for stage 2, over the model\n"
                            "      --clip DIR  --sam FILE    parts that are not where they are looked for\n"
                            "      --precision P     f32 (default), bf16, f16, or upstream (bf16)\n"
-                           "  -t, --threads N       0 = one per core (default)\n"
+                           "  -t, --threads N       0 = one per core, one in all for a small bundle (default)\n"
                            "      --mlock           keep weights in memory     --prefetch   read them ahead in the background\n"
                            "      --prompt STYLE    test (default, the text wrapped as trained) or demo (bare)\n"
                            "      --question-index N    which of the three questions: 0 (default), 1, 2, or -1 = by --seed N\n"

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -39,8 +40,20 @@ static fs_status check_options(const fs_options *o, fs_error *err) {
     return FS_OK;
 }
 
-static int available_threads(int asked) {
+/* A bundle of so few bytes has products so short that threads mostly wait for one another, and where another program uses a core they wait ten times as
+ * long as they work (docs/speed.md). */
+enum { SMALL_BUNDLE = 64 << 20 };
+static bool is_small(const fs_layout *l) {
+    const char *const files[] = {l->dte_fdm, l->mflm, l->vision};
+    int64_t bytes = 0;
+    struct stat st;
+    for (int i = 0; i < 3 && l->bundle; i++) bytes += files[i] && stat(files[i], &st) == 0 ? st.st_size : 0;
+    return l->bundle && bytes < SMALL_BUNDLE;
+}
+
+static int available_threads(int asked, const fs_layout *l) {
     if (asked > 0) return asked;
+    if (is_small(l)) return 1;
 #ifdef _OPENMP
     return omp_get_max_threads();
 #else
@@ -85,7 +98,6 @@ fs_status fs_detector_create(const char *model_dir, const fs_options *options, f
     if (s) return s;
     fs_detector *d = calloc(1, sizeof *d);
     if (!d) return fs_fail(err, FS_E_NO_MEMORY, "out of memory");
-    o.threads = available_threads(o.threads);
     bool copied = own_strings(&o);
     copied = own_list(&o) && copied; /* both, whatever the first gave */
     d->options = o;
@@ -95,6 +107,7 @@ fs_status fs_detector_create(const char *model_dir, const fs_options *options, f
         goto done;
     }
     if ((s = fs_layout_find(model_dir, &d->options, &d->layout, err))) goto done;
+    d->options.threads = available_threads(o.threads, &d->layout);
     if (!d->layout.dte_fdm && !d->layout.mflm) {
         s = fs_fail(err, FS_E_NOT_FOUND,
                     "%s: holds neither DTE-FDM nor MFLM, so it is no FakeShield checkpoint; download huggingface.co/zhipeixu/fakeshield-v1-22b and give its directory",

@@ -27,6 +27,12 @@ if [ -z "${FS_TEST_EMULATED:-}" ]; then # /proc/self/exe is the emulator's there
     bare prefix/bin/fakeshield detect --json --no-times $short
     expect_code 0; expect_out '"name":"nano"'
 
+    begin "a small bundle takes one thread unless it is told otherwise"
+    bare prefix/bin/fakeshield detect --json $short
+    expect_code 0; expect_out '"threads":1[,}]'
+    bare prefix/bin/fakeshield detect --json --threads 2 $short
+    expect_code 0; expect_out '"threads":2[,}]'
+
     begin "a part of a bundle is no model"
     cp prefix/share/fakeshield/nano/dte-fdm.gguf prefix/share/fakeshield/nano/mflm.gguf tree/models/nano
     bare tree/build/fakeshield detect $short
