@@ -220,7 +220,8 @@ FS_API fs_status fs_detector_load(fs_detector *d, int stage, fs_error *err);
 
 /* Takes up what an earlier run wrote with fs_result_to_json about this picture. *out is that result, with image_path as its picture, if
  * picture (by SHA-256), model and settings (threads excepted) are those of `d`; else *out is NULL and the status still FS_OK. A result
- * whose mask status is FS_MASK_NONE can go on to fs_localize. The mask's pixels are not read back. */
+ * whose mask status is FS_MASK_NONE can go on to fs_localize. One of fs_localize_text is taken up too: it has no score. The mask's pixels are not read
+ * back. */
 FS_API fs_status fs_detector_resume(fs_detector *d, const char *json, const char *image_path, fs_result **out, fs_error *err);
 
 /* Stage 2 alone: a picture and a description from elsewhere. boxes: [n_boxes][4] x0,y0,x1,y1 in pixels for the region encoder, or

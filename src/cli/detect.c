@@ -3,6 +3,7 @@
  * and --resume goes on from there. */
 #include "cli.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,6 +85,10 @@ static fs_result *take_up(detect_run *run, const char *path, const job *j) {
     if (fs_detector_resume(run->detector, json, path, &r, &err)) r = NULL; /* unreadable: done anew */
     free(json);
     if (!r) return NULL;
+    if (isnan(fs_result_score(r))) { /* localize has written it, to somebody's description */
+        fs_result_free(r);
+        return NULL;
+    }
     fs_mask_status mask = fs_result_mask_status(r);
     bool there = cli_exists(j->paths.mask) && cli_exists(j->paths.overlay) && (!j->paths.soft || cli_exists(j->paths.soft));
     if ((mask == FS_MASK_PRESENT || mask == FS_MASK_NO_SEG) && !there) fs_result_free(r), r = NULL;

@@ -47,9 +47,10 @@ fs_status fs_eval_row_from_result(const fs_eval_options *opt, fs_eval_info *info
     const fs_mask_status m = fs_result_mask_status(r);
     row->has_score = !isnan(fs_result_score(r));
     row->score = fs_result_score(r);
-    row->undetermined = fs_result_verdict(r) == FS_VERDICT_UNDETERMINED;
+    row->undetermined = !opt->text && fs_result_verdict(r) == FS_VERDICT_UNDETERMINED;
     fs_eval_note_calibration(info, r);
-    if (*fs_result_text(r)) {
+    if (opt->text) { /* what the run itself gave is no answer */
+    } else if (*fs_result_text(r)) {
         status = fs_eval_row_take_text(row, fs_result_text(r), err);
     } else if (fs_result_verdict(r) != FS_VERDICT_UNDETERMINED) { /* verdict only */
         row->answered = true;

@@ -2,6 +2,7 @@
  * goes on where it ended and the answers can be looked at; the rows are then made from these files as from any others, which is why a
  * resumed run, a run in shards and an evaluation of the kept results give the same figures. Stage 1 runs over all pictures first (several
  * in flight), then stage 2: each is loaded once. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,9 +45,10 @@ static bool wants_stage2(const model_run *run, const fs_result *r) {
     return !run->opt->detector.verdict_only && fs_result_mask_status(r) == FS_MASK_NONE;
 }
 
-/* Is this stage 2's answer to another text than this run gives it? */
-static bool other_text(const fs_eval_options *opt, const fs_result *r) {
-    return opt->text && strcmp(opt->text, fs_result_text(r)) != 0;
+/* Did the earlier run ask as this one does: both stages, or stage 2 alone (which has no score) with the same text? */
+static bool asked_alike(const fs_eval_options *opt, const fs_result *r) {
+    const bool alone = isnan(fs_result_score(r));
+    return opt->text ? alone && strcmp(opt->text, fs_result_text(r)) == 0 : !alone;
 }
 
 /* An earlier result of this picture that fits, with its masks. */
@@ -61,7 +63,7 @@ static fs_result *take_up(const model_run *run, const job *j) {
     if (!r) return NULL;
     const fs_mask_status m = fs_result_mask_status(r);
     const bool masks = fs_path_exists(j->mask) && fs_path_exists(j->soft);
-    if (other_text(run->opt, r) || ((m == FS_MASK_PRESENT || m == FS_MASK_NO_SEG) && !masks)) fs_result_free(r), r = NULL;
+    if (!asked_alike(run->opt, r) || ((m == FS_MASK_PRESENT || m == FS_MASK_NO_SEG) && !masks)) fs_result_free(r), r = NULL;
     return r;
 }
 
@@ -203,13 +205,6 @@ static fs_status make_rows(const model_run *run, const fs_eval_data *d, const fs
         status = fs_eval_row_begin(d, j->record, step->name, row, err);
         if (!status) status = fs_read_file(j->json, 64 << 20, &data, &size, err);
         if (!status) status = fs_eval_row_from_result(run->opt, &book->info, row, (const char *)data, j->json, j->soft, j->mask, err);
-        if (run->opt->text) { /* ours is not the model's answer */
-            row->answered = false;
-            free(row->text);
-            row->text = NULL;
-            row->said_words = (fs_eval_words){-1, -1};
-            row->said_words = (fs_eval_words){-1, -1};
-        }
         free(data);
     }
     return status;

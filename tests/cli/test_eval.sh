@@ -251,6 +251,12 @@ expect_same t1/summary.json told.json
 pass; [ ! t1/results/photoshop/S_Tp/t1_mask.png -nt told.json ] || fail "--resume made a mask anew that was there"
 run eval data -m "$TINY" --text 'Something else.' -o t1 --resamples 0 --no-html --resume -q; expect_code 0
 pass; [ t1/results/photoshop/S_Tp/t1_mask.png -nt told.json ] || fail "--resume kept a mask that another text made"
+run eval data -m "$TINY" -o t1 --resamples 0 --no-html --resume; expect_code 0 # both stages: the text was no answer of the model's
+run eval data -m "$TINY" -o t4 --resamples 0 --no-html -q; expect_code 0
+expect_same t1/summary.json t4/summary.json
+run eval data -m "$TINY" --text "$told" -o t1 --resamples 0 --no-html --resume -q; expect_code 0 # and back
+expect_same t1/summary.json told.json
+pass; ! grep -q '"undetermined":true' t1/images.jsonl || fail "pictures are called undetermined that nobody judged"
 run eval data -m "$TINY" --text '' -o t3; expect_code 2; expect_one_error 'an empty value'
 run eval data -m "$TINY" --text x --verdict-only -o t3; expect_code 2; expect_one_error 'masks are not asked for'
 run eval data --maps maps --text x -o t3; expect_code 2; expect_one_error 'no checkpoint is run'

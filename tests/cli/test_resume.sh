@@ -55,4 +55,13 @@ echo 'broken' >res/a.json
 go --max-new-tokens 900
 expect_code 0; expect_out '(2 kept'
 pass; grep -q '"max_new_tokens": 900' res/a.json || fail "not done anew"
+
+begin "a result of localize, to somebody's description"
+go; expect_code 0
+run localize -m "$TINY" --text '1. The picture has been tampered with.' -o res -q in/a.bmp
+expect_code 0
+pass; grep -q '"score": null' res/a.json || fail "a score out of nothing"
+go
+expect_code 0; expect_out '(2 kept'
+pass; ! grep -q '"score": null' res/a.json || fail "localize's result was kept as detect's"
 finish
