@@ -278,6 +278,27 @@ static hub *hub_start(void) {
     return h;
 }
 
+/* Waits until everything that was asked so far is answered and recorded. A client that was killed, or gave up, may have left requests in the
+ * queue of a busy machine: taken up later, they would be answered by the next round's rules and counted among its requests. The queue is in
+ * order, so when a connection of our own has been closed, all before it have been taken up. */
+static void hub_settle(hub *h) {
+    if (stopping(h)) return; /* hub_stop() has waited */
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)h->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char c;
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+    shutdown(fd, SHUT_WR); /* asks for nothing */
+    while (recv(fd, &c, 1, 0) > 0) {
+    }
+    close(fd);
+    for (bool busy = true; busy;) {
+        usleep(1000);
+        pthread_mutex_lock(&h->lock);
+        busy = h->workers > 0;
+        pthread_mutex_unlock(&h->lock);
+    }
+}
+
 /* Refuses connections from here on; records stay readable. */
 static void hub_stop(hub *h) {
     pthread_mutex_lock(&h->lock);
@@ -322,6 +343,7 @@ static void hub_rule(hub *h, size_t i, rule r) {
 }
 
 static void hub_forget(hub *h) { /* rules and records */
+    hub_settle(h);
     pthread_mutex_lock(&h->lock);
     memset(h->rules, 0, sizeof h->rules);
     h->record_count = 0;
@@ -332,6 +354,7 @@ static void hub_forget(hub *h) { /* rules and records */
 static size_t hub_requests(hub *h, const char *name, int64_t *sent) {
     size_t n = 0;
     int64_t bytes = 0;
+    hub_settle(h); /* how much was sent is recorded after it was */
     pthread_mutex_lock(&h->lock);
     for (size_t i = 0; i < h->record_count; i++)
         if (strstr(h->records[i].path, name)) n++, bytes += h->records[i].sent;
