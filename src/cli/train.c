@@ -45,6 +45,8 @@ static const char help[] =
     "                           o_proj,gate_proj,up_proj,down_proj\n"
     "      --all-weights        train every weight; from a bundle to a bundle, DIR/model\n"
     "      --freeze LIST        with it: keep some of clip,sam,lm; --sam-from-clip: SAM begins as CLIP\n"
+    "      --begin-with MODEL   with it, or a new model: begin with what fits of a trained one;\n"
+    "                           --clip-from-sam: CLIP, of stage 1, as its SAM\n"
     "      --dense X            with it, dte-fdm --forge: weight of a loss that shows CLIP the masks;\n"
     "                           --ce-weight 0: that loss, or mflm's, without the language model\n"
     "      --rate X             learning rate                 2e-4     3e-4          1e-4\n"
@@ -133,13 +135,13 @@ static void add_options(cli_options *o, cli_settings *s, fs_train_options *t, co
     cli_option_add(o, (cli_option){.letter = 't', .name = "threads", .kind = CLI_INT, .target = &s->opt.threads, .low = 0, .high = 1024});
     cli_option_add(o, (cli_option){.letter = 'o', .name = "out", .kind = CLI_TEXT, .target = out});
     const struct { const char *name; const char **target; } texts[] = {
-        {"from-scratch", &t->from_scratch}, {"data", &t->data}, {"image-folder", &t->image_folder}, {"val-data", &t->val_data},
+        {"from-scratch", &t->from_scratch}, {"begin-with", &t->begin_with}, {"data", &t->data}, {"image-folder", &t->image_folder}, {"val-data", &t->val_data},
         {"train-sets", &t->train_sets}, {"val-sets", &t->val_sets}, {"lora-targets", &t->lora_targets}, {"freeze", &t->freeze}, {"schedule", &t->schedule},
         {"clip", &s->opt.clip_dir}, {"sam", &s->opt.sam_file}, {"dtg", &s->opt.dtg_file}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         cli_option_add(o, (cli_option){.name = texts[i].name, .kind = CLI_TEXT, .target = texts[i].target});
     const struct { const char *name; bool *target; } switches[] = {
-        {"gt-train", &t->gt_train}, {"gt-val", &t->gt_val}, {"all-weights", &t->all_weights}, {"sam-from-clip", &t->sam_from_clip}, {"upstream-order", &t->upstream_order},
+        {"gt-train", &t->gt_train}, {"gt-val", &t->gt_val}, {"all-weights", &t->all_weights}, {"sam-from-clip", &t->sam_from_clip}, {"clip-from-sam", &t->clip_from_sam}, {"upstream-order", &t->upstream_order},
         {"inference-prompt", &t->inference_prompt}, {"skip-bad", &t->skip_bad}, {"fresh", &t->fresh}, {"no-recompute", &flags[0]},
         {"no-group-by-length", &flags[1]}, {"json", &flags[2]}};
     for (size_t i = 0; i < sizeof switches / sizeof *switches; i++)

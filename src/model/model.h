@@ -39,8 +39,8 @@ fs_tensor *fs_resnet_forward_train(fs_exec *c, const fs_resnet *m, const fs_tens
 
 /* ---- a stem of models of our own -------------------------------------------------------------------------------------- */
 
-/* Convolutions in front of the patches (stem.c), which make eight pixels one; conv[0].w NULL: none, as in CLIP and SAM. */
-enum { FS_STEM_LAYERS = 4, FS_STEM_STEP = 8, FS_STEM_RESIDUALS = 6 };
+/* Convolutions in front of the patches (stem.c), which make eight or sixteen pixels one; conv[0].w NULL: none, as in CLIP and SAM. */
+enum { FS_STEM_LAYERS = 4, FS_STEM_HALVING = 4 /* side of a second convolution that halves the picture */, FS_STEM_RESIDUALS = 6 };
 typedef struct fs_stem { fs_affine conv[FS_STEM_LAYERS], norm[FS_STEM_LAYERS]; } fs_stem; /* norm[0] is not used */
 
 /* ---- CLIP ViT ------------------------------------------------------------------------------------------------------ */

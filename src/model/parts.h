@@ -18,10 +18,10 @@ const fs_tensor *fs_bind_kernel(fs_binder *b, int64_t out, int64_t in, int64_t k
 int fs_bind_count(const fs_binder *b, const char *before, const char *after);
 /* PREFIX.0 and so on, if the patch embedding behind it has other than 3 channels; none otherwise. */
 fs_stem fs_bind_stem(fs_binder *b, int64_t channels, const char *prefix);
-/* pixels [3, S, S], normed -> what the patches are made of: the same without a stem, else [channels, S/8, S/8]. */
+/* pixels [3, S, S], normed -> what the patches are made of: the same without a stem, else [channels, S/8, S/8] or half of that. */
 fs_tensor *fs_stem_forward(fs_exec *c, const fs_stem *m, fs_tensor *pixels);
 /* How many pixels a side of the stem's result stands for. */
-static inline int64_t fs_stem_step(const fs_stem *m) { return m->conv[0].w ? FS_STEM_STEP : 1; }
+int64_t fs_stem_step(const fs_stem *m);
 /* Fails the binder (if it has not failed yet) with a line about prefix + name. */
 void fs_bind_fail(fs_binder *b, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* Dimension d of a bound tensor, 0 if binding failed. */

@@ -3,7 +3,7 @@
  * A linear patch embedding sees edges and grain only as far as it learns to subtract what is smooth, and the norm behind it takes the strength of
  * what is left away. Convolutions measure texture and borders first (Xiao et al., "Early Convolutions Help Transformers See Better", 2021): 5 x 5 and
  * three of 3 x 3, of N, 2 N, 3 N and 6 N channels, all but the second halving the picture, GELU behind each and before it (but for the first) a norm over
- * the channels. They may be given, beside the colours, what a pixel's neighbours do not foretell: a fixed high-pass front end, as in Fridrich and
+ * the channels. If the second is of 4 x 4 it halves the picture as well: for pictures of twice the side at the same number of patches. They may be given, beside the colours, what a pixel's neighbours do not foretell: a fixed high-pass front end, as in Fridrich and
  * Kodovsky, "Rich Models for Steganalysis of Digital Images" (2012), and many detectors since. */
 #include <math.h>
 
@@ -21,11 +21,23 @@ fs_stem fs_bind_stem(fs_binder *b, int64_t channels, const char *prefix) {
     if (m.conv[0].w && in != COLOURS && in != PLANES)
         fs_bind_fail(b, prefix, "expected a first convolution of %d channels, or of %d with residuals, found %lld", COLOURS, PLANES, (long long)in);
     for (int i = 1; i < FS_STEM_LAYERS; i++) {
-        const int64_t out = i + 1 == FS_STEM_LAYERS ? channels : -1;
-        m.conv[i] = fs_bind_conv(b, out, fs_dim(m.conv[i - 1].w, 0), 3, "%s.%d.conv", prefix, i);
+        const int64_t out = i + 1 == FS_STEM_LAYERS ? channels : -1, side = i == 1 ? -1 : 3;
+        m.conv[i] = fs_bind_conv(b, out, fs_dim(m.conv[i - 1].w, 0), side, "%s.%d.conv", prefix, i);
         m.norm[i] = fs_bind_norm(b, fs_dim(m.conv[i].w, 0), "%s.%d.norm", prefix, i);
     }
+    const int64_t side = fs_dim(m.conv[1].w, 2);
+    if (m.conv[1].w && ((side != 3 && side != FS_STEM_HALVING) || fs_dim(m.conv[1].w, 3) != side))
+        fs_bind_fail(b, prefix, "expected a second convolution of 3 x 3, or of %d x %d to halve the picture, found %lld x %lld", FS_STEM_HALVING, FS_STEM_HALVING, (long long)side,
+                     (long long)fs_dim(m.conv[1].w, 3));
     return m;
+}
+
+static bool halves(const fs_stem *m, int layer) { return layer != 1 || m->conv[1].w->shape[2] == FS_STEM_HALVING; }
+
+int64_t fs_stem_step(const fs_stem *m) {
+    int64_t step = 1;
+    for (int i = 0; i < FS_STEM_LAYERS && m->conv[0].w; i++) step *= halves(m, i) ? 2 : 1;
+    return step;
 }
 
 static float clipped(float x) { return fminf(fmaxf(GAIN * x, -LIMIT), LIMIT); }
@@ -59,7 +71,7 @@ fs_tensor *fs_stem_forward(fs_exec *c, const fs_stem *m, fs_tensor *pixels) {
     if (!m->conv[0].w || !x) return x;
     if (m->conv[0].w->shape[1] == PLANES) x = with_residuals(c, x);
     for (int i = 0; i < FS_STEM_LAYERS; i++) {
-        x = fs_conv2d(c, x, m->conv[i].w, m->conv[i].b, i == 1 ? 1 : 2, i == 0 ? 2 : 1);
+        x = fs_conv2d(c, x, m->conv[i].w, m->conv[i].b, halves(m, i) ? 2 : 1, i == 0 ? 2 : 1);
         if (i > 0) x = fs_layer_norm_2d(c, x, m->norm[i].w, m->norm[i].b, EPS);
         x = fs_gelu(c, x);
     }

@@ -55,10 +55,10 @@ static int64_t stem(list *l, const fs_synth_stem *s, const char *name, int64_t *
     static const int times[FS_STEM_LAYERS] = {1, 2, 3, 6};
     kernel(l, s->channels, 3 + (s->residual ? FS_STEM_RESIDUALS : 0), 5, AT("%s.0.conv", name), true);
     for (int i = 1; i < FS_STEM_LAYERS; i++) {
-        kernel(l, times[i] * s->channels, times[i - 1] * s->channels, 3, AT("%s.%d.conv", name, i), true);
+        kernel(l, times[i] * s->channels, times[i - 1] * s->channels, i == 1 && s->step == 16 ? FS_STEM_HALVING : 3, AT("%s.%d.conv", name, i), true);
         norm(l, times[i] * s->channels, AT("%s.%d.norm", name, i));
     }
-    *size /= FS_STEM_STEP;
+    *size /= s->step;
     return times[FS_STEM_LAYERS - 1] * s->channels;
 }
 

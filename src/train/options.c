@@ -74,6 +74,10 @@ fs_status fs_train_options_check(const fs_train_options *o, fs_schedule_kind *sc
         return fs_fail(err, FS_E_USAGE, "training: with a weight of 0 for the cross entropy nothing is learnt; give --ce-weight above 0, or --dense");
     if (o->sam_from_clip && (o->recipe != FS_RECIPE_MFLM || !(o->all_weights || o->from_scratch)))
         return fs_fail(err, FS_E_USAGE, "training: SAM's encoder can begin with CLIP's weights in stage 2 when all weights are trained; give --all-weights");
+    if (o->begin_with && (o->recipe == FS_RECIPE_DTG || !(o->all_weights || o->from_scratch)))
+        return fs_fail(err, FS_E_USAGE, "training: stages 1 and 2 can begin with another model's weights when all of theirs are trained; give --all-weights or --from-scratch");
+    if (o->clip_from_sam && (o->recipe != FS_RECIPE_DTE_FDM || !o->begin_with))
+        return fs_fail(err, FS_E_USAGE, "training: CLIP can begin as the SAM of another model in stage 1; give --begin-with MODEL");
     if (!fs_schedule_kind_from_name(o->schedule, schedule))
         return fs_fail(err, FS_E_USAGE, "training: there is no schedule \"%s\"; expected cosine, warmup-decay, warmup-decay-upstream or constant", o->schedule ? o->schedule : "");
     if (!o->model_dir && !o->from_scratch) return fs_fail(err, FS_E_USAGE, "training: no checkpoint to start from");
@@ -147,6 +151,8 @@ char *fs_train_settings(const fs_train_options *o, int64_t records, int64_t step
     /* what is not used is not noted, so that runs from before it was there go on */
     if (o->text_dropout > 0) json_object_set_new(j, "text_dropout", json_real(o->text_dropout));
     if (o->sam_from_clip) json_object_set_new(j, "sam_from_clip", json_true());
+    if (o->begin_with) json_object_set_new(j, "begin_with", json_string(o->begin_with));
+    if (o->clip_from_sam) json_object_set_new(j, "clip_from_sam", json_true());
     if (o->focus > 1) json_object_set_new(j, "focus", json_integer(o->focus));
     if (o->dense_weight > 0) json_object_set_new(j, "dense_weight", json_real(o->dense_weight));
     if (o->forge)

@@ -115,6 +115,7 @@ fs_status fs_trainee_open(fs_trainee *t, const fs_train_options *options, fs_err
         status = fs_exec_init(&t->exec, FS_DTYPE_F32, options->base.threads, &options->base.callbacks, err);
     }
     if (!status && options->dense_weight > 0) status = add_dense(t, err);
+    if (!status && options->begin_with) status = fs_trainee_begin_with(t, err);
     if (!status && options->sam_from_clip) status = fs_trainee_sam_from_clip(t, err);
     if (!status && t->mflm) {
         t->seg_id = fs_tokenizer_id(t->parts.tokenizer, "[SEG]");

@@ -45,7 +45,9 @@ fs_status fs_trainee_mask(fs_trainee *t, const fs_sample *sample, float *logits,
 fs_status fs_trainee_open_dtg(fs_trainee *t, fs_error *err);
 fs_tensor *fs_trainee_dtg_loss(fs_trainee *t, const fs_sample *samples, size_t n, bool train, fs_losses *losses);
 
-/* MFLM: SAM's encoder, which must be trained, begins with CLIP's weights (warm.c). */
+/* What is trained begins with other weights (warm.c). With those of options->begin_with, as far as they fit; clip_from_sam: CLIP with its SAM's. */
+fs_status fs_trainee_begin_with(fs_trainee *t, fs_error *err);
+/* MFLM: SAM's encoder with those of its CLIP. */
 fs_status fs_trainee_sam_from_clip(fs_trainee *t, fs_error *err);
 
 /* Folder `dir` with DTG.pth, as the original's strict loader takes it. */

@@ -152,6 +152,38 @@ expect_failure; expect_err 'the blocks differ'
 sed 's/"patch_size": 16/"patch_size": 12/' own.json >other.json
 run train mflm --from-scratch other.json $some --max-steps 2 -q -o x
 expect_failure; expect_err 'a multiple of 8'
+sed 's/"stem": 4/"stem": 4, "stem_step": 12/' own.json >other.json
+run train mflm --from-scratch other.json $some --max-steps 2 -q -o x
+expect_failure; expect_err '8 or 16, not 12'
+
+begin "twice the pixels, begun with what the small one knows"
+sed 's/"image_size": 96/"image_size": 192/g; s/"patch_size": 16/"patch_size": 32/; s/"window_size": 3/"patch_size": 32, "window_size": 3/; s/"stem": 4/"stem": 4, "stem_step": 16/g' \
+    own.json >large.json
+first_loss() { awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "loss/bce") c = i } NR == 2 { print $c }' "$1/log.csv"; }
+one="$some --rate 1e-9 --max-steps 1 -q"
+run train mflm -m branch/model --all-weights $some --max-steps 24 -q --ce-weight 0 --text-dropout 1 -o taught
+expect_code 0
+run train mflm -m taught/model --all-weights $one --ce-weight 0 --text-dropout 1 -o small
+expect_code 0
+run train mflm --from-scratch large.json $one --ce-weight 0 --text-dropout 1 -o new
+expect_code 0
+run train mflm --from-scratch large.json --begin-with taught/model $one --ce-weight 0 --text-dropout 1 -o wide
+expect_code 0
+# the same pictures, made twice as large: all but the same losses as the small one's, not those of a new one
+pass; awk -v s="$(first_loss small)" -v w="$(first_loss wide)" -v n="$(first_loss new)" 'BEGIN { d = w - s; d = d < 0 ? -d : d; e = n - s; e = e < 0 ? -e : e; exit !(d < 0.02 * e) }' ||
+    fail "losses: small $(first_loss small), wide $(first_loss wide), new $(first_loss new)"
+run train dte-fdm --from-scratch large.json --begin-with wide/model --clip-from-sam $some --dense 1 --ce-weight 0 --max-steps 2 -v -o clip
+expect_code 0; expect_err 'CLIP as its SAM'
+run train dte-fdm --from-scratch large.json --begin-with branch/model --clip-from-sam $one -o x
+expect_failure; expect_err 'sizes differ'
+run train dte-fdm -m "$TINY" --all-weights --begin-with branch/model $one -o x
+expect_failure
+run train dte-fdm --from-scratch large.json --clip-from-sam $one -o x
+expect_code 2; expect_err 'give --begin-with'
+run train dtg -m tower/model --begin-with branch/model $one -o x
+expect_code 2; expect_err 'stages 1 and 2'
+run train dte-fdm --from-scratch large.json --begin-with nothing $one -o x
+expect_failure; expect_err 'nothing'
 
 begin "wrong usage"
 run train

@@ -1,0 +1,181 @@
+/* New models that begin with what others know (src/train/warm.c): which tensors are taken, a stem for twice the pixels, SAM's encoder and CLIP's tower
+ * from each other. What may be taken is looked at number by number; that it still means something, by what CLIP says of a picture. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <ftw.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pipeline/scratch.h"
+#include "train/trainee.h"
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) {
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+static int make_folder(void **state) {
+    char *dir = strdup("/tmp/fs-begin-XXXXXX");
+    *state = dir;
+    return !dir || !mkdtemp(dir);
+}
+
+static int remove_folder(void **state) {
+    nftw(*state, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    free(*state);
+    return 0;
+}
+
+/* A new model in dir/NAME: pictures of 32 x 32 or 64 x 64, in both 2 x 2 patches. -> its folder, the caller's */
+static char *new_model(const char *dir, const char *name, int step, uint64_t seed) {
+    char *out = fs_format("%s/%s", dir, name), *config = fs_format("%s/%s.json", dir, name);
+    char *text = fs_format("{\"name\": \"begin\", \"tokenizer\": \"" FS_TINY_DIR "/DTE-FDM/tokenizer.model\", \"region_encoder\": false,"
+                           "\"dte_fdm\": {\"hidden_size\": 16, \"intermediate_size\": 32, \"num_hidden_layers\": 1, \"num_attention_heads\": 2},"
+                           "\"mflm\": {\"hidden_size\": 16, \"intermediate_size\": 32, \"num_hidden_layers\": 1, \"num_attention_heads\": 2},"
+                           "\"clip\": {\"hidden_size\": 32, \"intermediate_size\": 128, \"num_hidden_layers\": 3, \"num_attention_heads\": 2, \"image_size\": %d,"
+                           "\"patch_size\": %d, \"hidden_act\": \"gelu\", \"stem\": 4, \"stem_step\": %d, \"residual\": true},"
+                           "\"sam\": {\"embed_dim\": 32, \"depth\": 2, \"num_heads\": 2, \"image_size\": %d, \"patch_size\": %d, \"window_size\": 2, \"global_every\": 1,"
+                           "\"out_chans\": 32, \"decoder_mlp\": 64, \"stem\": 4, \"stem_step\": %d, \"residual\": true}, \"dtg\": {\"width\": 8}}",
+                           4 * step, 2 * step, step, 4 * step, 2 * step, step);
+    const fs_options opt = fs_options_defaults();
+    fs_error err = {0};
+    assert_true(out && config && text);
+    if (fs_write_file(config, text, strlen(text), &err) || fs_scratch_create(config, out, seed, &opt, &err)) fail_msg("%s", err.message);
+    free(config);
+    free(text);
+    return out;
+}
+
+static fs_train_options options_of(fs_recipe recipe, const char *model) {
+    fs_train_options o = fs_train_options_defaults(recipe);
+    o.model_dir = model;
+    o.all_weights = true;
+    o.base.threads = 1;
+    return o;
+}
+
+static void open_or_fail(fs_trainee *t, const fs_train_options *o) {
+    fs_error err = {0};
+    if (fs_trainee_open(t, o, &err)) fail_msg("%s", err.message);
+}
+
+static void widened(void **state) {
+    char *small = new_model(*state, "small", 8, 1), *large = new_model(*state, "large", 16, 2);
+    const fs_train_options from = options_of(FS_RECIPE_MFLM, small);
+    fs_train_options to = options_of(FS_RECIPE_MFLM, large);
+    fs_trainee a, b;
+    size_t stems = 0;
+    to.begin_with = small;
+    open_or_fail(&a, &from);
+    open_or_fail(&b, &to);
+    assert_int_equal(a.params.count, b.params.count);
+    assert_true(a.params.count > 100);
+    for (size_t i = 0; i < b.params.count; i++) {
+        const fs_param *p = b.params.list[i], *q = fs_params_find(&a.params, p->name);
+        assert_non_null(q);
+        if (p->count == q->count) {
+            assert_memory_equal(p->data, q->data, (size_t)p->count * sizeof *p->data);
+            continue;
+        }
+        stems++;
+        assert_non_null(strstr(p->name, "stem.1.conv.weight"));
+        assert_int_equal(p->count * 9, q->count * 16);
+        for (int64_t k = 0; k < p->count; k++) {
+            const int64_t y = k / 4 % 4, x = k % 4;
+            assert_true(p->data[k] == (y < 3 && x < 3 ? q->data[k / 16 * 9 + y * 3 + x] : 0));
+        }
+    }
+    assert_int_equal(stems, 2); /* CLIP's and SAM's */
+    fs_trainee_close(&a);
+    fs_trainee_close(&b);
+    free(small);
+    free(large);
+}
+
+/* What the patches of CLIP's tower are, [4, 32], for a picture by formula. */
+static void look(const fs_trainee *t, float *out) {
+    fs_exec c;
+    assert_int_equal(fs_exec_init(&c, FS_DTYPE_F32, 1, NULL, NULL), FS_OK);
+    const int64_t side = t->parts.clip->config.image_size;
+    fs_tensor *x = fs_new_3d(&c, 3, side, side);
+    fs_rng r = fs_rng_seed(5);
+    for (int64_t i = 0; i < fs_tensor_count(x); i++) fs_f32(x)[i] = (float)(2 * fs_rng_uniform(&r) - 1);
+    const fs_tensor *y = fs_clip_forward(&c, t->parts.clip, x, t->parts.config->select_layer, NULL);
+    assert_true(y && fs_tensor_count(y) == 4 * 32);
+    memcpy(out, fs_f32(y), 4 * 32 * sizeof *out);
+    fs_exec_end(&c);
+}
+
+static double distance(const float *a, const float *b) {
+    double sum = 0, all = 0;
+    for (int i = 0; i < 4 * 32; i++) sum += pow((double)a[i] - (double)b[i], 2), all += pow((double)b[i], 2);
+    return sqrt(sum / all);
+}
+
+/* CLIP -> SAM -> another CLIP. The norm's division is lost on the way, the mean of each embedding is what the norm takes away anyhow. */
+static void there_and_back(void **state) {
+    char *one = new_model(*state, "one", 8, 3), *two = new_model(*state, "two", 8, 4);
+    fs_train_options sam = options_of(FS_RECIPE_MFLM, one), clip = options_of(FS_RECIPE_DTE_FDM, two);
+    fs_trainee a, b, c;
+    float first[4 * 32], fresh[4 * 32], last[4 * 32];
+    fs_error err = {0};
+    open_or_fail(&b, &clip);
+    look(&b, fresh);
+    fs_trainee_close(&b);
+    sam.sam_from_clip = true;
+    open_or_fail(&a, &sam);
+    look(&a, first);
+    /* written as a bundle, since that is what a model begins with */
+    char *made = fs_format("%s/made", (const char *)*state);
+    if (fs_trainee_write_bundle(&a, made, &err)) fail_msg("%s", err.message);
+    clip.begin_with = made;
+    clip.clip_from_sam = true;
+    open_or_fail(&c, &clip);
+    look(&c, last);
+    for (size_t i = 0; i < c.params.count; i++) { /* all of CLIP is the first one's again; nothing else of this stage is */
+        const fs_param *p = c.params.list[i], *q = fs_params_find(&a.params, p->name);
+        if (strncmp(p->name, "vision_model.", 13) != 0) continue;
+        assert_non_null(q);
+        const bool folded = strstr(p->name, "patch_embedding") || strstr(p->name, "position_embedding");
+        for (int64_t k = 0; k < p->count && !folded; k++) assert_true(p->data[k] == q->data[k]);
+    }
+    if (!(distance(last, first) < 1e-4)) fail_msg("CLIP came back %g away from itself", distance(last, first));
+    assert_true(distance(fresh, first) > 0.1);
+    fs_trainee_close(&a);
+    fs_trainee_close(&c);
+    free(one);
+    free(two);
+    free(made);
+}
+
+static void refused(void **state) {
+    char *small = new_model(*state, "s", 8, 1), *large = new_model(*state, "l", 16, 1);
+    fs_train_options o = options_of(FS_RECIPE_DTE_FDM, large);
+    fs_trainee t;
+    fs_error err = {0};
+    o.begin_with = small;
+    o.clip_from_sam = true; /* SAM of another size of patches */
+    assert_int_equal(fs_trainee_open(&t, &o, &err), FS_E_MISMATCH);
+    assert_non_null(strstr(err.message, "sizes differ"));
+    o.model_dir = small;
+    o.freeze = "clip";
+    assert_int_equal(fs_trainee_open(&t, &o, &err), FS_E_USAGE);
+    assert_non_null(strstr(err.message, "not trained"));
+    o.freeze = "clip,lm";
+    o.clip_from_sam = false;
+    o.begin_with = "/nonexistent";
+    assert_true(fs_trainee_open(&t, &o, &err) != FS_OK);
+    free(small);
+    free(large);
+}
+
+int main(void) {
+#define BEGIN_TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
+    const struct CMUnitTest tests[] = {BEGIN_TEST(widened), BEGIN_TEST(there_and_back), BEGIN_TEST(refused)};
+    return cmocka_run_group_tests_name("begin", tests, NULL, NULL);
+}
