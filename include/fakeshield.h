@@ -487,6 +487,19 @@ FS_API fs_dataset_questions_options fs_dataset_questions_options_defaults(void);
 FS_API fs_status fs_dataset_questions(const char *const *folders, size_t n_folders, const char *out_path,
                                       const fs_dataset_questions_options *options, fs_error *err);
 
+typedef struct fs_dataset_places_options {
+    const char *sets;      /* "photoshop|train;aigc|train"; NULL = all there are */
+    int side;              /* cells across and down; default 128 */
+    bool invert_masks;     /* black is tampered */
+    size_t *count;         /* out: masks read; may be NULL */
+    double *most;          /* out: share of the masks that the most frequent cell is in; may be NULL */
+    fs_callbacks callbacks; /* progress counts pictures */
+} fs_dataset_places_options;
+FS_API fs_dataset_places_options fs_dataset_places_options_defaults(void);
+/* The mean of a tree's masks as a grey PNG of side x side, white where most are: where its edits lie, and, as the answer for every picture of another set
+ * (fs_eval_options.masks), the figure that a localizer has to beat. */
+FS_API fs_status fs_dataset_places(const char *dir, const char *out_path, const fs_dataset_places_options *options, fs_error *err);
+
 /* The public sets fs_dataset_convert knows. */
 typedef enum fs_dataset_form {
     FS_FORM_CASIA = 0,
@@ -710,7 +723,7 @@ typedef struct fs_eval_options {
     bool resume;               /* MODEL: keep what an earlier run into `out` has finished */
     const char *text;          /* MODEL: stage 2 alone, told this about every picture in place of stage 1's answer; no detection figures. NULL = both */
     const char *results;       /* RESULTS: folder or JSON Lines; UPSTREAM: JSON Lines */
-    const char *masks;         /* RESULTS: NULL = beside the results; UPSTREAM, MAPS: folder */
+    const char *masks;         /* RESULTS: NULL = beside the results; UPSTREAM, MAPS: folder; MAPS: or one file, the answer for every picture, brought to its size */
     const char *scores;        /* MAPS: "name,score" lines, a score per picture; or NULL */
     fs_eval_image_score image_score; /* MAPS without scores; default NONE: no detection figures */
     bool logits;               /* MAPS: .npy holds logits */

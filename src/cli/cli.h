@@ -215,7 +215,7 @@ extern const cli_command cli_eval, cli_calibrate;
 extern const cli_command cli_detect, cli_explain, cli_localize, cli_info, cli_convert, cli_requantize, cli_verify, cli_pull;
 extern const cli_command cli_synth, cli_bench, cli_dataset, cli_train, cli_merge;
 /* Sub-commands of dataset (dataset_*.c); the table is in dataset.c. argv[0] is "forge", and messages name "dataset forge". */
-extern const cli_command cli_dataset_forge, cli_dataset_check, cli_dataset_questions, cli_dataset_convert, cli_dataset_describe;
+extern const cli_command cli_dataset_forge, cli_dataset_check, cli_dataset_questions, cli_dataset_convert, cli_dataset_describe, cli_dataset_places;
 /* Exit code of a batch: one picture's own status; FS_E_FAILED when some of several failed; 128 + signal when interrupted. */
 int cli_exit_code(size_t pictures, size_t failed, fs_status first);
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 static const cli_command *const commands[] = {&cli_dataset_forge, &cli_dataset_check, &cli_dataset_questions, &cli_dataset_convert,
-                                              &cli_dataset_describe};
+                                              &cli_dataset_describe, &cli_dataset_places};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static const char head[] = "Usage: fakeshield dataset COMMAND [options] ...\n"

@@ -277,6 +277,7 @@ typedef struct sources {
     score_list scores;
     fs_map_folder folder;
     const char *folder_set; /* whose folder is open */
+    bool one_map;           /* opt->masks is a file: the answer for every picture */
 } sources;
 
 static fs_status from_upstream(const fs_eval_options *opt, fs_eval_info *info, sources *s, fs_eval_row *row, fs_error *err) {
@@ -303,6 +304,7 @@ static fs_status from_maps(const fs_eval_options *opt, fs_eval_info *info, sourc
         if (!row->has_score) return fs_fail(err, FS_E_NOT_FOUND, "%s: %s has no score of it", row->image, opt->scores);
     }
     if (!opt->masks) return FS_OK;
+    if (s->one_map) return take_map(opt, info, row, opt->masks, err);
     status = fs_map_folder_find(&s->folder, row->name, &path, err);
     /* authentic pictures need no map: programs are often run on the forged ones alone */
     if (!status && !path && row->tampered) status = fs_fail(err, FS_E_NOT_FOUND, "%s: no map of it in %s", row->image, s->folder.dir);
@@ -312,7 +314,7 @@ static fs_status from_maps(const fs_eval_options *opt, fs_eval_info *info, sourc
 }
 
 static fs_status one_row(const fs_eval_options *opt, fs_eval_info *info, sources *s, fs_eval_row *row, fs_error *err) {
-    if (opt->masks && opt->source != FS_EVAL_RESULTS && (!s->folder_set || strcmp(s->folder_set, row->set) != 0)) {
+    if (opt->masks && !s->one_map && opt->source != FS_EVAL_RESULTS && (!s->folder_set || strcmp(s->folder_set, row->set) != 0)) {
         fs_map_folder_free(&s->folder);
         fs_status status = fs_map_folder_open(opt->masks, row->set, &s->folder, err);
         if (status) return status;
@@ -346,9 +348,11 @@ static fs_status open_sources(const fs_eval_options *opt, fs_eval_info *info, so
     return status;
 }
 
-fs_status fs_eval_from_files(const fs_eval_options *opt, const fs_eval_data *d, fs_eval_book *book, fs_error *err) {
-    sources s = {0};
+fs_status fs_eval_from_files(const fs_eval_options *options, const fs_eval_data *d, fs_eval_book *book, fs_error *err) {
+    fs_eval_options with_one_map = *options, *opt = &with_one_map;
+    sources s = {.one_map = options->source == FS_EVAL_MAPS && options->masks && !fs_path_is_dir(options->masks)};
     fs_error why = {0};
+    opt->resize_mask = opt->resize_mask || s.one_map; /* no picture's own, so none has its size but by chance */
     fs_status status = open_sources(opt, &book->info, &s, err);
     for (size_t i = 0; i < d->set.count && !status; i++) {
         if (!fs_eval_in_shard(opt, i)) continue;

@@ -8,7 +8,7 @@ mask() { bmp "$1" "$2" "$3" 0 255; }
 set_of() { mkdir -p "$1/image" "$1/mask"; }
 
 begin "help"
-for command in check questions convert describe; do
+for command in check questions convert describe places; do
     run dataset $command --help
     expect_code 0; expect_no_error; expect_golden "help_dataset_$command"
     pass; [ "$(wc -L <out)" -le 100 ] || fail "$(wc -L <out) columns"
@@ -34,6 +34,10 @@ run dataset questions -o q.jsonl none
 expect_code 3; expect_one_error 'none: '
 run dataset questions -o q.jsonl empty
 expect_code 3; expect_no_file q.jsonl
+run dataset places -o p.png
+expect_code 2; expect_one_error 'give one data set'
+run dataset places --side 0 -o p.png empty
+expect_code 2; expect_no_file p.png
 run dataset chek
 expect_code 2; expect_one_error 'did you mean dataset check'
 

@@ -57,6 +57,18 @@ printf 't1,0.9\n' >few.csv
 run eval data --scores few.csv -o o5; expect_code 3; expect_one_error 'few.csv has no score of it'
 expect_no_file o5/summary.json
 
+begin "one answer for all: where the edits of other pictures are"
+run dataset places --sets 'photoshop|S_Tp' --side 16 -o places.png data
+expect_code 0; expect_no_error; expect_out 'the mean of 3 masks'
+run eval data --maps places.png -o o9 --resamples 0
+expect_code 0; expect_out 'resized to their masks: 3 maps' # authentic pictures have no mask to fit
+run eval data --maps maps/t1.bmp -o o10 --resamples 0
+expect_code 0; expect_out 'pixels              AUC 1.0000' # all three have this mask
+run dataset places --sets 'photoshop|S_Au' -o none.png data
+expect_failure; expect_one_error 'nothing is marked'; expect_no_file none.png
+run eval data --maps nothing.png -o o11
+expect_failure; expect_err 'nothing.png'
+
 begin "maps of another size"
 mkdir small; cp maps/* small
 bmp small/t2.bmp 32 24 0 255
