@@ -18,7 +18,7 @@
         .winograd_in = fs_winograd_in_##isa, .winograd_out = fs_winograd_out_##isa, .kv_dots_q8 = fs_kv_dots_q8_##isa, .kv_mix_q8 = fs_kv_mix_q8_##isa,                                                                \
         .to_f32 = fs_to_f32_##isa, .from_f32 = fs_from_f32_##isa, .round = fs_round_##isa,        \
         .add = fs_add_##isa, .mul = fs_mul_##isa, .scale = fs_scale_##isa, .affine = fs_affine_##isa, .normalize = fs_normalize_##isa,     \
-        .outer_sum = fs_outer_sum_##isa,                                                                                                   \
+        .outer_sum = fs_outer_sum_##isa, .finish = fs_finish_##isa,                                                                                                   \
         .gelu = fs_gelu_##isa, .silu = fs_silu_##isa, .sigmoid = fs_sigmoid_##isa, .drop = fs_drop_##isa, .sum = fs_sum_##isa,                                    \
         .sum_squares = fs_sum_squares_##isa, .max = fs_max_##isa, .exp_sum = fs_exp_sum_##isa                                              \
     }

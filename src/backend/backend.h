@@ -40,10 +40,12 @@ typedef struct fs_backend {
     void (*kv_dots_q8)(const float *q, const int8_t *keys, const float *scales, int64_t n, int64_t d, float *scores);
     void (*kv_mix_q8)(const float *p, const int8_t *values, const float *scales, int64_t n, int64_t d, float *y, bool add);
 
-    /* Around the products of Winograd's 3 x 3 convolution with results in squares of m x m (2 or 4), for `tiles` <= tile_cols squares of a line:
-     * in: m + 2 lines of the picture at stride ld, readable to m * (tiles + 16) values, to point i of (m + 2)^2 of tile t at v[i*step + t]; out: from products at p[i*step + t] to m lines of m * tiles values at stride ld. */
-    void (*winograd_in)(int m, const float *lines, int64_t ld, int64_t tiles, float *v, int64_t step);
-    void (*winograd_out)(int m, const float *p, int64_t step, int64_t tiles, float *y, int64_t ld);
+    /* Around the products of Winograd's 3 x 3 convolution with results in squares of m x m (2 or 4), for the squares of some lines of them (all squares of
+     * a line, at most tile_cols together; the picture has h x w values): in: from the picture to point i of (m + 2)^2 of square t at v[i*step + t], the
+     * first line of squares being number `line`; out: from products of n squares at p[i*step + t] to m rows of m values of each square, one square
+     * behind the other, at stride ld. */
+    void (*winograd_in)(int m, const float *x, int64_t h, int64_t w, int64_t line, int64_t lines, float *v, int64_t step);
+    void (*winograd_out)(int m, const float *p, int64_t step, int64_t n, float *y, int64_t ld);
 
     void (*to_f32)(const void *x, fs_dtype type, float *y, int64_t n); /* from F32, F16 or BF16, exact */
     void (*from_f32)(const float *x, fs_dtype type, void *y, int64_t n); /* to F32, F16 or BF16, to nearest even */
@@ -54,6 +56,10 @@ typedef struct fs_backend {
     void (*mul)(const float *a, const float *b, float *y, int64_t n);
     void (*scale)(const float *x, float f, float *y, int64_t n);
     void (*affine)(const float *x, float a, float b, float *y, int64_t n);                  /* x a + b */
+    /* What mostly follows a product, in one pass: row i of x times factor[i * each] plus shift[i * each] (both NULL: as it is), + residual (NULL: none),
+     * and with `relu` 0 for what is negative. The same bits as affine, add and a comparison one after the other. y may be x. */
+    void (*finish)(const float *x, int64_t ldx, int64_t rows, int64_t cols, const float *factor, const float *shift, int64_t each, const float *residual,
+                   int64_t ldr, bool relu, float *y, int64_t ldy);
     void (*outer_sum)(const float *up, int64_t h, const float *across, int64_t w, float *y); /* y[i*w + j] = up[i] + across[j] */
     /* (x - mean) rstd w + b */
     void (*normalize)(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n);
@@ -94,6 +100,11 @@ typedef struct fs_finish {
 } fs_finish;
 /* c: columns [n0, n0 + cols) of row i of the result. */
 void fs_finish_row(const fs_backend *be, const fs_finish *f, int64_t i, int64_t n0, int64_t cols, float *c);
+/* The same for rows [i, i + rows), at stride ldc. */
+void fs_finish_rows(const fs_backend *be, const fs_finish *f, int64_t i, int64_t rows, int64_t n0, int64_t cols, float *c, int64_t ldc);
+/* Row i in pieces of `cols` columns that lie `apart` from each other, the first at n0, from x (at stride ldx) to c, its first piece's. */
+void fs_finish_pieces(const fs_backend *be, const fs_finish *f, int64_t i, int64_t n0, int64_t pieces, int64_t cols, int64_t apart, const float *x, int64_t ldx,
+                      float *c);
 
 /* ---- matrix product: c[m, n] = a[m, k] b, finished --------------------------------------------------------------------------- */
 

@@ -65,6 +65,12 @@ static void pack_left_turned(const fs_gemm *g, const fs_backend *be, int64_t i, 
     }
 }
 
+/* What is to be added to a tile is on its way while the tile is multiplied. */
+static void fetch_residual(const fs_finish *f, int64_t i, int64_t rows, int64_t n, int64_t cols) {
+    for (int64_t r = i; r < i + rows; r++)
+        for (int64_t j = 0; j < cols; j += 16) __builtin_prefetch(f->residual + r * f->residual_ld + n + j);
+}
+
 /* One block of the result: rows [i0, i1) (of the chunk that starts at m0), columns [n0, n1), all of k. */
 static void run_block(const fs_gemm *g, const fs_backend *be, const float *left, int64_t m0, int64_t chunk, int64_t i0, int64_t i1,
                       int64_t n0, int64_t n1, float *right) {
@@ -72,16 +78,20 @@ static void run_block(const fs_gemm *g, const fs_backend *be, const float *left,
     for (int64_t k0 = 0, block = 0; k0 < g->k; k0 += FS_GEMM_KC, block++) {
         const int64_t terms = fs_min_i64(FS_GEMM_KC, g->k - k0);
         for (int64_t n = n0; n < n1; n += tc) g->pack(g, be, k0, terms, n, fs_min_i64(tc, n1 - n), right + (n - n0) * FS_GEMM_KC);
+        const bool last = k0 + terms == g->k;
         for (int64_t i = i0; i < i1; i += tr) {
+            const int64_t rows = fs_min_i64(tr, i1 - i);
             const float *a = left + (block * chunk + i) * FS_GEMM_KC;
+            float *c = g->c + (m0 + i) * g->ldc;
             const int64_t next = g->left ? fs_min_i64(tr, i1 - i - tr) * FS_GEMM_KC : 0; /* weights that come from memory */
             for (int64_t p = 0; p < next; p += 16) __builtin_prefetch(a + tr * FS_GEMM_KC + p);
-            for (int64_t n = n0; n < n1; n += tc)
-                be->gemm_tile(fs_min_i64(tr, i1 - i), fs_min_i64(tc, n1 - n), terms, a, right + (n - n0) * FS_GEMM_KC,
-                              g->c + (m0 + i) * g->ldc + n, g->ldc, block > 0 || g->add);
+            for (int64_t n = n0; n < n1; n += tc) {
+                if (last && g->finish.residual) fetch_residual(&g->finish, m0 + i, rows, n, fs_min_i64(tc, n1 - n));
+                be->gemm_tile(rows, fs_min_i64(tc, n1 - n), terms, a, right + (n - n0) * FS_GEMM_KC, c + n, g->ldc, block > 0 || g->add);
+            }
+            if (last) fs_finish_rows(be, &g->finish, m0 + i, rows, n0, n1 - n0, c + n0, g->ldc); /* in the level-1 cache yet */
         }
     }
-    for (int64_t i = i0; i < i1; i++) fs_finish_row(be, &g->finish, m0 + i, n0, n1 - n0, g->c + (m0 + i) * g->ldc + n0);
 }
 
 /* How many columns and rows one task takes: whole groups while there are enough of them for all threads, else smaller ones, columns

@@ -60,11 +60,20 @@ static void patch_run(const patches *s, int64_t place, int64_t at, int64_t n, fl
 /* The picture as its patches want it: for every column of the kernel the picture's columns that it meets, zeros included, line after line. Where a
  * kernel place meets a line of the grid, the next line of the grid follows, so a run of points is a run of memory. Lines are sorted by their
  * remainder to the stride. [channels][kw][stride][lines][grid_w] */
-typedef struct columns { const geometry *g; int64_t channels, phases, lines; float *values; } columns;
-enum { MOST_COLUMNS = 16 << 20 /* floats */ };
+enum { MOST_COLUMNS = 16 << 20 /* floats */, MOST_LINES = 32 /* of a kernel; larger ones are cut up point by point */ };
+typedef struct columns {
+    const geometry *g;
+    int64_t channels, phases, lines, phase[MOST_LINES], down[MOST_LINES]; /* of line ky of the kernel: remainder and quotient by the stride */
+    float *values;
+} columns;
 
 static columns columns_of(const geometry *g, int64_t channels) {
-    return (columns){g, channels, fs_min_i64(g->stride, g->kh), g->grid_h + (g->kh - 1) / g->stride, NULL};
+    columns s = {.g = g, .channels = channels, .phases = fs_min_i64(g->stride, g->kh), .lines = g->grid_h + (g->kh - 1) / g->stride};
+    for (int64_t ky = 0; ky < fs_min_i64(g->kh, MOST_LINES); ky++) {
+        s.phase[ky] = ky % g->stride;
+        s.down[ky] = ky / g->stride;
+    }
+    return s;
 }
 
 static void fill_columns(const columns *s, const float *x, int threads) {
@@ -83,9 +92,13 @@ static void pack_columns(const fs_gemm *g, const fs_backend *be, int64_t k0, int
     const columns *s = g->user;
     const int64_t kw = s->g->kw, kh = s->g->kh;
     const bool whole = cols == FS_GEMM_MAX_COLS && be->tile_cols == FS_GEMM_MAX_COLS;
+    int64_t kx = k0 % kw, ky = k0 / kw % kh, channel = k0 / kw / kh; /* counted on: divisions would take longer than the copies */
     for (int64_t p = 0; p < terms; p++) {
-        const int64_t place = k0 + p, kx = place % kw, ky = place / kw % kh, channel = place / kw / kh;
-        const float *from = s->values + (((channel * kw + kx) * s->phases + ky % s->g->stride) * s->lines + ky / s->g->stride) * s->g->grid_w + n0;
+        const float *from = s->values + (((channel * kw + kx) * s->phases + s->phase[ky]) * s->lines + s->down[ky]) * s->g->grid_w + n0;
+        if (++kx == kw) {
+            kx = 0;
+            if (++ky == kh) ky = 0, channel++;
+        }
         float *row = out + p * be->tile_cols;
         if (whole) {
             memcpy(row, from, FS_GEMM_MAX_COLS * sizeof *row);
@@ -129,7 +142,7 @@ static bool conv_product(const fs_op *op, const geometry *at, int64_t m, int64_t
     const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
     columns all = columns_of(at, channels);
     const int64_t floats = channels * at->kw * all.phases * all.lines * at->grid_w;
-    if (!is_plain(at) && floats <= MOST_COLUMNS) {
+    if (!is_plain(at) && at->kh <= MOST_LINES && floats <= MOST_COLUMNS) {
         all.values = fs_op_scratch(op, floats, sizeof *all.values);
         if (!all.values) return false;
         fill_columns(&all, x, fs_op_threads(op, floats));

@@ -18,6 +18,19 @@ static bool check_map(const fs_op *op, bool batches) {
 /* The larger of two; NaN if there is one. */
 static inline float larger(float m, float x) { return x > m || x != x ? x : m; }
 
+/* out[o] = the largest of column[o * stride ..] up to the kernel's width. */
+static void whole_windows(const float *restrict column, int kernel, int stride, int64_t n, float *restrict out) {
+    if (kernel == 3 && stride == 2) { /* ResNet's; constants let the compiler use vectors */
+        for (int64_t o = 0; o < n; o++) out[o] = larger(larger(column[2 * o], column[2 * o + 1]), column[2 * o + 2]);
+        return;
+    }
+    for (int64_t o = 0; o < n; o++) {
+        float m = column[o * stride];
+        for (int k = 1; k < kernel; k++) m = larger(m, column[o * stride + k]);
+        out[o] = m;
+    }
+}
+
 /* One row of results: the largest value of each column of lines [y0, y1), a piece of the row at a time, then of each window. */
 static void pool_row(const float *map, int64_t w, int64_t y0, int64_t y1, int kernel, int stride, int pad, int64_t out_w, float *out) {
     enum { PIECE = 512 };
@@ -31,7 +44,17 @@ static void pool_row(const float *map, int64_t w, int64_t y0, int64_t y1, int ke
             for (int64_t y = y0 + 1; y < y1; y++)
                 for (int64_t x = 0; x < x1 - x0; x++) column[x] = larger(column[x], map[y * w + x0 + x]);
         }
+        int64_t inner0 = o1, inner1 = o1; /* windows that are whole */
+        if (at_once) {
+            inner0 = fs_min_i64(o1, fs_max_i64(o0, (pad + stride - 1) / stride));
+            inner1 = w + pad < kernel ? inner0 : fs_max_i64(inner0, fs_min_i64(o1, (w + pad - kernel) / stride + 1));
+            whole_windows(column + inner0 * stride - pad - x0, kernel, stride, inner1 - inner0, out + inner0);
+        }
         for (int64_t o = o0; o < o1; o++) {
+            if (o == inner0 && inner1 > inner0) {
+                o = inner1 - 1;
+                continue;
+            }
             const int64_t begin = fs_max_i64(0, o * stride - pad), end = fs_min_i64(w, o * stride - pad + kernel);
             float m = -INFINITY;
             for (int64_t y = at_once ? y1 - 1 : y0; y < y1; y++)

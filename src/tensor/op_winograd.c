@@ -107,25 +107,11 @@ typedef struct strip {
         p_step; /* from point to point: not a power of two, or all points of a square would want the same few lines of the caches */
 } strip;
 
-enum { LINE = 4 * (FS_GEMM_MAX_COLS + 16), PAD = 16, FAR_FLOATS = 1 << 19 /* larger kernels come from memory */ };
+enum { ROW = 4 * (FS_GEMM_MAX_COLS + 16), PAD = 16, FAR_FLOATS = 1 << 19 /* larger kernels come from memory */ };
 
 static void take_channel(const strip *s, const float *x, int64_t c) {
-    const int64_t m = s->p->m, w = s->p->w, cols = s->lines * s->tiles;
-    float lines[6 * LINE] = {0}, *v = s->v + c * s->be->tile_cols; /* a margin of zeros around the picture */
-    x += c * s->p->h * w;
-    for (int64_t l = 0; l < s->lines; l++) {
-        const int64_t top = (s->line + l) * m - 1, known = l ? 2 : 0; /* two lines are the square's above */
-        if (known) memcpy(lines, lines + m * LINE, 2 * LINE * sizeof *lines);
-        for (int64_t i = known; i < m + 2; i++) {
-            if (top + i >= 0 && top + i < s->p->h)
-                memcpy(lines + i * LINE + 1, x + (top + i) * w, (size_t)w * sizeof *lines);
-            else
-                memset(lines + i * LINE + 1, 0, (size_t)w * sizeof *lines);
-        }
-        s->be->winograd_in((int)m, lines, LINE, s->tiles, v + l * s->tiles, s->v_step);
-    }
-    for (int64_t i = 0; cols < s->be->tile_cols && i < points_of(s->p); i++) /* loaded with the others, never used */
-        for (int64_t j = cols; j < s->be->tile_cols; j++) v[i * s->v_step + j] = 0.0f;
+    const fs_winograd *p = s->p;
+    s->be->winograd_in(p->m, x + c * p->h * p->w, p->h, p->w, s->line, s->lines, s->v + c * s->be->tile_cols, s->v_step);
 }
 
 /* Rows [o0, o1) of the product at a point. */
@@ -142,20 +128,13 @@ static void multiply_point(const strip *s, const float *u, int64_t point, int64_
 }
 
 static void give_channel(const strip *s, const fs_finish *finish, int64_t o, float *y) {
-    const int64_t m = s->p->m, w = s->p->w, tc = s->be->tile_cols, first = s->line * m, end = fs_min_i64(s->p->h, (s->line + s->lines) * m);
-    const bool exact = s->tiles * m == w;
-    float lines[4 * LINE], *plane = y + o * s->p->h * w;
-    for (int64_t l = 0; l < s->lines; l++) {
-        const int64_t top = first + l * m, rows = fs_min_i64(m, end - top);
-        const float *p = s->products + o * tc + l * s->tiles;
-        if (exact && rows == m) {
-            s->be->winograd_out((int)m, p, s->p_step, s->tiles, plane + top * w, w);
-            continue;
-        }
-        s->be->winograd_out((int)m, p, s->p_step, s->tiles, lines, LINE);
-        for (int64_t i = 0; i < rows; i++) memcpy(plane + (top + i) * w, lines + i * LINE, (size_t)w * sizeof *lines);
+    const int64_t m = s->p->m, w = s->p->w, row = m * s->tiles;
+    float rows[4 * ROW], *plane = y + o * s->p->h * w; /* the first rows of all squares, the second ones .. */
+    s->be->winograd_out((int)m, s->products + o * s->be->tile_cols, s->p_step, s->lines * s->tiles, rows, ROW);
+    for (int64_t a = 0; a < m; a++) {
+        const int64_t first = s->line * m + a, whole = first < s->p->h ? fs_min_i64(s->lines, (s->p->h - 1 - first) / m + 1) : 0;
+        fs_finish_pieces(s->be, finish, o, first * w, whole, w, m * w, rows + a * ROW, row, plane + first * w);
     }
-    fs_finish_row(s->be, finish, o, first * w, (end - first) * w, plane + first * w);
 }
 
 bool fs_winograd_run(const fs_op *op, const fs_winograd *p, const float *u, const float *x, const fs_finish *finish, float *y) {

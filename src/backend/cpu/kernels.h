@@ -21,7 +21,7 @@
     void fs_kv_mix_##isa(const float *p, const void *values, fs_dtype type, int64_t n, int64_t d, float *y, bool add);                     \
     void fs_kv_dots_q8_##isa(const float *q, const int8_t *keys, const float *scales, int64_t n, int64_t d, float *scores);                \
     void fs_kv_mix_q8_##isa(const float *p, const int8_t *values, const float *scales, int64_t n, int64_t d, float *y, bool add);          \
-    void fs_winograd_in_##isa(int m, const float *lines, int64_t ld, int64_t tiles, float *v, int64_t step);                               \
+    void fs_winograd_in_##isa(int m, const float *x, int64_t h, int64_t w, int64_t line, int64_t lines, float *v, int64_t step);            \
     void fs_winograd_out_##isa(int m, const float *p, int64_t step, int64_t tiles, float *y, int64_t ld);                                  \
     void fs_to_f32_##isa(const void *x, fs_dtype type, float *y, int64_t n);                                                               \
     void fs_from_f32_##isa(const float *x, fs_dtype type, void *y, int64_t n);                                                             \
@@ -30,6 +30,8 @@
     void fs_mul_##isa(const float *a, const float *b, float *y, int64_t n);                                                                \
     void fs_scale_##isa(const float *x, float f, float *y, int64_t n);                                                                     \
     void fs_affine_##isa(const float *x, float a, float b, float *y, int64_t n);                                                           \
+    void fs_finish_##isa(const float *x, int64_t ldx, int64_t rows, int64_t cols, const float *factor, const float *shift, int64_t each,    \
+                         const float *residual, int64_t ldr, bool relu, float *y, int64_t ldy);                                            \
     void fs_outer_sum_##isa(const float *up, int64_t h, const float *across, int64_t w, float *y);                                         \
     void fs_normalize_##isa(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n);                  \
     void fs_gelu_##isa(const float *x, float *y, int64_t n);                                                                               \

@@ -100,6 +100,40 @@ static inline __attribute__((always_inline)) void v_transpose(vf r[LANES]) {
     }
 }
 
+/* Values m * t + j of a row to lane t of vector j, and back, m = 2 or 4. */
+#define FS_SIMD_SPLIT 1
+static inline void v_split2(const float *in, vf out[2]) {
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const vf a = v_load(in), b = v_load(in + LANES);
+    out[0] = _mm512_permutex2var_ps(a, even, b);
+    out[1] = _mm512_permutex2var_ps(a, _mm512_add_epi32(even, _mm512_set1_epi32(1)), b);
+}
+static inline void v_join2(const vf in[2], float *out) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    v_store(out, _mm512_permutex2var_ps(in[0], low, in[1]));
+    v_store(out + LANES, _mm512_permutex2var_ps(in[0], _mm512_add_epi32(low, _mm512_set1_epi32(8)), in[1]));
+}
+static inline void v_split4(const float *in, vf out[4]) {
+    const __m512i first = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29), third = _mm512_add_epi32(first, _mm512_set1_epi32(2));
+    const vf a = v_load(in), b = v_load(in + LANES), c = v_load(in + 2 * LANES), d = v_load(in + 3 * LANES);
+    const vf ab = _mm512_permutex2var_ps(a, first, b), cd = _mm512_permutex2var_ps(c, first, d);
+    const vf ab2 = _mm512_permutex2var_ps(a, third, b), cd2 = _mm512_permutex2var_ps(c, third, d);
+    out[0] = _mm512_shuffle_f32x4(ab, cd, 0x44);
+    out[1] = _mm512_shuffle_f32x4(ab, cd, 0xEE);
+    out[2] = _mm512_shuffle_f32x4(ab2, cd2, 0x44);
+    out[3] = _mm512_shuffle_f32x4(ab2, cd2, 0xEE);
+}
+static inline void v_join4(const vf in[4], float *out) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    const __m512i pairs = _mm512_setr_epi32(0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23), upper = _mm512_add_epi32(pairs, _mm512_set1_epi32(8));
+    const vf a = _mm512_permutex2var_ps(in[0], low, in[1]), b = _mm512_permutex2var_ps(in[2], low, in[3]);
+    const vf c = _mm512_permutex2var_ps(in[0], high, in[1]), d = _mm512_permutex2var_ps(in[2], high, in[3]);
+    v_store(out, _mm512_permutex2var_ps(a, pairs, b));
+    v_store(out + LANES, _mm512_permutex2var_ps(a, upper, b));
+    v_store(out + 2 * LANES, _mm512_permutex2var_ps(c, pairs, d));
+    v_store(out + 3 * LANES, _mm512_permutex2var_ps(c, upper, d));
+}
+
 #pragma GCC diagnostic pop
 
 #endif

@@ -139,6 +139,40 @@ void FS_KERNEL(fs_sigmoid)(const float *x, float *y, int64_t n) {
 }
 #undef FOR_VECTORS
 
+/* What finish is to do; constants where it is used, so that each case has a loop of its own. */
+typedef struct finish_kind { bool scaled, added, relu; } finish_kind;
+
+static inline __attribute__((always_inline)) vf finish_one(const finish_kind kind, vf x, vf factor, vf shift, vf residual) {
+    if (kind.scaled) x = v_fma(x, factor, shift);
+    if (kind.added) x = v_add(residual, x);
+    return kind.relu ? v_max(v_set(0.0f), x) : x; /* NaN stays NaN */
+}
+
+static inline __attribute__((always_inline)) void finish_as(const finish_kind kind, const float *x, int64_t ldx, int64_t rows, int64_t cols, const float *factor,
+                                                            const float *shift, int64_t each, const float *residual, int64_t ldr, float *y, int64_t ldy) {
+    for (int64_t i = 0; i < rows; i++, x += ldx, y += ldy) {
+        const vf a = v_set(kind.scaled ? factor[i * each] : 1.0f), b = v_set(kind.scaled ? shift[i * each] : 0.0f);
+        const float *more = kind.added ? residual + i * ldr : x;
+        int64_t j = 0;
+        for (; j + LANES <= cols; j += LANES) v_store(y + j, finish_one(kind, v_load(x + j), a, b, v_load(more + j)));
+        if (j < cols) v_store_part(y + j, finish_one(kind, v_load_part(x + j, cols - j), a, b, v_load_part(more + j, cols - j)), cols - j);
+    }
+}
+
+void FS_KERNEL(fs_finish)(const float *x, int64_t ldx, int64_t rows, int64_t cols, const float *factor, const float *shift, int64_t each,
+                          const float *residual, int64_t ldr, bool relu, float *y, int64_t ldy) {
+#define FINISH_AS(scaled, added, relu) finish_as((finish_kind){scaled, added, relu}, x, ldx, rows, cols, factor, shift, each, residual, ldr, y, ldy)
+    if (factor && residual && relu) FINISH_AS(true, true, true);
+    else if (factor && relu) FINISH_AS(true, false, true);
+    else if (factor && residual) FINISH_AS(true, true, false);
+    else if (factor) FINISH_AS(true, false, false);
+    else if (residual && relu) FINISH_AS(false, true, true);
+    else if (residual) FINISH_AS(false, true, false);
+    else if (relu) FINISH_AS(false, false, true);
+    else if (x != y) FINISH_AS(false, false, false);
+#undef FINISH_AS
+}
+
 void FS_KERNEL(fs_outer_sum)(const float *up, int64_t h, const float *across, int64_t w, float *y) {
     for (int64_t j = 0; j < w; j += LANES) {
         const int64_t n = fs_min_i64(LANES, w - j);

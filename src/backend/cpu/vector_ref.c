@@ -52,6 +52,17 @@ void fs_affine_ref(const float *x, float a, float b, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = x[i] * a + b;
 }
 
+void fs_finish_ref(const float *x, int64_t ldx, int64_t rows, int64_t cols, const float *factor, const float *shift, int64_t each, const float *residual,
+                   int64_t ldr, bool relu, float *y, int64_t ldy) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j++) {
+            float value = x[i * ldx + j];
+            if (factor) value = value * factor[i * each] + shift[i * each];
+            if (residual) value = residual[i * ldr + j] + value;
+            y[i * ldy + j] = relu && value < 0.0f ? 0.0f : value; /* NaN stays NaN */
+        }
+}
+
 void fs_outer_sum_ref(const float *up, int64_t h, const float *across, int64_t w, float *y) {
     for (int64_t i = 0; i < h; i++)
         for (int64_t j = 0; j < w; j++) y[i * w + j] = up[i] + across[j];

@@ -45,83 +45,124 @@ static inline __attribute__((always_inline)) void winograd_out_one(const int m, 
     }
 }
 
-static inline __attribute__((always_inline)) void winograd_in(const int m, const float *lines, int64_t ld, int64_t tiles, float *v,
-                                                              int64_t step) {
-    enum { GROUP = 16, MOST = FS_GEMM_MAX_COLS + GROUP };
-    float down[6 * 4 * MOST], phases[6 * 4 * MOST];
+enum {
+    WINOGRAD_ROW = 4 * (FS_GEMM_MAX_COLS + 2 * LANES), /* values of a row of all squares, and a margin to write and read beyond */
+    WINOGRAD_SQUARES = FS_GEMM_MAX_COLS + 2 * LANES
+};
+
+/* Value j of squares, LANES of them from a row of theirs: in[m * t + j] -> out[j][t]; and back. */
+static inline __attribute__((always_inline)) void winograd_split(const int m, const float *in, vf out[4]) {
+#ifdef FS_SIMD_SPLIT
+    if (m == 4) v_split4(in, out);
+    else v_split2(in, out);
+#else
+    float values[4][LANES];
+    for (int t = 0; t < LANES; t++)
+        for (int j = 0; j < m; j++) values[j][t] = in[m * t + j];
+    FS_WINOGRAD_UNROLL for (int j = 0; j < m; j++) out[j] = v_load(values[j]);
+#endif
+}
+static inline __attribute__((always_inline)) void winograd_join(const int m, const vf in[4], float *out) {
+#ifdef FS_SIMD_SPLIT
+    if (m == 4) v_join4(in, out);
+    else v_join2(in, out);
+#else
+    float values[4][LANES];
+    FS_WINOGRAD_UNROLL for (int j = 0; j < m; j++) v_store(values[j], in[j]);
+    for (int t = 0; t < LANES; t++)
+        for (int j = 0; j < m; j++) out[m * t + j] = values[j][t];
+#endif
+}
+
+/* Down the columns, all lines of squares: the picture's rows to m + 2 rows each, m values of a square beside those of the next; a row begins with the zero
+ * left of the picture. A square's last two values are the next one's first, but for the last square of a line: edge[i][l], and 0. */
+static inline __attribute__((always_inline)) void winograd_down(const int m, const float *x, int64_t h, int64_t w, int64_t line, int64_t lines, int64_t tiles,
+                                                                float down[6][WINOGRAD_ROW], float edge[6][FS_GEMM_MAX_COLS]) {
+    static const float zeros[4 * FS_GEMM_MAX_COLS + LANES];
     const int size = m + 2;
-    const int64_t n = (tiles + GROUP) / GROUP * GROUP; /* tiles + 1, rounded up */
-    for (int64_t x = 0; x < m * n; x += LANES) {
-        vf d[6], out[6];
-        FS_WINOGRAD_UNROLL for (int i = 0; i < size; i++) d[i] = v_load(lines + i * ld + x);
-        winograd_in_one(m, d, out);
-        FS_WINOGRAD_UNROLL for (int i = 0; i < size; i++) v_store(down + i * m * n + x, out[i]);
+    const int64_t wide = tiles * m;
+    for (int64_t l = 0; l < lines; l++) {
+        const float *row[6];
+        for (int i = 0; i < size; i++) {
+            const int64_t y = (line + l) * m - 1 + i;
+            row[i] = y >= 0 && y < h ? x + y * w : zeros;
+        }
+        for (int64_t at = 0; at < wide; at += LANES) {
+            vf d[6], out[6];
+            const int64_t left = w - at;
+            FS_WINOGRAD_UNROLL for (int i = 0; i < size; i++) d[i] = left >= LANES ? v_load(row[i] + at) : left > 0 ? v_load_part(row[i] + at, left) : v_set(0.0f);
+            winograd_in_one(m, d, out);
+            FS_WINOGRAD_UNROLL for (int i = 0; i < size; i++) v_store(down[i] + l * wide + 1 + at, out[i]);
+        }
+        for (int i = 0; i < size; i++) { /* what stands behind the last square belongs to the next line, which writes over all but the zero */
+            edge[i][l] = down[i][(l + 1) * wide];
+            down[i][(l + 1) * wide] = 0.0f;
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void winograd_in(const int m, const float *x, int64_t h, int64_t w, int64_t line, int64_t lines, float *v,
+                                                              int64_t step) {
+    float down[6][WINOGRAD_ROW], edge[6][FS_GEMM_MAX_COLS], values[6][6][WINOGRAD_SQUARES];
+    const int size = m + 2;
+    const int64_t tiles = (w + m - 1) / m, n = lines * tiles;
+    for (int i = 0; i < size; i++) {
+        down[i][0] = 0.0f;
+        for (int64_t j = 0; j < 4 * LANES; j++) down[i][n * m + j] = 0.0f; /* read with the last squares */
+    }
+    winograd_down(m, x, h, w, line, lines, tiles, down, edge);
+    for (int i = 0; i < size; i++) {
+        for (int64_t t = 0; t < n; t += LANES) {
+            vf d[4];
+            winograd_split(m, down[i] + t * m, d);
+            FS_WINOGRAD_UNROLL for (int j = 0; j < m; j++) v_store(values[i][j] + LANES + t, d[j]);
+            FS_WINOGRAD_UNROLL for (int j = 0; j < 2; j++) v_store(values[i][m + j] + LANES + t - 1, d[j]); /* the square before sees them last */
+        }
+        for (int j = 0; j < 2; j++) values[i][m + j][LANES + (n + LANES - 1) / LANES * LANES - 1] = 0.0f;
+        for (int64_t l = 0; l < lines; l++) {
+            values[i][m][LANES + l * tiles + tiles - 1] = edge[i][l];
+            values[i][m + 1][LANES + l * tiles + tiles - 1] = 0.0f;
+        }
     }
     for (int i = 0; i < size; i++)
-        for (int64_t t0 = 0; t0 < n; t0 += GROUP) {
-            const float *restrict from = down + (i * n + t0) * m;
-            float *restrict to = phases + i * m * n + t0;
-            for (int t = 0; t < GROUP; t++)
-                for (int j = 0; j < m; j++) to[j * n + t] = from[m * t + j];
-        }
-    for (int i = 0; i < size; i++)
-        for (int64_t t = 0; t < tiles; t += LANES) {
+        for (int64_t t = 0; t < n; t += LANES) {
             vf d[6], out[6];
-            FS_WINOGRAD_UNROLL for (int j = 0; j < size; j++) {
-                const float *from = phases + (i * m + j % m) * n + j / m + t;
-                d[j] = tiles - t >= LANES || j < m ? v_load(from) : v_load_part(from, tiles - t);
-            }
+            FS_WINOGRAD_UNROLL for (int j = 0; j < size; j++) d[j] = v_load(values[i][j] + LANES + t);
             winograd_in_one(m, d, out);
-            FS_WINOGRAD_UNROLL for (int j = 0; j < size; j++) {
-                float *to = v + (i * size + j) * step + t;
-                if (tiles - t >= LANES)
-                    v_store(to, out[j]);
-                else
-                    v_store_part(to, out[j], tiles - t);
-            }
+            FS_WINOGRAD_UNROLL for (int j = 0; j < size; j++) v_store(v + (i * size + j) * step + t, out[j]);
         }
 }
 
-static inline __attribute__((always_inline)) void winograd_out(const int m, const float *p, int64_t step, int64_t tiles, float *y,
-                                                               int64_t ld) {
+static inline __attribute__((always_inline)) void winograd_out(const int m, const float *p, int64_t step, int64_t n, float *y, int64_t ld) {
     const int size = m + 2;
-    for (int64_t t = 0; t < tiles; t += LANES) {
-        const int64_t left = tiles - t;
+    for (int64_t t = 0; t < n; t += LANES) {
         vf down[4][6];
         FS_WINOGRAD_UNROLL for (int j = 0; j < size; j++) {
             vf d[6], out[4];
             FS_WINOGRAD_UNROLL for (int i = 0; i < size; i++) {
                 const float *from = p + (i * size + j) * step + t;
-                d[i] = left >= LANES ? v_load(from) : v_load_part(from, left);
+                d[i] = n - t >= LANES ? v_load(from) : v_load_part(from, n - t);
             }
             winograd_out_one(m, d, out);
             FS_WINOGRAD_UNROLL for (int a = 0; a < m; a++) down[a][j] = out[a];
         }
-        for (int a = 0; a < m; a++) {
-            float across[4 * LANES], line[4 * LANES];
+        FS_WINOGRAD_UNROLL for (int a = 0; a < m; a++) {
             vf out[4];
             winograd_out_one(m, down[a], out);
-            FS_WINOGRAD_UNROLL for (int b = 0; b < m; b++) v_store(across + b * LANES, out[b]);
-            for (int l = 0; l < LANES; l++)
-                for (int b = 0; b < m; b++) line[l * m + b] = across[b * LANES + l];
-            float *to = y + a * ld + t * m;
-            const int64_t count = m * (left < LANES ? left : LANES);
-            int64_t x = 0;
-            for (; x + LANES <= count; x += LANES) v_store(to + x, v_load(line + x));
-            if (x < count) v_store_part(to + x, v_load(line + x), count - x);
+            winograd_join(m, out, y + a * ld + t * m);
         }
     }
 }
 
-void FS_KERNEL(fs_winograd_in)(int m, const float *lines, int64_t ld, int64_t tiles, float *v, int64_t step) {
+void FS_KERNEL(fs_winograd_in)(int m, const float *x, int64_t h, int64_t w, int64_t line, int64_t lines, float *v, int64_t step) {
     if (m == 4)
-        winograd_in(4, lines, ld, tiles, v, step);
+        winograd_in(4, x, h, w, line, lines, v, step);
     else
-        winograd_in(2, lines, ld, tiles, v, step);
+        winograd_in(2, x, h, w, line, lines, v, step);
 }
-void FS_KERNEL(fs_winograd_out)(int m, const float *p, int64_t step, int64_t tiles, float *y, int64_t ld) {
+void FS_KERNEL(fs_winograd_out)(int m, const float *p, int64_t step, int64_t n, float *y, int64_t ld) {
     if (m == 4)
-        winograd_out(4, p, step, tiles, y, ld);
+        winograd_out(4, p, step, n, y, ld);
     else
-        winograd_out(2, p, step, tiles, y, ld);
+        winograd_out(2, p, step, n, y, ld);
 }
