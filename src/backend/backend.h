@@ -21,8 +21,9 @@ typedef struct fs_backend {
     int tile_rows, tile_cols; /* largest tile of gemm_tile */
 
     /* c[rows, cols] = or += a b, summed over k in order, one fused or separate multiply-add a step. a: [rows] at stride FS_GEMM_KC,
-     * k <= FS_GEMM_KC of each used; b: [k][tile_cols]. Columns from `cols` on are neither written nor used. */
-    void (*gemm_tile)(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add);
+     * k <= FS_GEMM_KC of each used; b: [k][tile_cols]. Columns from `cols` on are neither written nor used. next: what a later tile reads, NULL: nothing;
+     * k cache lines from there on are fetched meanwhile, one a step (all at once would hold up the loads of the tile). */
+    void (*gemm_tile)(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add, const float *next);
     /* out: [k][tile_cols] from w: n <= tile_cols rows of k values at stride ld (in elements); columns from n on become 0. Values are
      * rounded to `round` on the way. */
     void (*pack_rows)(const void *w, fs_dtype type, int64_t ld, int64_t n, int64_t k, fs_dtype round, float *out);

@@ -83,11 +83,11 @@ static void run_block(const fs_gemm *g, const fs_backend *be, const float *left,
             const int64_t rows = fs_min_i64(tr, i1 - i);
             const float *a = left + (block * chunk + i) * FS_GEMM_KC;
             float *c = g->c + (m0 + i) * g->ldc;
-            const int64_t next = g->left ? fs_min_i64(tr, i1 - i - tr) * FS_GEMM_KC : 0; /* weights that come from memory */
-            for (int64_t p = 0; p < next; p += 16) __builtin_prefetch(a + tr * FS_GEMM_KC + p);
+            const float *next = i + tr < i1 ? a + tr * FS_GEMM_KC : NULL;
             for (int64_t n = n0; n < n1; n += tc) {
                 if (last && g->finish.residual) fetch_residual(&g->finish, m0 + i, rows, n, fs_min_i64(tc, n1 - n));
-                be->gemm_tile(rows, fs_min_i64(tc, n1 - n), terms, a, right + (n - n0) * FS_GEMM_KC, c + n, g->ldc, block > 0 || g->add);
+                be->gemm_tile(rows, fs_min_i64(tc, n1 - n), terms, a, right + (n - n0) * FS_GEMM_KC, c + n, g->ldc, block > 0 || g->add,
+                              n == n0 ? next : NULL);
             }
             if (last) fs_finish_rows(be, &g->finish, m0 + i, rows, n0, n1 - n0, c + n0, g->ldc); /* in the level-1 cache yet */
         }

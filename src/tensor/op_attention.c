@@ -166,7 +166,7 @@ static void times_panel(const attention *a, const float *queries, int64_t rows, 
     for (int64_t i = 0; i < rows; i += tr)
         for (int64_t e = 0; e < a->d; e += KC)
             a->be->gemm_tile(fs_min_i64(tr, rows - i), cols, fs_min_i64(KC, a->d - e), queries + (e / KC * QUERIES + i) * KC,
-                             panel + e * tc, out + i * ldc, ldc, add || e > 0);
+                             panel + e * tc, out + i * ldc, ldc, add || e > 0, NULL);
 }
 
 /* out: [rows][round_up(2n-1)], rounded: queries against a whole packed table of 2n-1 rows */
@@ -257,7 +257,7 @@ static void attend_span(const attention *a, const place *p, int64_t i0, int64_t 
             for (int64_t j = j0; j < j1; j += KC)
                 a->be->gemm_tile(fs_min_i64(tr, rows - i), fs_min_i64(tc, a->dv - e), fs_min_i64(KC, j1 - j),
                                  m->scores + ((j - j0) / KC * QUERIES + i) * KC, m->values + (j / KC * panels + panel) * KC * tc, m->out + i * ld + e,
-                                 ld, j > 0);
+                                 ld, j > 0, NULL);
 }
 
 /* Queries [i0, i0 + rows) of a place whose keys and values are packed. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "tensor/op.h"
+#include "tensor/op_conv_few.h"
 #include "tensor/op_winograd.h"
 
 /* A kernel that goes over a picture [channels, h, w] in steps; the grid of its places is grid_h x grid_w. */
@@ -87,6 +88,13 @@ static void fill_columns(const columns *s, const float *x, int threads) {
                       s->values + (r * s->lines + l) * g->grid_w);
 }
 
+/* Where the points of a kernel place begin. */
+static const float *column_row(const void *user, int64_t place) {
+    const columns *s = user;
+    const int64_t kw = s->g->kw, kh = s->g->kh, kx = place % kw, ky = place / kw % kh, channel = place / kw / kh;
+    return s->values + (((channel * kw + kx) * s->phases + s->phase[ky]) * s->lines + s->down[ky]) * s->g->grid_w;
+}
+
 /* fs_gemm_pack over columns */
 static void pack_columns(const fs_gemm *g, const fs_backend *be, int64_t k0, int64_t terms, int64_t n0, int64_t cols, float *out) {
     const columns *s = g->user;
@@ -128,15 +136,20 @@ static void pack_patches_turned(const fs_gemm *g, const fs_backend *be, int64_t 
 /* A kernel of one point that meets every point once: the picture is its own patches. */
 static bool is_plain(const geometry *g) { return g->kh == 1 && g->kw == 1 && g->stride == 1 && g->pad == 0; }
 
+static const float *plain_row(const void *user, int64_t place) {
+    const patches *s = user;
+    return s->x + place * s->g.h * s->g.w;
+}
+
 static bool run(const fs_op *op, const fs_gemm *g) {
     const bool ok = fs_gemm_run(op->c->backend, g, fs_op_threads(op, g->m * g->n / 8 * g->k / 8), op->c->arena);
     if (!ok) fs_exec_fail(op->c, FS_E_NO_MEMORY, "%s: out of memory for the packed operands", op->name);
     return ok;
 }
 
-/* y [m, grid] = or += kernel [m, channels kh kw] x patches of x [channels, h, w], finished. */
+/* y [m, grid] = or += kernel [m, channels kh kw] x patches of x [channels, h, w], finished. form: the kernel made ready, or NULL. */
 static bool conv_product(const fs_op *op, const geometry *at, int64_t m, int64_t channels, const fs_tensor *kernel, const float *x, bool add,
-                         const fs_finish *finish, const float *left, float *y) {
+                         const fs_finish *finish, const fs_conv_form *form, float *y) {
     const patches s = {.g = *at, .x = x};
     const int64_t terms = channels * at->kh * at->kw, points = at->grid_h * at->grid_w;
     const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
@@ -147,6 +160,13 @@ static bool conv_product(const fs_op *op, const geometry *at, int64_t m, int64_t
         if (!all.values) return false;
         fill_columns(&all, x, fs_op_threads(op, floats));
     }
+    if (form && form->few && (is_plain(at) || all.values)) {
+        const fs_conv_few few = {m, terms, points, all.values ? column_row : plain_row, all.values ? (const void *)&all : &s};
+        const bool ok = fs_conv_few_run(op, &few, form->values, finish, y);
+        fs_arena_release(op->c->arena, mark);
+        return ok;
+    }
+    const float *left = form && !form->few ? form->values : NULL;
     const fs_gemm g = {.m = m, .n = points, .k = terms, .a = kernel->data, .a_type = kernel->dtype, .a_round = op->c->precision, .a_row = terms,
                        .a_col = 1, .pack = is_plain(at) ? fs_gemm_pack_kn : all.values ? pack_columns : pack_patches, .b = x, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32,
                        .b_ld = points, .user = all.values ? (const void *)&all : &s, .c = y, .ldc = points, .left = left, .add = add, .finish = *finish};
@@ -175,6 +195,13 @@ static void make_form(const fs_op *op, const geometry *g, const fs_tensor *kerne
         form->values = fs_alloc((size_t)fs_winograd_floats(&plane), sizeof *form->values);
         if (form->values) fs_winograd_kernel(op, &plane, kernel, form->values);
         form->tile = plane.m;
+        return;
+    }
+    const fs_conv_few few = {.out = out, .terms = terms, .points = g->grid_h * g->grid_w};
+    if (fs_conv_few_pays(op->c->backend, &few)) {
+        form->values = fs_alloc((size_t)fs_conv_few_floats(&few), sizeof *form->values);
+        if (form->values) fs_conv_few_kernel(op, &few, kernel, form->values);
+        form->few = form->values != NULL;
         return;
     }
     const fs_gemm product = {.m = out, .k = terms, .a = kernel->data, .a_type = kernel->dtype, .a_round = FS_DTYPE_F32, .a_row = terms, .a_col = 1};
@@ -208,13 +235,13 @@ static fs_tensor *convolve(const fs_op *op, int stride, int pad, fs_finish finis
     finish.residual_ld = points;
     bool ok = kernel && (finish.bias || !b);
     if (ok && form && !form->tried) make_form(op, &g, kernel, form);
-    const float *made = form ? form->values : NULL, *left = made && !form->tile ? made : NULL;
-    const fs_winograd plane = {.m = made ? form->tile : 0, .in = w->shape[1], .out = w->shape[0], .h = g.h, .w = g.w};
+    const fs_conv_form *made = form && form->values ? form : NULL;
+    const fs_winograd plane = {.m = made ? made->tile : 0, .in = w->shape[1], .out = w->shape[0], .h = g.h, .w = g.w};
     const bool winograd = fs_winograd_fits(c->backend, &plane);
     for (int64_t i = 0; ok && i < n; i++) {
         finish.residual = residual ? fs_f32(residual) + i * out : NULL;
-        if (winograd) ok = fs_winograd_run(op, &plane, made, fs_f32(x) + i * in, &finish, fs_f32(y) + i * out);
-        else ok = conv_product(op, &g, w->shape[0], w->shape[1], kernel, fs_f32(x) + i * in, false, &finish, left, fs_f32(y) + i * out);
+        if (winograd) ok = fs_winograd_run(op, &plane, made->values, fs_f32(x) + i * in, &finish, fs_f32(y) + i * out);
+        else ok = conv_product(op, &g, w->shape[0], w->shape[1], kernel, fs_f32(x) + i * in, false, &finish, plane.m ? NULL : made, fs_f32(y) + i * out);
     }
     fs_arena_release(c->arena, mark);
     return ok ? y : NULL;

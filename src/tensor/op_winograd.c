@@ -116,14 +116,13 @@ static void take_channel(const strip *s, const float *x, int64_t c) {
 
 /* Rows [o0, o1) of the product at a point. */
 static void multiply_point(const strip *s, const float *u, int64_t point, int64_t o0, int64_t o1) {
-    const int64_t tc = s->be->tile_cols, tr = s->be->tile_rows, in = s->p->in, cols = s->lines * s->tiles, panel = tr * FS_GEMM_KC * 4;
+    const int64_t tc = s->be->tile_cols, tr = s->be->tile_rows, in = s->p->in, cols = s->lines * s->tiles;
     const bool far = fs_winograd_floats(s->p) > FAR_FLOATS;
     for (int64_t k0 = 0; k0 < in; k0 += FS_GEMM_KC)
         for (int64_t o = o0; o < o1; o += tr) {
-            const char *next = (const char *)(u + kernel_at(s->p, point, k0, o)) + panel; /* the next rows' */
-            for (int64_t b = 0; far && o + 2 * tr <= o1 && b < panel; b += 64) __builtin_prefetch(next + b);
-            s->be->gemm_tile(fs_min_i64(tr, o1 - o), cols, fs_min_i64(FS_GEMM_KC, in - k0), u + kernel_at(s->p, point, k0, o),
-                             s->v + point * s->v_step + k0 * tc, s->products + point * s->p_step + o * tc, tc, k0 > 0);
+            const float *rows = u + kernel_at(s->p, point, k0, o);
+            s->be->gemm_tile(fs_min_i64(tr, o1 - o), cols, fs_min_i64(FS_GEMM_KC, in - k0), rows, s->v + point * s->v_step + k0 * tc,
+                             s->products + point * s->p_step + o * tc, tc, k0 > 0, far && o + tr < o1 ? rows + tr * FS_GEMM_KC : NULL);
         }
 }
 

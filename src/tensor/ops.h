@@ -70,7 +70,7 @@ fs_tensor *fs_conv2d_norm(fs_exec *c, const fs_tensor *x, const fs_tensor *w, co
 /* The same with a kernel made ready once: `form` (zero at first) is filled by the first call, belongs to w and must be given to no other. With it a
  * 3 x 3 kernel at stride 1 may run by Winograd's method, whose last digits are others; still the same for any number of threads. Precision F32
  * only; in others, or without memory for the form, as without one. */
-typedef struct fs_conv_form { float *values; int tile; bool tried; } fs_conv_form; /* tile: 2 or 4 of Winograd's, 0: the product's own order */
+typedef struct fs_conv_form { float *values; int tile; bool few, tried; } fs_conv_form; /* tile: 2 or 4 of Winograd's, 0: the product's own order */
 fs_tensor *fs_conv2d_norm_kept(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_batch *norm, int stride, int pad, const fs_tensor *residual,
                                bool relu, fs_conv_form *form);
 void fs_conv_form_free(fs_conv_form *form);

@@ -363,7 +363,7 @@ static void check_tile(const fs_backend *be) {
             float *before = fs_alloc((size_t)(rows * ldc), sizeof *before);
             assert_non_null(before);
             memcpy(before, c, (size_t)(rows * ldc) * sizeof *c);
-            be->gemm_tile(rows, cols, k, a, b, c, ldc, round % 2);
+            be->gemm_tile(rows, cols, k, a, b, c, ldc, round % 2, round < 2 ? a : NULL);
             for (int64_t i = 0; i < rows; i++)
                 for (int64_t j = 0; j < ldc; j++) {
                     double want = round % 2 ? (double)before[i * ldc + j] : 0.0, size = fabs(want);

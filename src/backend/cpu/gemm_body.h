@@ -29,11 +29,12 @@ enum { COL_VECTORS = TILE_COLS / LANES };
 /* ---- the tile: `rows` x `vectors` accumulators, one broadcast of a for all vectors of a row of b ---- */
 
 static FS_INLINE void tile(const int rows, const int vectors, int64_t cols, int64_t k, const float *a, const float *b, float *c,
-                           int64_t ldc, bool add) {
+                           int64_t ldc, bool add, const float *next) {
     vf sum[TILE_ROWS][COL_VECTORS];
     FS_UNROLL for (int i = 0; i < rows; i++) FS_UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_set(0.0f);
     for (int64_t p = 0; p < k; p++) {
         vf row[COL_VECTORS];
+        __builtin_prefetch(next + 16 * p, 0, 2);
         FS_UNROLL for (int v = 0; v < vectors; v++) row[v] = v_load(b + p * TILE_COLS + v * LANES);
         FS_UNROLL for (int i = 0; i < rows; i++) {
             const vf x = v_set(a[i * FS_GEMM_KC + p]);
@@ -53,16 +54,18 @@ static FS_INLINE void tile(const int rows, const int vectors, int64_t cols, int6
 #define TILE_CASE(r)                                                                                                                       \
     case r:                                                                                                                                \
         if (cols > LANES)                                                                                                                  \
-            tile(r, COL_VECTORS, cols, k, a, b, c, ldc, add);                                                                              \
+            tile(r, COL_VECTORS, cols, k, a, b, c, ldc, add, next);                                                                              \
         else                                                                                                                               \
-            tile(r, 1, cols, k, a, b, c, ldc, add);                                                                                        \
+            tile(r, 1, cols, k, a, b, c, ldc, add, next);                                                                                        \
         break
 
-void FS_KERNEL(fs_gemm_tile)(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add) {
+void FS_KERNEL(fs_gemm_tile)(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add,
+                             const float *next) {
+    if (!next) next = b; /* is there already */
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < cols; j += 16) __builtin_prefetch(c + i * ldc + j);
 #if defined(FS_CHECKED_BUILD)
-    tile((int)rows, COL_VECTORS, cols, k, a, b, c, ldc, add);
+    tile((int)rows, COL_VECTORS, cols, k, a, b, c, ldc, add, next);
 #else
     switch (rows) {
         TILE_CASE(1);

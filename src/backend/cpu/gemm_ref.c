@@ -14,7 +14,8 @@ static inline void tile_row(int64_t k, const float *a, const float *b, float *su
     memcpy(sum, s, sizeof s);
 }
 
-void fs_gemm_tile_ref(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add) {
+void fs_gemm_tile_ref(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add, const float *next) {
+    (void)next;
     for (int64_t i = 0; i < rows; i++) {
         float sum[COLS];
         tile_row(k, a + i * FS_GEMM_KC, b, sum);

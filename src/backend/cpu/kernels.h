@@ -12,7 +12,8 @@
 #endif
 
 #define FS_CPU_DECLARE(isa)                                                                                                                \
-    void fs_gemm_tile_##isa(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add);       \
+    void fs_gemm_tile_##isa(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add,        \
+                            const float *next);                                                                                            \
     void fs_pack_rows_##isa(const void *w, fs_dtype type, int64_t ld, int64_t n, int64_t k, fs_dtype round, float *out);                   \
     void fs_dot_rows_##isa(const float *x, int64_t ldx, int64_t m, const void *w, fs_dtype type, int64_t ldw, int64_t n, int64_t k,        \
                            float *y, int64_t ldy);                                                                                         \
