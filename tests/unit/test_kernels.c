@@ -292,6 +292,34 @@ static void check_arithmetic(const fs_backend *be) {
     }
 }
 
+/* One pass gives the bits of the steps one after the other; in place or not, each row's own factor or one for all; NaN stays NaN. */
+static void check_finish(const fs_backend *be) {
+    enum { ROWS = 3, LD = 70 };
+    fs_rng r = fs_rng_seed(13);
+    for (int n = 0; n < 60; n++)
+        for (int kind = 0; kind < 32; kind++) {
+            const bool scaled = kind & 1, added = kind & 2, relu = kind & 4, own = kind & 8, in_place = kind & 16;
+            float *x = random_floats(&r, ROWS * LD), *residual = random_floats(&r, ROWS * LD), *y = random_floats(&r, ROWS * LD);
+            float want[ROWS * LD], factor[ROWS], shift[ROWS];
+            if (n > 5) x[5] = NAN;
+            for (int i = 0; i < ROWS; i++) factor[i] = (float)fs_rng_uniform(&r), shift[i] = (float)fs_rng_uniform(&r);
+            memcpy(want, in_place ? x : y, sizeof want); /* what lies between the rows must stay */
+            for (int i = 0; i < ROWS; i++) {
+                float *row = want + i * LD;
+                memcpy(row, x + i * LD, (size_t)n * sizeof *row);
+                if (scaled) be->affine(row, factor[own ? i : 0], shift[own ? i : 0], row, n);
+                if (added) be->add(residual + i * LD, row, row, n);
+                for (int j = 0; relu && j < n; j++) row[j] = row[j] < 0.0f ? 0.0f : row[j];
+            }
+            be->finish(x, LD, ROWS, n, scaled ? factor : NULL, scaled ? shift : NULL, own, added ? residual : NULL, LD, relu, in_place ? x : y, LD);
+            for (int i = 0; i < ROWS * LD; i++) {
+                const float found = in_place ? x[i] : y[i];
+                assert_true(want[i] != want[i] ? found != found : found == want[i]);
+            }
+            free(x), free(residual), free(y);
+        }
+}
+
 /* Every table drops what Philox says by its definition, wherever a piece begins and ends. */
 static void check_drop(const fs_backend *be) {
     fs_rng r = fs_rng_seed(8);
@@ -317,6 +345,7 @@ static void check_drop(const fs_backend *be) {
 }
 
 static void test_drop(void **state) { (void)state, for_tables(check_drop); }
+static void test_finish(void **state) { (void)state, for_tables(check_finish); }
 static void test_curves(void **state) { (void)state, for_tables(check_curves); }
 static void test_exp(void **state) { (void)state, for_tables(check_exp); }
 static void test_arithmetic(void **state) { (void)state, for_tables(check_arithmetic); }
@@ -502,7 +531,7 @@ static void test_product(void **state) { (void)state, for_tables(check_product);
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choice), cmocka_unit_test(test_cache),     cmocka_unit_test(test_conversions), cmocka_unit_test(test_rounding),
-        cmocka_unit_test(test_curves),     cmocka_unit_test(test_exp),         cmocka_unit_test(test_arithmetic), cmocka_unit_test(test_drop),
+        cmocka_unit_test(test_curves),     cmocka_unit_test(test_exp),         cmocka_unit_test(test_arithmetic), cmocka_unit_test(test_drop),      cmocka_unit_test(test_finish),
         cmocka_unit_test(test_reductions), cmocka_unit_test(test_tile),        cmocka_unit_test(test_pack),
         cmocka_unit_test(test_dots),       cmocka_unit_test(test_weighted),    cmocka_unit_test(test_product),
     };

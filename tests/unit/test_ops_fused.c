@@ -130,6 +130,29 @@ static void kept_case(fs_exec *c, fs_rng *r) {
     fs_conv_form_free(&form);
 }
 
+/* Results of few points are multiplied with points and channels changed about: the same bits, and for a larger picture behind the first one too. */
+static void few_case(fs_exec *c, fs_rng *r) {
+    if (c->precision != FS_DTYPE_F32) return;
+    const int kernel = pick(r, 0, 1) ? 3 : 1, stride = kernel == 3 ? 2 : (int)pick(r, 1, 2), pad = kernel / 2;
+    const int64_t in = kernel == 3 ? pick(r, 10, 70) : pick(r, 64, 600), out = c->backend->tile_cols * pick(r, 1, 3);
+    fs_tensor *k = V(c, r, out, in, kernel, kernel), *weight = V(c, r, out), *bias = V(c, r, out), *mean = V(c, r, out), *var = V(c, r, out);
+    for (int64_t i = 0; i < out; i++) fs_f32(var)[i] = fabsf(fs_f32(var)[i]) + 0.1f;
+    const fs_batch norm = {weight, bias, mean, var, 1e-5f};
+    fs_conv_form form = {0};
+    for (int larger = 0; larger < 2; larger++) { /* 49 points, then up to three times as many as are taken at once */
+        const int64_t h = larger ? pick(r, 7, 40) : 7 * stride, w = larger ? pick(r, 7, 20) : 7 * stride;
+        fs_tensor *x = V(c, r, in, h, w), *plain = fs_conv2d_norm(c, x, k, &norm, stride, pad, NULL, false);
+        assert_non_null(plain);
+        fs_tensor *residual = values(c, r, 3, plain->shape);
+        plain = fs_conv2d_norm(c, x, k, &norm, stride, pad, residual, true);
+        const int threads = c->threads;
+        for (c->threads = 1; c->threads <= 3; c->threads++) assert_same(c, fs_conv2d_norm_kept(c, x, k, &norm, stride, pad, residual, true, &form), plain);
+        c->threads = threads;
+    }
+    assert_true(form.few);
+    fs_conv_form_free(&form);
+}
+
 /* Both sizes of Winograd's squares are met, and a kernel made ready for one picture serves another size. */
 static void kept_sizes_case(fs_exec *c, fs_rng *r) {
     if (c->precision != FS_DTYPE_F32 || c->backend->tile_cols < 16) return;
@@ -273,7 +296,7 @@ static void test_misuse(void **state) {
 
 static void test_linear(void **state) { (void)state, everywhere(linear_case); }
 static void test_conv(void **state) { (void)state, everywhere(conv_case); }
-static void test_kept(void **state) { (void)state, everywhere(kept_case), everywhere(kept_sizes_case); }
+static void test_kept(void **state) { (void)state, everywhere(kept_case), everywhere(kept_sizes_case), everywhere(few_case); }
 static void test_grid(void **state) { (void)state, everywhere(grid_case); }
 static void test_definition(void **state) { (void)state, everywhere(definition_case); }
 
