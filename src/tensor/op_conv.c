@@ -237,7 +237,7 @@ static fs_tensor *convolve(const fs_op *op, int stride, int pad, fs_finish finis
     if (ok && form && !form->tried) make_form(op, &g, kernel, form);
     const fs_conv_form *made = form && form->values ? form : NULL;
     const fs_winograd plane = {.m = made ? made->tile : 0, .in = w->shape[1], .out = w->shape[0], .h = g.h, .w = g.w};
-    const bool winograd = fs_winograd_fits(c->backend, &plane);
+    const bool winograd = made && fs_winograd_fits(c->backend, &plane);
     for (int64_t i = 0; ok && i < n; i++) {
         finish.residual = residual ? fs_f32(residual) + i * out : NULL;
         if (winograd) ok = fs_winograd_run(op, &plane, made->values, fs_f32(x) + i * in, &finish, fs_f32(y) + i * out);

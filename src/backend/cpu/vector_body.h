@@ -148,8 +148,9 @@ static inline __attribute__((always_inline)) vf finish_one(const finish_kind kin
     return kind.relu ? v_max(v_set(0.0f), x) : x; /* NaN stays NaN */
 }
 
-static inline __attribute__((always_inline)) void finish_as(const finish_kind kind, const float *x, int64_t ldx, int64_t rows, int64_t cols, const float *factor,
-                                                            const float *shift, int64_t each, const float *residual, int64_t ldr, float *y, int64_t ldy) {
+static inline __attribute__((always_inline)) void finish_as(const finish_kind kind, const float *x, int64_t ldx, int64_t rows, int64_t cols,
+                                                            const float *factor, const float *shift, int64_t each, const float *residual, int64_t ldr,
+                                                            float *y, int64_t ldy) {
     for (int64_t i = 0; i < rows; i++, x += ldx, y += ldy) {
         const vf a = v_set(kind.scaled ? factor[i * each] : 1.0f), b = v_set(kind.scaled ? shift[i * each] : 0.0f);
         const float *more = kind.added ? residual + i * ldr : x;

@@ -90,7 +90,10 @@ static inline __attribute__((always_inline)) void winograd_down(const int m, con
         for (int64_t at = 0; at < wide; at += LANES) {
             vf d[6], out[6];
             const int64_t left = w - at;
-            FS_WINOGRAD_UNROLL for (int i = 0; i < size; i++) d[i] = left >= LANES ? v_load(row[i] + at) : left > 0 ? v_load_part(row[i] + at, left) : v_set(0.0f);
+            FS_WINOGRAD_UNROLL for (int i = 0; i < size; i++) {
+                if (left >= LANES) d[i] = v_load(row[i] + at);
+                else d[i] = left > 0 ? v_load_part(row[i] + at, left) : v_set(0.0f);
+            }
             winograd_in_one(m, d, out);
             FS_WINOGRAD_UNROLL for (int i = 0; i < size; i++) v_store(down[i] + l * wide + 1 + at, out[i]);
         }

@@ -13,9 +13,6 @@ static inline vf v_load_part(const float *p, int64_t n) {
 static inline void v_store(float *p, vf a) {
     *p = a;
 }
-static inline void v_store_part(float *p, vf a, int64_t n) {
-    if (n > 0) *p = a;
-}
 static inline vf v_set(float f) {
     return f;
 }
