@@ -6,11 +6,12 @@
  *     left panel   [k blocks][m][KC]                  shared, in last-level cache
  *     right panel  [group of columns / tile][KC][tile]  one a thread, in its level-2 cache
  *
- * Threads take (group of columns, group of rows) pairs in any order; k is never divided, so the bits do not depend on their number. */
+ * Threads share (group of columns, group of rows) pairs (share.h); k is never divided, so the bits do not depend on their number. */
 #include <omp.h>
 #include <string.h>
 
 #include "backend/backend.h"
+#include "backend/share.h"
 
 enum {
     LEFT_ROWS = 16,       /* of the left operand that are turned at once: a cache line */
@@ -99,6 +100,11 @@ static void run_block(const fs_gemm *g, const fs_backend *be, const float *left,
 static void choose_tasks(const fs_backend *be, int64_t rows, int64_t n, int threads, int64_t *cols_a_task, int64_t *rows_a_task) {
     const int64_t tc = be->tile_cols, tr = be->tile_rows, want = threads == 1 ? 1 : 4 * threads;
     int64_t panels = GROUP_COLS / tc;
+    if (threads > 1 && n <= GROUP_COLS && rows >= 4 * threads * tr) { /* few columns, as of ResNet's 14 x 14: equal cuts by rows alone */
+        *cols_a_task = ceil_div(n, tc) * tc;
+        *rows_a_task = ceil_div(ceil_div(rows, rows > 64 * tr ? 2 * threads : threads), tr) * tr; /* each packs all columns: not often */
+        return;
+    }
     panels = fs_min_i64(panels, fs_max_i64(1, ceil_div(ceil_div(n, tc), want)));
     if (threads > 1) panels = fs_max_i64(panels, fs_min_i64(4, ceil_div(ceil_div(n, tc), threads)));
     else panels = GROUP_COLS / tc;
@@ -122,21 +128,23 @@ bool fs_gemm_run(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *
     float *own = g->left ? NULL : fs_arena_alloc(arena, (size_t)(blocks * chunk * FS_GEMM_KC) * sizeof *own);
     const float *left = g->left ? g->left : own;
     float *right = fs_arena_alloc(arena, (size_t)(right_floats * threads) * sizeof *right);
-    if (left && right) {
-#pragma omp parallel num_threads(threads)
-        for (int64_t m0 = 0; m0 < g->m; m0 += chunk) {
-            const int64_t rows = fs_min_i64(chunk, g->m - m0);
-            const int64_t row_tasks = ceil_div(rows, rows_a_task), tasks = row_tasks * ceil_div(g->n, cols_a_task);
+    for (int64_t m0 = 0; left && right && m0 < g->m; m0 += chunk) {
+        const int64_t rows = fs_min_i64(chunk, g->m - m0), row_tasks = ceil_div(rows, rows_a_task);
+        fs_shares tasks;
+        fs_shares_begin(&tasks, row_tasks * ceil_div(g->n, cols_a_task), threads);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+        {
 #pragma omp for schedule(static)
             for (int64_t i = 0; i < (g->left ? 0 : rows); i += left_rows) {
                 if (left_rows > 1) pack_left_turned(g, be, m0 + i, fs_min_i64(left_rows, rows - i), i, chunk, own);
                 else pack_left(g, be, m0 + i, i, chunk, own);
             }
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t t = 0; t < tasks; t++) {
+            const int thread = omp_get_thread_num();
+            int helped = 0;
+            for (int64_t t; (t = fs_shares_next(&tasks, thread, &helped)) >= 0;) {
                 const int64_t i0 = t % row_tasks * rows_a_task, n0 = t / row_tasks * cols_a_task;
                 run_block(g, be, left, m0, chunk, i0, fs_min_i64(rows, i0 + rows_a_task), n0, fs_min_i64(g->n, n0 + cols_a_task),
-                          right + right_floats * omp_get_thread_num());
+                          right + right_floats * thread);
             }
         }
     }

@@ -5,9 +5,11 @@
  *     kernel   [panels of tile_cols channels][terms][tile_cols]
  *     patches  [blocks of KC terms][points][KC]             of at most MOST_POINTS points at a time
  *
- * Every result is the sum over blocks of KC terms in order, as fs_gemm_run's: the same bits. Threads divide panels. */
+ * Every result is the sum over blocks of KC terms in order, as fs_gemm_run's: the same bits. Threads share panels. */
+#include <omp.h>
 #include <string.h>
 
+#include "backend/share.h"
 #include "tensor/op_conv_few.h"
 
 enum { MOST_POINTS = 112, FILL = 16 /* columns are multiplied in such groups */ };
@@ -67,13 +69,17 @@ bool fs_conv_few_run(const fs_op *op, const fs_conv_few *p, const float *panels,
     const int threads = fs_op_threads(op, p->out * most / 8 * p->terms / 8);
     const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
     float *patches = fs_op_scratch(op, ceil_div(p->terms, FS_GEMM_KC) * FS_GEMM_KC * most, sizeof *patches);
-#pragma omp parallel num_threads(threads) if (threads > 1)
     for (int64_t at = 0; at < (patches ? p->points : 0); at += MOST_POINTS) {
         const int64_t n = fs_min_i64(MOST_POINTS, p->points - at);
+        fs_shares tasks;
+        fs_shares_begin(&tasks, p->out / tc, threads);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+        {
 #pragma omp for schedule(static)
-        for (int64_t k = 0; k < p->terms; k += tc) take_terms(be, p, k, at, n, patches);
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t o = 0; o < p->out; o += tc) give_panel(be, p, panels, patches, o, at, n, finish, y);
+            for (int64_t k = 0; k < p->terms; k += tc) take_terms(be, p, k, at, n, patches);
+            int helped = 0;
+            for (int64_t t; (t = fs_shares_next(&tasks, omp_get_thread_num(), &helped)) >= 0;) give_panel(be, p, panels, patches, t * tc, at, n, finish, y);
+        }
     }
     fs_arena_release(op->c->arena, mark);
     return patches != NULL;

@@ -6,11 +6,15 @@
  *     squares  [points][in][tile_cols]                   of one strip: whole lines of squares, at most tile_cols of them
  *     products [points][out][tile_cols]
  *
- * Threads take strips while there are enough, else channels and points of one strip; no sum is divided, so bits do not depend on them. */
+ * Each thread takes the strips of its part of the picture if that wastes little, else they share channels and points of one strip; no sum is
+ * divided, so bits do not depend on them. */
 #include <omp.h>
 #include <string.h>
 
+#include "backend/share.h"
 #include "tensor/op_winograd.h"
+
+enum { VECTOR = 16 }; /* columns are multiplied in such groups */
 
 static int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
@@ -27,12 +31,11 @@ bool fs_winograd_fits(const fs_backend *be, const fs_winograd *p) {
 }
 
 int fs_winograd_choose(const fs_backend *be, const fs_winograd *p) {
-    const int64_t vector = 16;                                 /* columns are multiplied in such groups */
-    int64_t least = 9 * ceil_div(p->h * p->w, vector) * 2 / 3; /* what the transforms cost must be won back */
+    int64_t least = 9 * ceil_div(p->h * p->w, VECTOR) * 2 / 3; /* what the transforms cost must be won back */
     int best = 0;
     for (int m = 2; m <= 4; m += 2) {
         const fs_winograd plan = {m, p->in, p->out, p->h, p->w};
-        const int64_t cost = points_of(&plan) * ceil_div(ceil_div(p->h, m) * ceil_div(p->w, m), vector);
+        const int64_t cost = points_of(&plan) * ceil_div(ceil_div(p->h, m) * ceil_div(p->w, m), VECTOR);
         if (!fs_winograd_fits(be, &plan) || cost >= least || p->in < 16 || p->out < 16) continue;
         least = cost;
         best = m;
@@ -136,35 +139,75 @@ static void give_channel(const strip *s, const fs_finish *finish, int64_t o, flo
     }
 }
 
+/* A strip by one thread. */
+static void run_strip(const strip *s, const float *u, const float *x, const fs_finish *finish, float *y) {
+    for (int64_t c = 0; c < s->p->in; c++) take_channel(s, x, c);
+    for (int64_t t = 0; t < points_of(s->p); t++) multiply_point(s, u, t, 0, s->p->out);
+    for (int64_t o = 0; o < s->p->out; o++) give_channel(s, finish, o, y);
+}
+
+/* A strip by all threads of the team. */
+static void share_strip(const strip *s, const float *u, const float *x, const fs_finish *finish, float *y) {
+    const int64_t points = points_of(s->p), cut = ceil_div(s->p->out, 2 * s->be->tile_rows) * s->be->tile_rows;
+#pragma omp for schedule(static)
+    for (int64_t c = 0; c < s->p->in; c++) take_channel(s, x, c);
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t t = 0; t < 2 * points; t++) multiply_point(s, u, t / 2, t % 2 * cut, fs_min_i64(s->p->out, (t % 2 + 1) * cut));
+#pragma omp for schedule(static)
+    for (int64_t o = 0; o < s->p->out; o++) give_channel(s, finish, o, y);
+}
+
+/* Lines of squares in strips of at most `most`, so that as many strips fall to each of `parts` equal parts of the picture. */
+typedef struct strips { int64_t lines, most, parts, each; } strips;
+
+static strips cut_strips(int64_t lines, int64_t most, int64_t parts) {
+    return (strips){lines, most, parts, ceil_div(ceil_div(lines, parts), most)};
+}
+
+static strip strip_of(const strips *all, int64_t i, strip s) {
+    const int64_t part = i / all->each, end = all->lines * (part + 1) / all->parts;
+    s.line = all->lines * part / all->parts + i % all->each * all->most;
+    s.lines = fs_max_i64(0, fs_min_i64(all->most, end - s.line));
+    return s;
+}
+
+/* Columns are multiplied in vectors; how many of them the largest part takes. */
+static int64_t most_vectors(const strips *all, int64_t tiles) {
+    int64_t most = 0;
+    for (int64_t part = 0; part < all->parts; part++) {
+        int64_t vectors = 0;
+        for (int64_t i = 0; i < all->each; i++) vectors += ceil_div(strip_of(all, part * all->each + i, (strip){0}).lines * tiles, VECTOR);
+        most = fs_max_i64(most, vectors);
+    }
+    return most;
+}
+
 bool fs_winograd_run(const fs_op *op, const fs_winograd *p, const float *u, const float *x, const fs_finish *finish, float *y) {
     const fs_backend *be = op->c->backend;
-    const int64_t points = points_of(p), tc = be->tile_cols, tiles = ceil_div(p->w, p->m), all = ceil_div(p->h, p->m);
-    const int64_t a_strip = fs_min_i64(all, tc / tiles), strips = ceil_div(all, a_strip),
-                  cut = ceil_div(p->out, 2 * be->tile_rows) * be->tile_rows;
+    const int64_t points = points_of(p), tc = be->tile_cols, tiles = ceil_div(p->w, p->m), lines = ceil_div(p->h, p->m);
     const int threads = fs_op_threads(op, p->out * p->in * p->h * p->w / 16);
-    const bool whole = strips >= 2 * threads; /* a strip a thread */
+    const strips whole = cut_strips(lines, fs_min_i64(lines, tc / tiles), 1), parts = cut_strips(lines, whole.most, threads);
+    const bool apart = most_vectors(&parts, tiles) * threads * 4 <= most_vectors(&whole, tiles) * 5; /* a part a thread, unless it wastes a quarter */
     const int64_t v_step = p->in * tc + PAD, p_step = p->out * tc + PAD, v_floats = points * v_step, floats = v_floats + points * p_step;
     const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
-    float *memory = fs_op_scratch(op, floats * (whole ? threads : 1), sizeof *memory);
+    float *memory = fs_op_scratch(op, floats * (apart ? threads : 1), sizeof *memory);
+    fs_shares tasks;
+    fs_shares_begin(&tasks, parts.parts * parts.each, threads);
 #pragma omp parallel num_threads(threads) if (threads > 1)
-    if (memory && whole) {
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < strips; i++) {
-            float *own = memory + omp_get_thread_num() * floats;
-            const strip s = {be, p, i * a_strip, fs_min_i64(a_strip, all - i * a_strip), tiles, own, own + v_floats, v_step, p_step};
-            for (int64_t c = 0; c < p->in; c++) take_channel(&s, x, c);
-            for (int64_t t = 0; t < points; t++) multiply_point(&s, u, t, 0, p->out);
-            for (int64_t o = 0; o < p->out; o++) give_channel(&s, finish, o, y);
+    if (memory && apart) {
+        const int thread = omp_get_thread_num();
+        float *own = memory + thread * floats;
+        const strip s = {be, p, 0, 0, tiles, own, own + v_floats, v_step, p_step};
+        int helped = 0;
+        for (int64_t i; (i = fs_shares_next(&tasks, thread, &helped)) >= 0;) {
+            const strip one = strip_of(&parts, i, s);
+            if (one.lines) run_strip(&one, u, x, finish, y);
         }
     } else if (memory) {
-        for (int64_t i = 0; i < strips; i++) {
-            const strip s = {be, p, i * a_strip, fs_min_i64(a_strip, all - i * a_strip), tiles, memory, memory + v_floats, v_step, p_step};
-#pragma omp for schedule(static)
-            for (int64_t c = 0; c < p->in; c++) take_channel(&s, x, c);
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t t = 0; t < 2 * points; t++) multiply_point(&s, u, t / 2, t % 2 * cut, fs_min_i64(p->out, (t % 2 + 1) * cut));
-#pragma omp for schedule(static)
-            for (int64_t o = 0; o < p->out; o++) give_channel(&s, finish, o, y);
+        const strip s = {be, p, 0, 0, tiles, memory, memory + v_floats, v_step, p_step};
+        for (int64_t i = 0; i < whole.each; i++) {
+            const strip one = strip_of(&whole, i, s);
+            share_strip(&one, u, x, finish, y);
         }
     }
     fs_arena_release(op->c->arena, mark);
