@@ -66,6 +66,15 @@ static bool multiply_blocks(const fs_op *op, const fs_gemm *g, int threads) {
     return g->m <= FS_GEMM_FEW_ROWS ? few_rows(op, g, threads) : fs_gemm_run(op->c->backend, g, threads, op->c->arena);
 }
 
+/* Asked for once: what the processor can do is an instruction that virtual machines trap, 16 microseconds a product. */
+static const fs_quant *kernels_of(fs_exec *c) {
+    if (c->quant_of != c->backend) {
+        c->quant = fs_quant_for(c->backend);
+        c->quant_of = c->backend;
+    }
+    return c->quant;
+}
+
 fs_tensor *fs_op_linear_quantized(const fs_op *op, int64_t rows, const fs_tensor *x, const fs_tensor *w, const fs_finish *finish, fs_tensor *y) {
     fs_exec *c = op->c;
     const int64_t n = w->shape[0], k = w->shape[1];
@@ -74,7 +83,7 @@ fs_tensor *fs_op_linear_quantized(const fs_op *op, int64_t rows, const fs_tensor
     bool ok;
     if (fs_dtype_is_packed(w->dtype)) {
         const fs_quant_product p = {.x = fs_f32(x), .m = rows, .w = w, .y = fs_f32(y), .finish = *finish};
-        ok = fs_quant_run(fs_quant_for(c->backend), c->backend, &p, threads, c->arena);
+        ok = fs_quant_run(kernels_of(c), c->backend, &p, threads, c->arena);
     } else {
         const fs_gemm g = {.m = rows,
                            .n = n,

@@ -61,6 +61,8 @@ typedef struct fs_exec {
     const fs_callbacks *callbacks;
     fs_tape *tape;        /* NULL = inference */
     const struct fs_backend *backend; /* the kernels; chosen by fs_exec_init */
+    const struct fs_quant *quant;     /* those for packed weights that go with the table `quant_of` (op_quant.c) */
+    const struct fs_backend *quant_of;
     struct fs_spare_grads *spare; /* memory of gradients that are done with, for the next ones (tape.c); NULL before the first */
     fs_error error;
 } fs_exec;

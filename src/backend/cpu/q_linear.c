@@ -1,9 +1,11 @@
 /* The product of activations with a packed matrix: quantize the activations once, then run over tiles of 16 weight rows. Few activation
  * rows (decoding) stream every tile once from memory. With many (prefill) k is cut so that one or two weight tiles stay in the level-1
  * cache while a chunk of activations passes from the level-2 cache, where their results stay as well. */
+#include <omp.h>
 #include <string.h>
 
 #include "backend/cpu/q_kernels.h"
+#include "backend/share.h"
 #ifdef FS_Q_X86
 #include <cpuid.h>
 #endif
@@ -168,7 +170,7 @@ static void choose_sizes(plan *a, int threads) {
     a->pass = a->x_tiles;
     if (a->x_tiles == 1) { /* weights pass once: long runs of them */
         a->block = fs_max_i64(1, (512 << 10) / (int64_t)a->w_bytes);
-        if (threads > 1) a->block = fs_max_i64(1, fs_min_i64(a->block, a->w_tiles / (16 * threads)));
+        if (threads > 1) a->block = fs_max_i64(1, fs_min_i64(a->block, a->w_tiles / (64 * threads)));
         return;
     }
     a->cut = fs_min_i64(a->groups, even_part(a->groups, CUT_BYTES / (side * group_bytes), CHUNK_GROUPS));
@@ -193,6 +195,8 @@ bool fs_quant_run(const fs_quant *q, const fs_backend *be, const fs_quant_produc
     if (!a.x) return false;
     choose_sizes(&a, threads);
     const int64_t passes = (a.x_tiles + a.pass - 1) / a.pass, tasks = (a.w_tiles + a.block - 1) / a.block * passes;
+    fs_shares shares;
+    fs_shares_begin(&shares, tasks, threads);
     const bool share = threads > 1 && a.x_tiles > 1; /* quantizing one tile is too little to be shared */
     if (!share)
         for (int64_t i = 0; i < a.x_tiles; i++) quantize_tile(&a, i);
@@ -202,9 +206,9 @@ bool fs_quant_run(const fs_quant *q, const fs_backend *be, const fs_quant_produc
 #pragma omp for schedule(static)
             for (int64_t i = 0; i < a.x_tiles; i++) quantize_tile(&a, i);
         }
-        /* Tasks beside each other take the same weights. */
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t t = 0; t < tasks; t++) {
+        const int thread = omp_get_thread_num();
+        int helped = 0;
+        for (int64_t t; (t = fs_shares_next(&shares, thread, &helped)) >= 0;) { /* tasks beside each other take the same weights */
             const int64_t t0 = t / passes * a.block, i0 = t % passes * a.pass;
             multiply_block(&a, t0, fs_min_i64(a.w_tiles, t0 + a.block), i0, fs_min_i64(a.x_tiles, i0 + a.pass));
         }

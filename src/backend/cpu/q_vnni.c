@@ -9,7 +9,7 @@
 
 enum { ROWS = FS_PACKED_ROWS, GROUP = FS_PACKED_GROUP, TILE = 12,
        AT_ONCE = 4,  /* activation rows whose products take turns: each waits for the one before it */
-       AHEAD = 4096 /* bytes of weights to fetch early */ };
+       NEAR = 4096, FAR = 8192 /* bytes of weights to fetch early: one row of Q8_0 or Q4_0; what does more with them */ };
 
 /* As assembly because GCC 12 makes of the intrinsic a load of the broadcast value and a copy of the sum, and spills the sums of a tile. */
 static inline __attribute__((always_inline)) __m512i dot4(__m512i sum, __m512i u, const int8_t *q) {
@@ -90,8 +90,10 @@ static inline __attribute__((always_inline)) void add_group(const bool mins, con
     }
 }
 
-static inline __attribute__((always_inline)) void fetch(const uint8_t *p, const int bytes) {
-    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T1);
+static inline __attribute__((always_inline)) void fetch(const uint8_t *p, const int bytes, const bool far) {
+    for (int i = 0; i < bytes; i += 64)
+        if (far) _mm_prefetch((const char *)p + FAR + i, _MM_HINT_T0);
+        else _mm_prefetch((const char *)p + NEAR + i, _MM_HINT_T1);
 }
 
 static inline __attribute__((always_inline)) void multiply(const fs_dtype type, const int n, const uint8_t *w, const uint8_t *x, int64_t groups,
@@ -104,9 +106,9 @@ static inline __attribute__((always_inline)) void multiply(const fs_dtype type, 
     if (type == FS_DTYPE_Q4_KX16) {
         for (int64_t g = 0; g < groups; g += 8, w += FS_Q4K_CHUNK) {
             const __m512 d = load_f16(w), dmin = load_f16(w + 32);
-            if (n < TILE) fetch(w, 256);
+            if (n < TILE) fetch(w, 256, true);
             for (int p = 0; p < 4; p++, x += 2 * step) {
-                if (n < TILE) fetch(w + 256 + 512 * p, 512);
+                if (n < TILE) fetch(w + 256 + 512 * p, 512, true);
                 const group even = unpack_q4k(w + 64 + 48 * p, w + 256 + 512 * p, 0, d, dmin);
                 add_group(true, n, &even, x, sum);
                 const group odd = unpack_q4k(w + 64 + 48 * p, w + 256 + 512 * p, 1, d, dmin);
@@ -117,7 +119,7 @@ static inline __attribute__((always_inline)) void multiply(const fs_dtype type, 
         const bool bytes = type == FS_DTYPE_Q8_0X16;
         const int chunk = bytes ? FS_Q8_CHUNK : FS_Q4_CHUNK;
         for (int64_t g = 0; g < groups; g += 2, w += chunk, x += 2 * step) {
-            if (n < TILE) fetch(w, chunk);
+            if (n < TILE) fetch(w, chunk, n > 1);
             const group even = bytes ? unpack_q8(w, 0) : unpack_q4(w, 0);
             add_group(false, n, &even, x, sum);
             const group odd = bytes ? unpack_q8(w, 1) : unpack_q4(w, 1);
