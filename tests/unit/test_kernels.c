@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "backend/backend.h"
+#include "backend/share.h"
 
 enum { KC = FS_GEMM_KC };
 
@@ -344,6 +345,24 @@ static void check_drop(const fs_backend *be) {
     }
 }
 
+/* Every task is taken once, whether a thread comes first, last or not at all. */
+static void test_shares(void **state) {
+    (void)state;
+    for (int threads = 1; threads < 40; threads += 3)
+        for (int64_t tasks = 0; tasks < 50; tasks += 7) {
+            fs_shares s;
+            int taken[50] = {0};
+            fs_shares_begin(&s, tasks, threads);
+            int helped[2] = {0, 0}; /* two threads of them come, in turns, the first one for three tasks alone */
+            for (int64_t t, i = 0, who; who = i < 3 ? 0 : i % 2, (t = fs_shares_next(&s, who ? threads - 1 : 0, &helped[who])) >= 0; i++) {
+                assert_true(t < tasks);
+                if (i == 0) assert_int_equal(t, 0);
+                taken[t]++;
+            }
+            for (int64_t t = 0; t < tasks; t++) assert_int_equal(taken[t], 1);
+        }
+}
+
 static void test_drop(void **state) { (void)state, for_tables(check_drop); }
 static void test_finish(void **state) { (void)state, for_tables(check_finish); }
 static void test_curves(void **state) { (void)state, for_tables(check_curves); }
@@ -531,7 +550,7 @@ static void test_product(void **state) { (void)state, for_tables(check_product);
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choice), cmocka_unit_test(test_cache),     cmocka_unit_test(test_conversions), cmocka_unit_test(test_rounding),
-        cmocka_unit_test(test_curves),     cmocka_unit_test(test_exp),         cmocka_unit_test(test_arithmetic), cmocka_unit_test(test_drop),      cmocka_unit_test(test_finish),
+        cmocka_unit_test(test_curves),     cmocka_unit_test(test_exp),         cmocka_unit_test(test_arithmetic), cmocka_unit_test(test_shares),    cmocka_unit_test(test_drop),      cmocka_unit_test(test_finish),
         cmocka_unit_test(test_reductions), cmocka_unit_test(test_tile),        cmocka_unit_test(test_pack),
         cmocka_unit_test(test_dots),       cmocka_unit_test(test_weighted),    cmocka_unit_test(test_product),
     };
