@@ -51,7 +51,7 @@ at512="$common --forge-size 512"
         --max-steps "$tower" --rate 1e-3 --schedule cosine --warmup-steps 200 --seed 1 -t "$threads" -o "$out/tower"
     # SAM and its decoder, begun as CLIP; without the language model, which has nothing to say yet
     step $launch "$fakeshield" train mflm -m "$out/tower/model" --all-weights --freeze clip,lm --sam-from-clip --ce-weight 0 --text-dropout 1 --forge "$photos" $at256 \
-        --batch "$batch" --accumulate 1 --max-steps "$before" --rate 5e-4 --schedule cosine --warmup-steps 30 --seed 3 -t "$threads" -o "$out/small"
+        --batch "$((batch / 2))" --accumulate 2 --max-steps "$before" --rate 5e-4 --schedule cosine --warmup-steps 30 --seed 3 -t "$threads" -o "$out/small"
     # the same on pictures of twice the side
     step $launch "$fakeshield" train mflm --from-scratch "$config" --begin-with "$out/small/model" --freeze clip,lm --ce-weight 0 --text-dropout 1 --forge "$photos" $at512 \
         --batch "$((batch / 2))" --accumulate 2 --max-steps "$mask" --rate 5e-4 --schedule cosine --warmup-steps 50 --seed 41 -t "$threads" -o "$out/mask"
@@ -63,7 +63,7 @@ at512="$common --forge-size 512"
     # together with the language model that asks for the mask. Texts mostly say no place: stage 1's words can be wrong
     step $launch "$fakeshield" train mflm -m "$out/stage1/model" --begin-with "$out/mask/model" --all-weights --freeze clip --text-dropout 0.9 --forge "$photos" $at512 \
         --batch "$((batch / 2))" --accumulate 2 --max-steps "$stage2" --rate 2e-4 --schedule cosine --warmup-ratio 0.02 --seed 53 -t "$threads" -o "$out/stage2"
-    step $launch "$fakeshield" train dtg -m "$out/stage1/model" --forge "$photos" $at512 --batch 32 --max-steps "$tag" --rate 1e-3 --seed 1 -t "$threads" -o "$out/tag"
+    step "$fakeshield" train dtg -m "$out/stage1/model" --forge "$photos" $at512 --batch 32 --max-steps "$tag" --rate 1e-3 --seed 1 -t "$threads" -o "$out/tag"
 }
 [ -s "$out/bundle/vision.gguf" ] || step "$fakeshield" requantize "$out/stage1/model" --stage2 "$out/stage2/model" --tag "$out/tag/model" --type "$type" \
     -o "$out/uncalibrated"
