@@ -70,18 +70,24 @@ at512="$common --forge-size 512"
 
 # Pictures of photos that no training saw: val for the calibration, test for the figures.
 step "$fakeshield" dataset forge -n "$pictures" --seed 1 --size 512 --square --types "$types" --val 0.1 --test 0.1 -o "$out/forged" "$photos"
-sets() { # validation or test, both classes
-    printf 'photoshop|%s,%s_authentic;aigc|%s,%s_authentic' "$1" "$1" "$1" "$1"
+sets() { # those of the names that there are: few pictures may leave one without any
+    list=
+    for kind in photoshop aigc; do
+        names=
+        for set in "$@"; do [ ! -d "$out/forged/$kind/$set/image" ] || names=${names:+$names,}$set; done
+        [ -z "$names" ] || list="${list:+$list;}$kind|$names"
+    done
+    printf %s "$list"
 }
 if [ ! -s "$out/bundle/vision.gguf" ]; then
-    step "$fakeshield" eval "$out/forged" --sets "$(sets val)" -m "$out/uncalibrated" --verdict-only --resume --no-html -t "$threads" -o "$out/val"
+    step "$fakeshield" eval "$out/forged" --sets "$(sets val val_authentic)" -m "$out/uncalibrated" --verdict-only --resume --no-html -t "$threads" -o "$out/val"
     step "$fakeshield" calibrate -m "$out/uncalibrated" --eval "$out/val" -o "$out/bundle"
 fi
-step "$fakeshield" eval "$out/forged" --sets "$(sets test)" -m "$out/bundle" --resume -t "$threads" -o "$out/eval"
+step "$fakeshield" eval "$out/forged" --sets "$(sets test test_authentic)" -m "$out/bundle" --resume -t "$threads" -o "$out/eval"
 # The mask branch for itself: told that there is something to find, and not where.
 told='1. Whether the picture has been tampered with / Description of the tampered area: The picture has been tampered with.'
-step "$fakeshield" eval "$out/forged" --sets 'photoshop|test;aigc|test' -m "$out/bundle" --text "$told" --resume -t "$threads" -o "$out/eval-masks"
+step "$fakeshield" eval "$out/forged" --sets "$(sets test)" -m "$out/bundle" --text "$told" --resume -t "$threads" -o "$out/eval-masks"
 # What is had without looking at the picture.
-step "$fakeshield" dataset places --sets 'photoshop|train;aigc|train' -o "$out/places.png" "$out/forged"
-step "$fakeshield" eval "$out/forged" --sets 'photoshop|test;aigc|test' --maps "$out/places.png" -o "$out/eval-places"
+step "$fakeshield" dataset places --sets "$(sets train)" -o "$out/places.png" "$out/forged"
+step "$fakeshield" eval "$out/forged" --sets "$(sets test)" --maps "$out/places.png" -o "$out/eval-places"
 echo "$out/bundle: $(du -k "$out/bundle" | cut -f1) kB; figures: $out/eval/report.html, $out/eval-masks/report.html"
