@@ -4,7 +4,7 @@
 # Usage: scripts/nano.sh FAKESHIELD PHOTOS OUT
 # PHOTOS: authentic photos with free licences (docs/forge.md says which object masks are used). OUT gets tower/, small/, mask/, clip/, stage1/, stage2/,
 # tag/ (runs), forged/ (pictures of validation and test), bundle/ and eval/. Hours: docs/nano.md. Variables, mainly to try the path quickly:
-#   LAUNCH  in front of each training: LAUNCH="mpirun -n 2" THREADS=1, a process on each core, is twice as fast as threads
+#   LAUNCH  in front of each training but the last: LAUNCH="mpirun -n 2" THREADS=1, a process on each core, is a little faster than threads
 #   TOWER_STEPS SMALL_STEPS MASK_STEPS CLIP_STEPS STAGE1_STEPS STAGE2_STEPS TAG_STEPS  optimizer steps (models/nano/README.md: those of the model there)
 #   BATCH  records a step    TYPES  as dataset forge --types
 #   PICTURES  forged for calibration and test together
