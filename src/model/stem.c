@@ -5,7 +5,7 @@
  * three of 3 x 3, of N, 2 N, 3 N and 6 N channels, all but the second halving the picture, GELU behind each and before it (but for the first) a norm over
  * the channels. If the second is of 4 x 4 it halves the picture as well: for pictures of twice the side at the same number of patches. They may be given, beside the colours, what a pixel's neighbours do not foretell: a fixed high-pass front end, as in Fridrich and
  * Kodovsky, "Rich Models for Steganalysis of Digital Images" (2012), and many detectors since. */
-#include <math.h>
+#include <string.h>
 
 #include "model/parts.h"
 
@@ -40,7 +40,24 @@ int64_t fs_stem_step(const fs_stem *m) {
     return step;
 }
 
-static float clipped(float x) { return fminf(fmaxf(GAIN * x, -LIMIT), LIMIT); }
+static inline float clipped(float x) { /* comparisons, which compilers make vectors of, as they do not of fminf */
+    const float wide = GAIN * x, high = wide > -LIMIT ? wide : -LIMIT;
+    return high < LIMIT ? high : LIMIT;
+}
+
+/* Of one row of W values: the Laplacian with the rows above and below it, and the difference along it. */
+static void row_residuals(const float *at, const float *above, const float *below, int64_t W, float *restrict laplace, float *restrict across) {
+    for (int64_t k = 1; k < W - 1; k++) {
+        const float beside = at[k - 1] + at[k + 1];
+        laplace[k] = clipped(4 * at[k] - beside - above[k] - below[k]);
+        across[k] = clipped(2 * at[k] - beside);
+    }
+    for (int64_t k = 0; k < W; k += W > 1 ? W - 1 : 1) { /* both ends */
+        const float beside = at[k ? k - 1 : 0] + at[k + 1 < W ? k + 1 : k];
+        laplace[k] = clipped(4 * at[k] - beside - above[k] - below[k]);
+        across[k] = clipped(2 * at[k] - beside);
+    }
+}
 
 /* x [3, H, W] -> [9, H, W]: behind the colours of every one what its four neighbours (a Laplacian) and its two neighbours of the row do not foretell,
  * the edge repeated. Of data, so it records nothing. */
@@ -51,17 +68,13 @@ static fs_tensor *with_residuals(fs_exec *c, const fs_tensor *x) {
     if (!out) return NULL;
     const float *in = fs_f32(x);
     float *to = fs_f32(out);
-    for (int64_t i = 0; i < COLOURS * H * W; i++) to[i] = in[i];
+    memcpy(to, in, (size_t)(COLOURS * H * W) * sizeof *to);
 #pragma omp parallel for num_threads(c->threads)
     for (int64_t row = 0; row < COLOURS * H; row++) {
         const int64_t plane = row / H, y = row % H;
-        const float *at = in + row * W, *above = y ? at - W : at, *below = y + 1 < H ? at + W : at;
-        float *laplace = to + ((COLOURS + 2 * plane) * H + y) * W, *across = laplace + H * W;
-        for (int64_t k = 0; k < W; k++) {
-            const float beside = at[k ? k - 1 : 0] + at[k + 1 < W ? k + 1 : k];
-            laplace[k] = clipped(4 * at[k] - beside - above[k] - below[k]);
-            across[k] = clipped(2 * at[k] - beside);
-        }
+        const float *at = in + row * W;
+        float *laplace = to + ((COLOURS + 2 * plane) * H + y) * W;
+        row_residuals(at, y ? at - W : at, y + 1 < H ? at + W : at, W, laplace, laplace + H * W);
     }
     return out;
 }

@@ -63,6 +63,160 @@ static void planes(void **state) {
     fs_plane_free(&p);
 }
 
+/* The same by the definitions, pixel by pixel. */
+static int64_t seen_from(const fs_plane *p, int64_t at, uint8_t *seen, bool *edge) {
+    const int64_t w = p->width, h = p->height, x = at % w, y = at / w;
+    int64_t n = 1;
+    seen[at] = 1;
+    *edge |= x == 0 || y == 0 || x == w - 1 || y == h - 1;
+    for (int64_t j = y - 1; j <= y + 1; j++)
+        for (int64_t i = x - 1; i <= x + 1; i++)
+            if (i >= 0 && j >= 0 && i < w && j < h && !seen[j * w + i] && p->data[j * w + i] == p->data[at]) n += seen_from(p, j * w + i, seen, edge);
+    return n;
+}
+
+static fs_plane holes_filled(const fs_plane *p, int64_t pixels) {
+    fs_plane out;
+    uint8_t seen[40 * 40] = {0};
+    ok(fs_plane_copy(p, &out, &err));
+    for (int64_t i = 0; i < p->width * p->height; i++) {
+        bool edge = false;
+        uint8_t region[40 * 40] = {0};
+        if (seen[i] || p->data[i]) continue;
+        const int64_t n = seen_from(p, i, region, &edge);
+        for (int64_t k = 0; k < p->width * p->height; k++) {
+            seen[k] |= region[k];
+            if (region[k] && !edge && n < pixels) out.data[k] = 255;
+        }
+    }
+    return out;
+}
+
+static fs_plane largest_kept(const fs_plane *p) {
+    fs_plane out;
+    uint8_t seen[40 * 40] = {0};
+    int64_t most = 0;
+    ok(fs_plane_create(p->width, p->height, &out, &err));
+    for (int64_t i = 0; i < p->width * p->height; i++) {
+        bool edge;
+        uint8_t region[40 * 40] = {0};
+        if (seen[i] || !p->data[i]) continue;
+        const int64_t n = seen_from(p, i, region, &edge);
+        for (int64_t k = 0; k < p->width * p->height; k++) {
+            seen[k] |= region[k];
+            if (n > most) out.data[k] = region[k] ? 255 : 0;
+        }
+        most = n > most ? n : most;
+    }
+    return out;
+}
+
+/* 5 for a step, 7 for one across, from every pixel that is not asked about: repeated until nothing changes. */
+static void distances(const fs_plane *p, bool inside, bool outside_counts, uint16_t *d) {
+    const int64_t w = p->width, h = p->height;
+    for (int64_t i = 0; i < w * h; i++) d[i] = (p->data[i] >= 128) == inside ? 60000 : 0;
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (int64_t i = 0; i < w * h; i++)
+            for (int64_t k = 0; k < 9; k++) {
+                const int64_t x = i % w + k % 3 - 1, y = i / w + k / 3 - 1, cost = k == 4 ? 0 : k % 2 ? 5 : 7;
+                const bool out = x < 0 || y < 0 || x >= w || y >= h;
+                const int64_t far = out ? (outside_counts ? cost : 60000) : d[y * w + x] + cost;
+                if (far < d[i]) d[i] = (uint16_t)far, changed = true;
+            }
+    }
+}
+
+static fs_plane blurred(const fs_plane *p, int64_t radius, int passes) {
+    fs_plane out;
+    const int64_t w = p->width, h = p->height, n = 2 * radius + 1;
+    ok(fs_plane_copy(p, &out, &err));
+    for (int pass = 0; pass < 2 * passes; pass++) {
+        fs_plane from;
+        ok(fs_plane_copy(&out, &from, &err));
+        for (int64_t i = 0; i < w * h; i++) {
+            int64_t sum = 0, x = i % w, y = i / w;
+            for (int64_t k = -radius; k <= radius; k++) {
+                const int64_t xx = pass % 2 ? x : fs_min_i64(fs_max_i64(x + k, 0), w - 1), yy = pass % 2 ? fs_min_i64(fs_max_i64(y + k, 0), h - 1) : y;
+                sum += from.data[yy * w + xx];
+            }
+            out.data[i] = (uint8_t)((sum + n / 2) / n);
+        }
+        fs_plane_free(&from);
+    }
+    return out;
+}
+
+static void same_plane(fs_plane *a, fs_plane *b) {
+    assert_true(a->width == b->width && a->height == b->height);
+    assert_memory_equal(a->data, b->data, (size_t)(a->width * a->height));
+    fs_plane_free(a);
+    fs_plane_free(b);
+}
+
+static void planes_by_definition(void **state) {
+    (void)state;
+    fs_rng rng = fs_rng_seed(5);
+    uint16_t got[40 * 40], want[40 * 40];
+    for (int round = 0; round < 200; round++) {
+        const int64_t w = 1 + fs_dice_below(&rng, 40), h = 1 + fs_dice_below(&rng, 40), coarse = 1 + fs_dice_below(&rng, 5);
+        fs_plane p, a, b;
+        ok(fs_plane_create(w, h, &p, &err));
+        uint8_t blocks[40 * 40];
+        for (int i = 0; i < 40 * 40; i++) blocks[i] = (uint8_t)(fs_dice_below(&rng, 2) ? 0 : round % 3 ? 255 : 100 * fs_dice_below(&rng, 3));
+        for (int64_t i = 0; i < w * h; i++) p.data[i] = blocks[i / w / coarse * 40 + i % w / coarse];
+        for (int kind = 0; kind < 4; kind++) {
+            fs_plane_distance(&p, kind & 1, kind & 2, got);
+            distances(&p, kind & 1, kind & 2, want);
+            assert_memory_equal(got, want, (size_t)(w * h) * sizeof *got);
+        }
+        ok(fs_plane_copy(&p, &a, &err));
+        ok(fs_plane_fill_holes(&a, 6, &err));
+        b = holes_filled(&p, 6);
+        same_plane(&a, &b);
+        ok(fs_plane_copy(&p, &a, &err));
+        ok(fs_plane_keep_largest(&a, &err));
+        b = largest_kept(&p);
+        same_plane(&a, &b);
+        const int64_t radius = 1 + fs_dice_below(&rng, 6);
+        ok(fs_plane_copy(&p, &a, &err));
+        ok(fs_plane_blur(&a, (int)radius, &err));
+        b = blurred(&p, radius, 2);
+        same_plane(&a, &b);
+        fs_plane_free(&p);
+    }
+}
+
+/* A side more for the picture of one, doubled and halved: each pixel the mean of what it covers, or between its two neighbours. */
+static void planes_are_resized(void **state) {
+    (void)state;
+    fs_rng rng = fs_rng_seed(6);
+    for (int round = 0; round < 100; round++) {
+        const int64_t w = 1 + fs_dice_below(&rng, 30), h = 1 + fs_dice_below(&rng, 30);
+        fs_plane p, large, back;
+        ok(fs_plane_create(3 * w, 2 * h, &p, &err));
+        for (int64_t i = 0; i < 6 * w * h; i++) p.data[i] = (uint8_t)(fs_dice_below(&rng, 3) ? 0 : fs_dice_below(&rng, 256));
+        ok(fs_plane_resize(&p, w, h, &back, &err));
+        for (int64_t i = 0; i < w * h; i++) {
+            double sum = 0;
+            for (int64_t j = 0; j < 2; j++) {
+                const uint8_t *from = p.data + (i / w * 2 + j) * 3 * w + i % w * 3;
+                sum += nearbyint((from[0] + from[1] + from[2]) / 3.0);
+            }
+            assert_int_equal(back.data[i], (int)nearbyint(sum / 2));
+        }
+        ok(fs_plane_resize(&back, 2 * w, h, &large, &err));
+        for (int64_t i = 0; i < 2 * w * h; i++) {
+            const int64_t x = i % (2 * w) / 2, beside = fs_min_i64(fs_max_i64(x + (i % (2 * w) % 2 ? 1 : -1), 0), w - 1);
+            const uint8_t *line = back.data + i / (2 * w) * w;
+            assert_int_equal(large.data[i], (int)nearbyint(0.75 * line[x] + 0.25 * line[beside]));
+        }
+        fs_plane_free(&p);
+        fs_plane_free(&large);
+        fs_plane_free(&back);
+    }
+}
+
 /* ---- turning ---- */
 
 static uint8_t ramp(int64_t x, int64_t y, int c) {
@@ -584,6 +738,8 @@ static void built_in_texts_are_whole(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(planes),
+        cmocka_unit_test(planes_by_definition),
+        cmocka_unit_test(planes_are_resized),
         cmocka_unit_test(turning),
         cmocka_unit_test(places),
         cmocka_unit_test(poisson_takes_off_a_constant),
