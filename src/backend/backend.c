@@ -14,6 +14,7 @@
 #define TABLE(isa, rows, cols)                                                                                                             \
     {                                                                                                                                      \
         .name = #isa, .tile_rows = (rows), .tile_cols = (cols), .gemm_tile = fs_gemm_tile_##isa, .pack_rows = fs_pack_rows_##isa,          \
+        .gemm_tile_at = fs_gemm_tile_at_##isa, .gemm_tile_walk = fs_gemm_tile_walk_##isa, .gelu_back = fs_gelu_back_##isa,                \
         .dot_rows = fs_dot_rows_##isa, .weighted_rows = fs_weighted_rows_##isa, .kv_dots = fs_kv_dots_##isa, .kv_mix = fs_kv_mix_##isa,          \
         .winograd_in = fs_winograd_in_##isa, .winograd_out = fs_winograd_out_##isa, .kv_dots_q8 = fs_kv_dots_q8_##isa, .kv_mix_q8 = fs_kv_mix_q8_##isa,                                                                \
         .to_f32 = fs_to_f32_##isa, .from_f32 = fs_from_f32_##isa, .round = fs_round_##isa,        \

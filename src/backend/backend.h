@@ -11,6 +11,7 @@
 enum {
     FS_GEMM_KC = 256,      /* terms summed before the sum is added to the result; also the row stride of a tile's left operand */
     FS_GEMM_MAX_COLS = 32, /* no table's tile is wider */
+    FS_WALK_ROWS = 8,      /* and no tile of gemm_tile_walk, nor of tile_rows, has more rows */
     FS_DROP_RUN = 64,      /* values that 16 blocks of Philox are for */
     FS_DOT_MAX_ROWS = 4,   /* left rows that dot_rows takes at once */
     FS_GEMM_FEW_ROWS = 12  /* up to here fs_gemm_few_rows is faster than packing */
@@ -24,6 +25,12 @@ typedef struct fs_backend {
      * k <= FS_GEMM_KC of each used; b: [k][tile_cols]. Columns from `cols` on are neither written nor used. next: what a later tile reads, NULL: nothing;
      * k cache lines from there on are fetched meanwhile, one a step (all at once would hold up the loads of the tile). */
     void (*gemm_tile)(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add, const float *next);
+    /* The same with row p of b at b + at[p], where tile_cols values can be read. */
+    void (*gemm_tile_at)(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, const int64_t *at, float *c, int64_t ldc, bool add);
+    /* The same with row i of a, at most FS_WALK_ROWS of them, at a + at[i], its terms in lines: `first` of them, then `line` at a time, `gap` values left out
+     * between lines. */
+    void (*gemm_tile_walk)(int64_t rows, int64_t cols, int64_t k, int64_t first, int64_t line, int64_t gap, const float *a, const int64_t *at, const float *b,
+                           float *c, int64_t ldc, bool add);
     /* out: [k][tile_cols] from w: n <= tile_cols rows of k values at stride ld (in elements); columns from n on become 0. Values are
      * rounded to `round` on the way. */
     void (*pack_rows)(const void *w, fs_dtype type, int64_t ld, int64_t n, int64_t k, fs_dtype round, float *out);
@@ -65,6 +72,7 @@ typedef struct fs_backend {
     /* (x - mean) rstd w + b */
     void (*normalize)(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n);
     void (*gelu)(const float *x, float *y, int64_t n);                                      /* x * normal cdf of x */
+    void (*gelu_back)(const float *x, const float *dy, float *dx, int64_t n);               /* dx += dy times gelu's derivative at x */
     void (*silu)(const float *x, float *y, int64_t n);                                      /* x / (1 + exp -x) */
     void (*sigmoid)(const float *x, float *y, int64_t n);
 
@@ -128,6 +136,10 @@ struct fs_gemm {
     /* result */
     float *c;
     int64_t ldc;
+    /* In place of pack: row p of b lies at b + at[p], in lines of b_line columns (a multiple of tile_cols), the next line b_ld values on; behind the last
+     * column tile_cols values more can be read. */
+    const int64_t *at;
+    int64_t b_line;
     const float *left; /* the left operand packed before by fs_gemm_pack_left; NULL: packed here */
     bool add; /* to what c holds, instead of over it; by fs_gemm_run, and without anything to finish */
     fs_finish finish;

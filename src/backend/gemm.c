@@ -72,6 +72,19 @@ static void fetch_residual(const fs_finish *f, int64_t i, int64_t rows, int64_t 
         for (int64_t j = 0; j < cols; j += 16) __builtin_prefetch(f->residual + r * f->residual_ld + n + j);
 }
 
+/* run_block over rows of b that lie as they are (g->at): nothing is packed, and what is read of b for a tile's columns serves all rows. */
+static void run_block_at(const fs_gemm *g, const fs_backend *be, const float *left, int64_t m0, int64_t chunk, int64_t i0, int64_t i1, int64_t n0, int64_t n1) {
+    const int64_t tc = be->tile_cols, tiles = ceil_div(i1 - i0, be->tile_rows), tr = ceil_div(i1 - i0, tiles); /* rows in equal tiles */
+    for (int64_t n = n0; n < n1; n += tc) {
+        const float *b = (const float *)g->b + n / g->b_line * g->b_ld + n % g->b_line;
+        for (int64_t k0 = 0, block = 0; k0 < g->k; k0 += FS_GEMM_KC, block++)
+            for (int64_t i = i0; i < i1; i += tr)
+                be->gemm_tile_at(fs_min_i64(tr, i1 - i), fs_min_i64(tc, n1 - n), fs_min_i64(FS_GEMM_KC, g->k - k0), left + (block * chunk + i) * FS_GEMM_KC,
+                                 b, g->at + k0, g->c + (m0 + i) * g->ldc + n, g->ldc, block > 0 || g->add);
+    }
+    fs_finish_rows(be, &g->finish, m0 + i0, i1 - i0, n0, n1 - n0, g->c + (m0 + i0) * g->ldc + n0, g->ldc);
+}
+
 /* One block of the result: rows [i0, i1) (of the chunk that starts at m0), columns [n0, n1), all of k. */
 static void run_block(const fs_gemm *g, const fs_backend *be, const float *left, int64_t m0, int64_t chunk, int64_t i0, int64_t i1,
                       int64_t n0, int64_t n1, float *right) {
@@ -143,7 +156,9 @@ bool fs_gemm_run(const fs_backend *be, const fs_gemm *g, int threads, fs_arena *
             int helped = 0;
             for (int64_t t; (t = fs_shares_next(&tasks, thread, &helped)) >= 0;) {
                 const int64_t i0 = t % row_tasks * rows_a_task, n0 = t / row_tasks * cols_a_task;
-                run_block(g, be, left, m0, chunk, i0, fs_min_i64(rows, i0 + rows_a_task), n0, fs_min_i64(g->n, n0 + cols_a_task),
+                if (g->at) run_block_at(g, be, left, m0, chunk, i0, fs_min_i64(rows, i0 + rows_a_task), n0, fs_min_i64(g->n, n0 + cols_a_task));
+                else
+                    run_block(g, be, left, m0, chunk, i0, fs_min_i64(rows, i0 + rows_a_task), n0, fs_min_i64(g->n, n0 + cols_a_task),
                           right + right_floats * thread);
             }
         }

@@ -11,10 +11,10 @@
 
 #include "tensor/op.h"
 #include "tensor/op_conv_few.h"
+#include "tensor/op_conv_lines.h"
 #include "tensor/op_winograd.h"
 
-/* A kernel that goes over a picture [channels, h, w] in steps; the grid of its places is grid_h x grid_w. */
-typedef struct geometry { int64_t h, w, kh, kw, grid_h, grid_w, stride, pad; } geometry;
+typedef fs_conv_grid geometry;
 typedef struct patches { geometry g; const float *x; } patches;
 
 /* Columns [x0, x1) of the grid for which kernel column kx reads inside the picture: [*in0, *in1) of them. */
@@ -153,6 +153,16 @@ static bool conv_product(const fs_op *op, const geometry *at, int64_t m, int64_t
     const patches s = {.g = *at, .x = x};
     const int64_t terms = channels * at->kh * at->kw, points = at->grid_h * at->grid_w;
     const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
+    if (!form && !is_plain(at) && fs_conv_lines_pay(op, at, channels, m)) {
+        fs_conv_lines lines;
+        if (!fs_conv_lines_fill(op, at, channels, x, &lines)) return false;
+        const fs_gemm g = {.m = m, .n = points, .k = terms, .a = kernel->data, .a_type = kernel->dtype, .a_round = op->c->precision, .a_row = terms,
+                           .a_col = 1, .b = lines.values, .b_ld = lines.width, .b_line = at->grid_w, .at = lines.at, .c = y, .ldc = points, .add = add,
+                           .finish = *finish};
+        const bool ok = run(op, &g);
+        fs_arena_release(op->c->arena, mark);
+        return ok;
+    }
     columns all = columns_of(at, channels);
     const int64_t floats = channels * at->kw * all.phases * all.lines * at->grid_w;
     if (!is_plain(at) && at->kh <= MOST_LINES && floats <= MOST_COLUMNS) {
@@ -304,6 +314,13 @@ static bool add_kernel_gradient(const fs_op *op, const geometry *at, int64_t m, 
                                 float *dw) {
     const patches s = {.g = *at, .x = picture};
     const int64_t terms = channels * at->kh * at->kw, points = at->grid_h * at->grid_w;
+    if (!is_plain(at) && fs_conv_lines_pay_back(at, channels, m)) {
+        const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
+        fs_conv_lines lines;
+        const bool ok = fs_conv_lines_fill(op, at, channels, picture, &lines) && fs_conv_lines_gradient(op, &lines, m, rows, dw);
+        fs_arena_release(op->c->arena, mark);
+        return ok;
+    }
     const fs_gemm g = {.m = m, .n = terms, .k = points, .a = rows, .a_type = FS_DTYPE_F32, .a_round = FS_DTYPE_F32, .a_row = points, .a_col = 1,
                        .pack = is_plain(at) ? fs_gemm_pack_nk : pack_patches_turned, .b = picture, .b_type = FS_DTYPE_F32, .b_round = FS_DTYPE_F32,
                        .b_ld = points, .user = &s, .c = dw, .ldc = terms, .add = true, .finish.round = FS_DTYPE_F32};

@@ -163,18 +163,7 @@ static void relu_back(const back *b, int64_t at, int64_t n) {
         dx[i] += x[i] > 0.0f ? d : 0.0f;
     }
 }
-/* x Phi(x): Phi(x) + x phi(x), where Phi(x) is the forward kernel's x Phi(x) over x */
-static void gelu_back(const back *b, int64_t at, int64_t n) {
-    const float *x = b->x + at;
-    float forward[CHUNK], density[CHUNK];
-    b->be->gelu(x, forward, n);
-    for (int64_t i = 0; i < n; i++) density[i] = -0.5f * x[i] * x[i];
-    b->be->exp_sum(density, 0.0f, density, n);
-    for (int64_t i = 0; i < n; i++) {
-        const float cdf = fabsf(x[i]) > 1e-30f ? forward[i] / x[i] : 0.5f;
-        b->dx[at + i] += b->dy[at + i] * (cdf + x[i] * density[i] * 0.39894228f);
-    }
-}
+static void gelu_back(const back *b, int64_t at, int64_t n) { b->be->gelu_back(b->x + at, b->dy + at, b->dx + at, n); }
 /* x s(a x), s the logistic function: s + a x s (1 - s). a = 1: SiLU; 1.702: quick GELU */
 static void logistic_back(const back *b, int64_t at, int64_t n) {
     float ax[CHUNK], s[CHUNK];

@@ -425,6 +425,59 @@ static void check_tile(const fs_backend *be) {
         }
 }
 
+/* Operands that lie elsewhere give the bits of the packed ones. */
+static void check_tiles_in_place(const fs_backend *be) {
+    fs_rng r = fs_rng_seed(40);
+    const int64_t tc = be->tile_cols, ldc = tc + 3, room = 4000;
+    int64_t at[KC];
+    for (int round = 0; round < 60; round++) {
+        const int64_t rows = 1 + round % be->tile_rows, cols = round % 3 ? pick(&r, 1, tc) : tc, k = round == 1 ? KC : pick(&r, 1, KC);
+        const bool add = round % 2;
+        float *a = random_floats(&r, be->tile_rows * KC), *b = random_floats(&r, KC * tc), *from = random_floats(&r, room), *c = random_floats(&r, rows * ldc);
+        float *want = fs_alloc((size_t)(rows * ldc), sizeof *want);
+        assert_non_null(want);
+        memcpy(want, c, (size_t)(rows * ldc) * sizeof *c);
+        for (int64_t p = 0; p < k; p++) {
+            at[p] = pick(&r, 0, room - tc);
+            memcpy(b + p * tc, from + at[p], (size_t)tc * sizeof *b);
+        }
+        be->gemm_tile(rows, cols, k, a, b, want, ldc, add, NULL);
+        be->gemm_tile_at(rows, cols, k, a, from, at, c, ldc, add);
+        assert_memory_equal(c, want, (size_t)(rows * ldc) * sizeof *c);
+        if (rows <= FS_WALK_ROWS) {
+            const int64_t line = pick(&r, 1, 300), first = pick(&r, 1, line), gap = pick(&r, 0, 3), most = k + (k / line + 1) * gap;
+            for (int64_t i = 0; i < rows; i++) {
+                at[i] = pick(&r, 0, room - most);
+                for (int64_t p = 0; p < k; p++) a[i * KC + p] = from[at[i] + p + (p < first ? 0 : 1 + (p - first) / line) * gap];
+            }
+            be->gemm_tile(rows, cols, k, a, b, want, ldc, add, NULL);
+            be->gemm_tile_walk(rows, cols, k, first, line, gap, from, at, b, c, ldc, add);
+            assert_memory_equal(c, want, (size_t)(rows * ldc) * sizeof *c);
+        }
+        free(a), free(b), free(c), free(from), free(want);
+    }
+}
+
+/* The derivative of x times the normal cdf, in f64. */
+static void check_gelu_back(const fs_backend *be) {
+    fs_rng r = fs_rng_seed(41);
+    for (int64_t n = 1; n < 200; n += 1 + n / 10) {
+        float *x = random_floats(&r, n), *dy = random_floats(&r, n), *dx = random_floats(&r, n + 1), *before = fs_alloc((size_t)n + 1, sizeof *before);
+        assert_non_null(before);
+        memcpy(before, dx, (size_t)(n + 1) * sizeof *dx);
+        for (int64_t i = 0; i < n; i++) x[i] *= 6;
+        x[n / 2] = 0;
+        be->gelu_back(x, dy, dx, n);
+        for (int64_t i = 0; i < n; i++) {
+            const double v = x[i], slope = 0.5 * erfc(-v * 0.70710678118654752) + v * exp(-0.5 * v * v) * 0.3989422804014327;
+            const double want = (double)before[i] + (double)dy[i] * slope;
+            assert_true(fabs((double)dx[i] - want) <= 1e-6 * (fabs((double)before[i]) + 1.2 * fabs((double)dy[i]))); /* the slope is at most 1.13 */
+        }
+        assert_true(dx[n] == before[n]);
+        free(x), free(dy), free(dx), free(before);
+    }
+}
+
 static void check_pack(const fs_backend *be) {
     fs_rng r = fs_rng_seed(5);
     const int64_t tc = be->tile_cols;
@@ -494,6 +547,8 @@ static void check_weighted(const fs_backend *be) {
 }
 
 static void test_tile(void **state) { (void)state, for_tables(check_tile); }
+static void test_tiles_in_place(void **state) { (void)state, for_tables(check_tiles_in_place); }
+static void test_gelu_back(void **state) { (void)state, for_tables(check_gelu_back); }
 static void test_pack(void **state) { (void)state, for_tables(check_pack); }
 static void test_dots(void **state) { (void)state, for_tables(check_dots); }
 static void test_weighted(void **state) { (void)state, for_tables(check_weighted); }
@@ -551,7 +606,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choice), cmocka_unit_test(test_cache),     cmocka_unit_test(test_conversions), cmocka_unit_test(test_rounding),
         cmocka_unit_test(test_curves),     cmocka_unit_test(test_exp),         cmocka_unit_test(test_arithmetic), cmocka_unit_test(test_shares),    cmocka_unit_test(test_drop),      cmocka_unit_test(test_finish),
-        cmocka_unit_test(test_reductions), cmocka_unit_test(test_tile),        cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_reductions), cmocka_unit_test(test_tile), cmocka_unit_test(test_tiles_in_place), cmocka_unit_test(test_gelu_back),        cmocka_unit_test(test_pack),
         cmocka_unit_test(test_dots),       cmocka_unit_test(test_weighted),    cmocka_unit_test(test_product),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,6 +15,8 @@
 FS_GRAD_RUN(run_conv3, fs_conv2d(c, x[0], x[1], x[2], 1, 1))
 FS_GRAD_RUN(run_conv3s2, fs_conv2d(c, x[0], x[1], x[2], 2, 1))
 FS_GRAD_RUN(run_conv7s2, fs_conv2d(c, x[0], x[1], x[2], 2, 3))
+FS_GRAD_RUN(run_conv5s2, fs_conv2d(c, x[0], x[1], x[2], 2, 2))
+FS_GRAD_RUN(run_conv4s2, fs_conv2d(c, x[0], x[1], x[2], 2, 1))
 FS_GRAD_RUN(run_conv1, fs_conv2d(c, x[0], x[1], x[2], 1, 0))
 FS_GRAD_RUN(run_conv1s2, fs_conv2d(c, x[0], x[1], x[2], 2, 0))
 FS_GRAD_RUN(run_conv3wide, fs_conv2d(c, x[0], x[1], x[2], 1, 2))
@@ -57,6 +59,9 @@ static const fs_grad_case cases[] = {
     {"conv2d 3x3", "conv3", run_conv3, {IN(2, 5, 11, 13), IN(7, 5, 3, 3), IN(7)}},
     {"conv2d 3x3/2", "conv3s2", run_conv3s2, {IN(2, 5, 11, 13), IN(7, 5, 3, 3), IN(7)}},
     {"conv2d 7x7/2", "conv7s2", run_conv7s2, {IN(3, 20, 17), IN(10, 3, 7, 7), IN(10)}},
+    {"conv2d 5x5/2, lines of 32", NULL, run_conv5s2, {IN(3, 9, 63), IN(17, 3, 5, 5), IN(17)}},
+    {"conv2d 4x4/2, lines of 32", NULL, run_conv4s2, {IN(2, 3, 17, 64), IN(9, 3, 4, 4), IN(9)}},
+    {"conv2d 3x3, lines of 64", NULL, run_conv3, {IN(3, 6, 64), IN(5, 3, 3, 3), IN(5)}},
     {"conv2d 1x1", "conv1", run_conv1, {IN(5, 9, 31), IN(40, 5, 1, 1), IN(40)}},
     {"conv2d 1x1/2", "conv1s2", run_conv1s2, {IN(3, 5, 9, 6), IN(4, 5, 1, 1), IN(4)}},
     {"conv2d, padding of 2", "conv3wide", run_conv3wide, {IN(4, 6, 5), IN(3, 4, 3, 3), IN(3)}},
@@ -88,6 +93,8 @@ static const fs_grad_case exact_only = {"max_pool2d", "max_pool", run_max_pool, 
 static const fs_grad_case large[] = {
     {"conv2d 3x3", NULL, run_conv3, {IN(2, 16, 41, 43), IN(37, 16, 3, 3), IN(37)}},
     {"conv2d 7x7/2", NULL, run_conv7s2, {IN(3, 90, 87), IN(33, 3, 7, 7), IN(33)}},
+    {"conv2d 5x5/2, lines", NULL, run_conv5s2, {IN(9, 130, 128), IN(16, 9, 5, 5), IN(16)}},
+    {"conv2d 3x3, lines", NULL, run_conv3, {IN(8, 37, 96), IN(37, 8, 3, 3), IN(37)}},
     {"conv2d 1x1", NULL, run_conv1, {IN(35, 49, 51), IN(40, 35, 1, 1), IN(40)}},
     {"conv_transpose2d", NULL, run_deconv, {IN(26, 31, 33), IN(26, 14, 2, 2), IN(14)}},
     {"layer_norm_2d", NULL, run_layer_norm_2d, {IN(24, 59, 61), IN(24), IN(24)}},

@@ -28,6 +28,17 @@ enum { COL_VECTORS = TILE_COLS / LANES };
 
 /* ---- the tile: `rows` x `vectors` accumulators, one broadcast of a for all vectors of a row of b ---- */
 
+static FS_INLINE void give_tile(const int rows, const int vectors, int64_t cols, vf sum[TILE_ROWS][COL_VECTORS], float *c, int64_t ldc, bool add) {
+    FS_UNROLL for (int i = 0; i < rows; i++) FS_UNROLL for (int v = 0; v < vectors; v++) {
+        float *out = c + i * ldc + v * LANES;
+        const int64_t left = cols - v * LANES;
+        if (left >= LANES)
+            v_store(out, add ? v_add(v_load(out), sum[i][v]) : sum[i][v]);
+        else if (left > 0)
+            v_store_part(out, add ? v_add(v_load_part(out, left), sum[i][v]) : sum[i][v], left);
+    }
+}
+
 static FS_INLINE void tile(const int rows, const int vectors, int64_t cols, int64_t k, const float *a, const float *b, float *c,
                            int64_t ldc, bool add, const float *next) {
     vf sum[TILE_ROWS][COL_VECTORS];
@@ -41,14 +52,50 @@ static FS_INLINE void tile(const int rows, const int vectors, int64_t cols, int6
             FS_UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_fma(x, row[v], sum[i][v]);
         }
     }
-    FS_UNROLL for (int i = 0; i < rows; i++) FS_UNROLL for (int v = 0; v < vectors; v++) {
-        float *out = c + i * ldc + v * LANES;
-        const int64_t left = cols - v * LANES;
-        if (left >= LANES)
-            v_store(out, add ? v_add(v_load(out), sum[i][v]) : sum[i][v]);
-        else if (left > 0)
-            v_store_part(out, add ? v_add(v_load_part(out, left), sum[i][v]) : sum[i][v], left);
+    give_tile(rows, vectors, cols, sum, c, ldc, add);
+}
+
+/* The same with rows of b where they lie; what the next tile reads of them is fetched meanwhile. */
+static FS_INLINE void tile_at(const int rows, const int vectors, int64_t cols, int64_t k, const float *a, const float *b, const int64_t *at, float *c,
+                              int64_t ldc, bool add) {
+    vf sum[TILE_ROWS][COL_VECTORS];
+    FS_UNROLL for (int i = 0; i < rows; i++) FS_UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_set(0.0f);
+    for (int64_t p = 0; p < k; p++) {
+        vf row[COL_VECTORS];
+        const float *from = b + at[p];
+        FS_UNROLL for (int v = 0; v < vectors; v++) {
+            __builtin_prefetch(from + TILE_COLS + v * LANES);
+            row[v] = v_load(from + v * LANES);
+        }
+        FS_UNROLL for (int i = 0; i < rows; i++) {
+            const vf x = v_set(a[i * FS_GEMM_KC + p]);
+            FS_UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_fma(x, row[v], sum[i][v]);
+        }
     }
+    give_tile(rows, vectors, cols, sum, c, ldc, add);
+}
+
+/* The same with rows of a where they lie, in lines. */
+static FS_INLINE void tile_walk(const int rows, const int vectors, int64_t cols, int64_t k, int64_t first, int64_t line, int64_t gap, const float *a,
+                                const int64_t *at, const float *b, float *c, int64_t ldc, bool add) {
+    vf sum[TILE_ROWS][COL_VECTORS];
+    const float *x[FS_WALK_ROWS];
+    FS_UNROLL for (int i = 0; i < rows; i++) {
+        x[i] = a + at[i];
+        FS_UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_set(0.0f);
+    }
+    for (int64_t p = 0, end = fs_min_i64(first, k); p < k; end = fs_min_i64(end + line, k)) {
+        for (; p < end; p++, b += TILE_COLS) {
+            vf row[COL_VECTORS];
+            FS_UNROLL for (int v = 0; v < vectors; v++) row[v] = v_load(b + v * LANES);
+            FS_UNROLL for (int i = 0; i < rows; i++) {
+                const vf one = v_set(x[i][p]);
+                FS_UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_fma(one, row[v], sum[i][v]);
+            }
+        }
+        FS_UNROLL for (int i = 0; i < rows; i++) x[i] += gap;
+    }
+    give_tile(rows, vectors, cols, sum, c, ldc, add);
 }
 
 #define TILE_CASE(r)                                                                                                                       \
@@ -83,6 +130,63 @@ void FS_KERNEL(fs_gemm_tile)(int64_t rows, int64_t cols, int64_t k, const float 
         TILE_CASE(12);
         TILE_CASE(13);
         TILE_CASE(14);
+#endif
+    }
+#endif
+}
+
+#define AT_CASE(r)                                                                                                                         \
+    case r:                                                                                                                                \
+        if (cols > LANES) tile_at(r, COL_VECTORS, cols, k, a, b, at, c, ldc, add);                                                         \
+        else tile_at(r, 1, cols, k, a, b, at, c, ldc, add);                                                                                \
+        break
+
+void FS_KERNEL(fs_gemm_tile_at)(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, const int64_t *at, float *c, int64_t ldc, bool add) {
+#if defined(FS_CHECKED_BUILD)
+    tile_at((int)rows, COL_VECTORS, cols, k, a, b, at, c, ldc, add);
+#else
+    switch (rows) {
+        AT_CASE(1);
+        AT_CASE(2);
+        AT_CASE(3);
+        AT_CASE(4);
+        AT_CASE(5);
+        AT_CASE(6);
+#if FS_TILE_MANY_ROWS
+        AT_CASE(7);
+        AT_CASE(8);
+        AT_CASE(9);
+        AT_CASE(10);
+        AT_CASE(11);
+        AT_CASE(12);
+        AT_CASE(13);
+        AT_CASE(14);
+#endif
+    }
+#endif
+}
+
+#define WALK_CASE(r)                                                                                                                       \
+    case r:                                                                                                                                \
+        if (cols > LANES) tile_walk(r, COL_VECTORS, cols, k, first, line, gap, a, at, b, c, ldc, add);                                     \
+        else tile_walk(r, 1, cols, k, first, line, gap, a, at, b, c, ldc, add);                                                            \
+        break
+
+void FS_KERNEL(fs_gemm_tile_walk)(int64_t rows, int64_t cols, int64_t k, int64_t first, int64_t line, int64_t gap, const float *a, const int64_t *at,
+                                  const float *b, float *c, int64_t ldc, bool add) {
+#if defined(FS_CHECKED_BUILD)
+    tile_walk((int)rows, COL_VECTORS, cols, k, first, line, gap, a, at, b, c, ldc, add);
+#else
+    switch (rows) {
+        WALK_CASE(1);
+        WALK_CASE(2);
+        WALK_CASE(3);
+        WALK_CASE(4);
+        WALK_CASE(5);
+        WALK_CASE(6);
+#if FS_TILE_MANY_ROWS
+        WALK_CASE(7);
+        WALK_CASE(8);
 #endif
     }
 #endif

@@ -23,6 +23,31 @@ void fs_gemm_tile_ref(int64_t rows, int64_t cols, int64_t k, const float *a, con
     }
 }
 
+void fs_gemm_tile_at_ref(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, const int64_t *at, float *c, int64_t ldc, bool add) {
+    for (int64_t i = 0; i < rows; i++) {
+        float sum[COLS] = {0};
+        for (int64_t p = 0; p < k; p++)
+            for (int j = 0; j < COLS; j++) sum[j] += a[i * FS_GEMM_KC + p] * b[at[p] + j];
+        for (int64_t j = 0; j < cols; j++) c[i * ldc + j] = add ? c[i * ldc + j] + sum[j] : sum[j];
+    }
+}
+
+void fs_gemm_tile_walk_ref(int64_t rows, int64_t cols, int64_t k, int64_t first, int64_t line, int64_t gap, const float *a, const int64_t *at, const float *b,
+                           float *c, int64_t ldc, bool add) {
+    for (int64_t i = 0; i < rows; i++) {
+        float sum[COLS] = {0};
+        const float *x = a + at[i];
+        for (int64_t p = 0, end = first; p < k; p++) {
+            if (p == end) {
+                end += line;
+                x += gap;
+            }
+            for (int j = 0; j < COLS; j++) sum[j] += x[p] * b[p * COLS + j];
+        }
+        for (int64_t j = 0; j < cols; j++) c[i * ldc + j] = add ? c[i * ldc + j] + sum[j] : sum[j];
+    }
+}
+
 void fs_pack_rows_ref(const void *w, fs_dtype type, int64_t ld, int64_t n, int64_t k, fs_dtype round, float *out) {
     const size_t size = fs_dtype_size(type);
     for (int64_t j = 0; j < COLS; j++)

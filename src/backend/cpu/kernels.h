@@ -14,6 +14,10 @@
 #define FS_CPU_DECLARE(isa)                                                                                                                \
     void fs_gemm_tile_##isa(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, float *c, int64_t ldc, bool add,        \
                             const float *next);                                                                                            \
+    void fs_gemm_tile_at_##isa(int64_t rows, int64_t cols, int64_t k, const float *a, const float *b, const int64_t *at, float *c, int64_t ldc, \
+                               bool add);                                                                                                  \
+    void fs_gemm_tile_walk_##isa(int64_t rows, int64_t cols, int64_t k, int64_t first, int64_t line, int64_t gap, const float *a,          \
+                                 const int64_t *at, const float *b, float *c, int64_t ldc, bool add);                                      \
     void fs_pack_rows_##isa(const void *w, fs_dtype type, int64_t ld, int64_t n, int64_t k, fs_dtype round, float *out);                   \
     void fs_dot_rows_##isa(const float *x, int64_t ldx, int64_t m, const void *w, fs_dtype type, int64_t ldw, int64_t n, int64_t k,        \
                            float *y, int64_t ldy);                                                                                         \
@@ -36,6 +40,7 @@
     void fs_outer_sum_##isa(const float *up, int64_t h, const float *across, int64_t w, float *y);                                         \
     void fs_normalize_##isa(const float *x, float mean, float rstd, const float *w, const float *b, float *y, int64_t n);                  \
     void fs_gelu_##isa(const float *x, float *y, int64_t n);                                                                               \
+    void fs_gelu_back_##isa(const float *x, const float *dy, float *dx, int64_t n);                                                        \
     void fs_silu_##isa(const float *x, float *y, int64_t n);                                                                               \
     void fs_sigmoid_##isa(const float *x, float *y, int64_t n);                                                                            \
     void fs_drop_##isa(const float *x, int64_t at, int64_t n, uint64_t key, uint32_t below, float factor, bool add, float *y);             \

@@ -139,6 +139,20 @@ void FS_KERNEL(fs_sigmoid)(const float *x, float *y, int64_t n) {
 }
 #undef FOR_VECTORS
 
+/* Phi(x) + x phi(x), where Phi(x) is gelu(x) / x */
+static inline vf v_gelu_slope(vf x) {
+    const vf cdf = v_pick_negative(v_sub(v_set(1e-30f), v_abs(x)), v_div(v_gelu(x), x), v_set(0.5f));
+    const vf density = v_exp(v_mul(v_mul(v_set(-0.5f), x), x));
+    return v_add(cdf, v_mul(v_mul(x, density), v_set(0.39894228f)));
+}
+void FS_KERNEL(fs_gelu_back)(const float *x, const float *dy, float *dx, int64_t n) {
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) v_store(dx + i, v_add(v_load(dx + i), v_mul(v_load(dy + i), v_gelu_slope(v_load(x + i)))));
+    const int64_t left = n - i;
+    if (left)
+        v_store_part(dx + i, v_add(v_load_part(dx + i, left), v_mul(v_load_part(dy + i, left), v_gelu_slope(v_load_part(x + i, left)))), left);
+}
+
 /* What finish is to do; constants where it is used, so that each case has a loop of its own. */
 typedef struct finish_kind { bool scaled, added, relu; } finish_kind;
 

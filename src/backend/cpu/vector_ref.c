@@ -77,6 +77,15 @@ void fs_gelu_ref(const float *x, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = (float)(0.5 * (double)x[i] * erfc((double)x[i] * -0.70710678118654752));
 }
 
+void fs_gelu_back_ref(const float *x, const float *dy, float *dx, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        float y;
+        fs_gelu_ref(x + i, &y, 1);
+        const float cdf = fabsf(x[i]) > 1e-30f ? y / x[i] : 0.5f;
+        dx[i] += dy[i] * (cdf + x[i] * expf(-0.5f * x[i] * x[i]) * 0.39894228f);
+    }
+}
+
 void fs_silu_ref(const float *x, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = x[i] / (1.0f + expf(-x[i]));
 }
