@@ -24,11 +24,13 @@ static json_t *settings_json(const fs_forger *f) {
                                                      fs_forge_split_name((fs_forge_split)s), "width", (json_int_t)p->width, "height",
                                                      (json_int_t)p->height));
         }
-    return json_pack("{s:s,s:I,s:i,s:I,s:[i,i],s:b,s:f,s:o,s:f,s:f,s:s,s:b,s:s,s:o}", "version", fs_version(), "count",
+    json_t *j = json_pack("{s:s,s:I,s:i,s:I,s:[i,i],s:b,s:f,s:o,s:f,s:f,s:s,s:b,s:s,s:o}", "version", fs_version(), "count",
                      (json_int_t)o->count, "recipe", (int)RECIPE, "seed", (json_int_t)o->seed, "size", o->size_min, o->size_max, "square",
                      (int)o->square, "authentic", (double)o->authentic, "types", weights, "val", (double)o->val, "test", (double)o->test,
                      "format", fs_forge_format_name(o->format), "no_chain", (int)o->no_chain, "texts_sha256", fs_texts_sha256(f->texts),
                      "sources", sources);
+    if (j && o->pairs) json_object_set_new(j, "pairs", json_true()); /* not noted otherwise, so that folders from before it was there can grow */
+    return j;
 }
 
 /* What of `then` (the folder's) is not as in `now`; NULL: nothing. Names of sources are no matter, their contents are; and a folder may
@@ -36,6 +38,7 @@ static json_t *settings_json(const fs_forger *f) {
 static const char *difference(const json_t *then, json_t *now) {
     const char *key;
     json_t *value;
+    if (json_is_true(json_object_get(then, "pairs")) != json_is_true(json_object_get(now, "pairs"))) return "pairs";
     json_object_foreach(now, key, value) {
         const json_t *other = json_object_get(then, key);
         if (strcmp(key, "count") == 0) continue;

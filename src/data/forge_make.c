@@ -21,7 +21,9 @@ static uint64_t mix(uint64_t x) {
     return x ^ (x >> 31);
 }
 
+/* Two records of a pair draw the same. */
 static fs_rng rng_of(const fs_forger *f, fs_forge_split split, uint64_t index, uint64_t part) {
+    if (f->opt.pairs) index /= 2;
     return fs_rng_seed(mix(mix(mix(f->opt.seed) ^ (uint64_t)split) ^ index) ^ mix(part));
 }
 
@@ -97,7 +99,8 @@ static plan draw_plan(const fs_forger *f, fs_forge_split split, uint64_t index) 
     plan p = {0};
     fs_rng rng = rng_of(f, split, index, STREAM_PLAN);
     double share = f->opt.authentic;
-    p.tampered = floor((double)(index + 1) * share) <= floor((double)index * share); /* the share is kept exactly, spread evenly */
+    p.tampered = f->opt.pairs ? index % 2 == 0
+                              : floor((double)(index + 1) * share) <= floor((double)index * share); /* the share is kept exactly, spread evenly */
     p.type = draw_type(f->opt.weight, &rng);
     fs_chain_draw(&rng, f->opt.format, &p.chain);
     if (f->opt.no_chain) p.chain = (fs_chain){.name = "none"};

@@ -41,6 +41,7 @@ void fs_sample_free(fs_sample *s); /* what is in it; leaves it zeroed */
 typedef struct fs_samples fs_samples;
 struct fs_samples {
     int64_t count;
+    bool pairs;      /* records 2 k and 2 k + 1 belong beside each other in an order; count is even */
     uint8_t *told;   /* the loader's: what was said of a record is not said again in the next pass */
     int64_t skipped; /* records that loaders could not load and passed over so far, each counted once */
     fs_status (*load)(fs_samples *s, int64_t index, uint64_t draw, fs_sample *out, fs_error *err);
@@ -160,6 +161,8 @@ typedef struct fs_permuter {
 typedef struct fs_permuter_state { uint64_t seed, pass, calls; } fs_permuter_state;
 fs_permuter fs_permuter_seeded(fs_permuter_state *state, uint64_t seed, uint64_t pass);
 void fs_order_shuffled(uint64_t seed, uint64_t pass, int64_t n, int64_t *out);
+/* Records 2 k and 2 k + 1 beside each other, the pairs permuted. n is even. */
+void fs_order_pairs(int64_t n, const fs_permuter *p, int64_t *out);
 /* PyTorch's DistributedSampler (upstream MFLM): a permutation, or 0..n-1 for permuter NULL (validation), completed by its own beginning to a
  * multiple of world; process `rank` takes every world-th. With the same permuter state in each pass the order is the same in each (upstream);
  * with the pass's number in it, it is fresh. *out: malloc'ed [*n_out]. */

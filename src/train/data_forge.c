@@ -2,6 +2,8 @@
  * forgery number draw * count + index of its split, so a step sees the same whatever the threads and after a resume; a validation, whose
  * draw is always 0, sees the same pictures every time. Photos belong to one split each, by content.
  *
+ * In pairs, records 2 k and 2 k + 1 are one picture tampered and untouched.
+ *
  * A forgery that cannot be made of the photos it drew is replaced by one far behind all others. */
 #include "train/data.h"
 
@@ -197,16 +199,17 @@ static fs_status open_forged(const fs_forged_options *o, forged_kind kind, float
     if (o->count < 1 || o->count > 1000000000)
         return fs_fail(err, FS_E_USAGE, "forging: %" PRId64 " pictures in a pass, expected 1 to 1000000000", o->count);
     forge.authentic = authentic;
+    const int64_t count = o->count + (forge.pairs && o->count % 2);
     forged *f = calloc(1, sizeof *f);
-    if (f) f->names = fs_alloc_zero((size_t)o->count, sizeof *f->names);
+    if (f) f->names = fs_alloc_zero((size_t)count, sizeof *f->names);
     if (!f || !f->names) {
         free(f);
-        return fs_fail(err, FS_E_NO_MEMORY, "out of memory for the names of %" PRId64 " pictures", o->count);
+        return fs_fail(err, FS_E_NO_MEMORY, "out of memory for the names of %" PRId64 " pictures", count);
     }
-    f->base = (fs_samples){.count = o->count, .load = load, .name = name, .check = check, .drop = drop, .close = close_forged};
+    f->base = (fs_samples){.count = count, .pairs = forge.pairs, .load = load, .name = name, .check = check, .drop = drop, .close = close_forged};
     f->kind = kind;
     f->split = o->split;
-    for (int64_t i = 0; i < o->count; i++) snprintf(f->names[i], NAME, "%s_%06" PRId64, fs_forge_split_name(o->split), i);
+    for (int64_t i = 0; i < count; i++) snprintf(f->names[i], NAME, "%s_%06" PRId64, fs_forge_split_name(o->split), i);
     fs_status status = fs_forge_open(&o->photos, 1, &forge, &f->forger, err);
     if (!status && !fs_forge_sources(f->forger, o->split))
         status = fs_fail(err, FS_E_NOT_FOUND, "%s: no photo of it belongs to the split %s; give more photos", o->photos,

@@ -36,6 +36,11 @@ void fs_order_shuffled(uint64_t seed, uint64_t pass, int64_t n, int64_t *out) {
     p.permute(p.user, n, out);
 }
 
+void fs_order_pairs(int64_t n, const fs_permuter *p, int64_t *out) {
+    p->permute(p->user, n / 2, out);
+    for (int64_t i = n; i-- > 0;) out[i] = 2 * out[i / 2] + i % 2; /* from behind: out[i / 2] is still its own */
+}
+
 static fs_status no_memory(int64_t n, fs_error *err) {
     return fs_fail(err, FS_E_NO_MEMORY, "out of memory for an order of %" PRId64 " records", n);
 }

@@ -103,6 +103,7 @@ static fs_status open_forged(run *r, bool train, fs_samples **out, fs_error *err
     f.forge.seed = o->seed;
     f.forge.size_min = o->forge_size_min, f.forge.size_max = o->forge_size_max;
     f.forge.square = o->forge_square;
+    f.forge.pairs = o->forge_pairs;
     if (train && !r->rank) f.forge.callbacks.user_data = r->cb->user_data, f.forge.callbacks.log = r->cb->log; /* photos that cannot be used are told once */
     f.split = train ? FS_FORGE_TRAIN : FS_FORGE_VAL;
     f.count = train ? o->forge_count : o->forge_val;
@@ -145,6 +146,10 @@ static fs_status pass_order(const run *r, int64_t epoch, int64_t *all, fs_error 
     const uint64_t pass = r->o->upstream_order ? 0 : (uint64_t)epoch;
     fs_permuter_state state;
     const fs_permuter p = fs_permuter_seeded(&state, r->o->seed, pass);
+    if (r->train->pairs) {
+        fs_order_pairs(n, &p, all);
+        return FS_OK;
+    }
     if (!r->o->group_by_length || !r->train->length) {
         p.permute(p.user, n, all);
         return FS_OK;

@@ -50,6 +50,13 @@ forge -n 2 --authentic 0 --no-chain --val 0 --test 0 -o plain photos
 expect_code 0
 pass; grep -q '"chain": "none"' plain/manifest.jsonl || fail "a chain in spite of --no-chain"
 
+begin "pairs, and a folder of them is no other"
+forge -n 8 --pairs --val 0 --test 0 -o pairs photos
+expect_code 0; expect_no_error
+pass; [ "$(find pairs -name '*_authentic.jpg' | wc -l)" -eq 4 ] || fail "not four authentic pictures"
+forge -n 8 --val 0 --test 0 -o pairs photos
+expect_code 2; expect_one_error 'other settings (pairs)'
+
 begin "own texts"
 cat >texts.json <<'END'
 {"rules": {"tampered": ["1. Whether the picture has been tampered with / Description of the tampered area: The picture has been tampered with, {size}, {position}\n\n2. Judgment basis: none."],

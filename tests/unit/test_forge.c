@@ -246,6 +246,32 @@ static void classes_are_treated_alike(void **state) {
     fs_forge_close(authentic);
 }
 
+/* Picture 2 k + 1 is what 2 k was before its edit; without a chain, pixel for pixel. */
+static void pairs_are_twins(void **state) {
+    (void)state;
+    fs_forge_options o = options_of(FS_FORGE_AUTHENTIC);
+    o.pairs = true;
+    o.no_chain = true;
+    o.format = FS_FORGE_PNG;
+    fs_forger *f = open_with(&o);
+    int twins = 0;
+    for (uint64_t k = 0; k < 30; k++) {
+        fs_forge_record a, b;
+        ok(fs_forge_make_traced(f, FS_FORGE_TRAIN, 2 * k, &a, &err));
+        ok(fs_forge_make(f, FS_FORGE_TRAIN, 2 * k + 1, &b, &err));
+        assert_int_not_equal(a.type, FS_FORGE_AUTHENTIC);
+        assert_int_equal(b.type, FS_FORGE_AUTHENTIC);
+        assert_int_equal(a.domain, b.domain);
+        const bool size = a.width == b.width && a.height == b.height;
+        twins += size && memcmp(a.before, b.rgb, (size_t)(b.width * b.height) * 3) == 0; /* a photo in which nothing can be done is left for another one */
+        for (int64_t i = 0; i < b.width * b.height; i++) assert_int_equal(b.mask[i], 0);
+        fs_forge_record_clear(&a);
+        fs_forge_record_clear(&b);
+    }
+    assert_true(twins >= 27); /* nine in ten at least */
+    fs_forge_close(f);
+}
+
 /* The share of authentic pictures is kept to one picture over any run of numbers. */
 static void shares_are_kept(void **state) {
     (void)state;
@@ -485,6 +511,7 @@ int main(void) {
         cmocka_unit_test(masks_follow_the_chain),
         cmocka_unit_test(file_holds_the_picture),
         cmocka_unit_test(classes_are_treated_alike),
+        cmocka_unit_test(pairs_are_twins),
         cmocka_unit_test(shares_are_kept),
         cmocka_unit_test(texts_say_what_the_mask_says),
         cmocka_unit_test(splits_share_no_photo),

@@ -2,6 +2,8 @@
  * recipe is given. The texts' words are read from the ids back. */
 #include "forge_support.h"
 
+#include <math.h>
+
 #include <jansson.h>
 
 #include "data/mask_words.h"
@@ -103,6 +105,41 @@ static void test_conversations(void **state) {
     }
     assert_int_equal(tampered, 6); /* the share is exact */
     assert_int_equal(authentic, 6);
+    fs_samples_close(s);
+}
+
+/* In pairs: even records tampered, odd ones not, in every pass, and both of one photo: their pictures differ in part only. */
+static void test_pairs(void **state) {
+    const world *w = *state;
+    fs_forged_options f = options(w);
+    fs_conversation_options o = fs_conversation_options_defaults();
+    fs_samples *s;
+    f.count = 11;
+    f.forge.pairs = true;
+    o.tokenizer = w->one;
+    o.clip_size = SIDE;
+    o.clip_mask = true;
+    ok(fs_samples_forge_conversations(&f, &o, &s, &err));
+    assert_true(s->pairs);
+    assert_int_equal(s->count, 12);
+    for (uint64_t pass = 0; pass < 2; pass++)
+        for (int64_t i = 0; i < s->count; i += 2) {
+            fs_sample x[2], other;
+            double apart[2] = {0};
+            for (int k = 0; k < 2; k++) {
+                ok(s->load(s, i + k, pass, &x[k], &err));
+                char *answer = text_of(w->one, &x[k], true);
+                assert_int_equal(fs_answer_verdict(answer), k == 0 ? FS_VERDICT_TAMPERED : FS_VERDICT_AUTHENTIC);
+                free(answer);
+            }
+            ok(s->load(s, (i + 3) % s->count, pass, &other, &err));
+            for (int64_t k = 0; k < (int64_t)3 * SIDE * SIDE; k++) {
+                apart[0] += fabsf(x[0].clip[k] - x[1].clip[k]);
+                apart[1] += fabsf(x[0].clip[k] - other.clip[k]);
+            }
+            assert_true(apart[0] < apart[1] / 2);
+            fs_sample_free(&x[0]), fs_sample_free(&x[1]), fs_sample_free(&other);
+        }
     fs_samples_close(s);
 }
 
@@ -261,7 +298,7 @@ static void test_wrong(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conversations), cmocka_unit_test(test_masks), cmocka_unit_test(test_what_counts),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_conversations), cmocka_unit_test(test_pairs), cmocka_unit_test(test_masks), cmocka_unit_test(test_what_counts),
                                        cmocka_unit_test(test_dropout),       cmocka_unit_test(test_domains),
                                        cmocka_unit_test(test_validation),    cmocka_unit_test(test_wrong)};
     return cmocka_run_group_tests(tests, setup, teardown);

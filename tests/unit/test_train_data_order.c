@@ -101,6 +101,12 @@ static void test_own(void **state) {
     int fixed = 0;
     for (int i = 0; i < N; i++) fixed += a[i] == i;
     assert_in_range(fixed, 0, 8); /* one is expected; more than 8 has probability 1e-6 and the seed is fixed */
+    /* pairs stay beside each other, every one once, in the permutation's order */
+    int64_t pairs[2 * N];
+    fs_permuter_state twins;
+    const fs_permuter p = fs_permuter_seeded(&twins, 42, 0);
+    fs_order_pairs(2 * N, &p, pairs);
+    for (int i = 0; i < N; i++) assert_true(pairs[2 * i] == 2 * a[i] && pairs[2 * i + 1] == 2 * a[i] + 1);
     int64_t first[5];
     fs_order_shuffled(1, 2, 5, first);
     const int64_t pinned[5] = {2, 0, 1, 4, 3}; /* by the same steps in Python */
