@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "eval/report.h"
 
@@ -116,15 +117,20 @@ fs_status fs_eval_run_part(const fs_eval_options *options, char **text, fs_error
     fs_eval_book book = {0};
     if (text) *text = NULL;
     fs_status status = check(options, err);
+    bool ours = false; /* the folder */
     if (!status) status = fs_eval_data_open(options, &d, err);
     if (!status) status = info_begin(options, &d, &book.info, err);
-    if (!status) status = fs_make_dirs(options->out, err);
+    if (!status) {
+        ours = access(options->out, F_OK) != 0;
+        status = fs_make_dirs(options->out, err);
+    }
     if (!status)
         status =
             options->source == FS_EVAL_MODEL ? fs_eval_from_model(options, &d, &book, err) : fs_eval_from_files(options, &d, &book, err);
     if (!status) status = look_over(options, &book, err);
     if (!status) status = fs_eval_css(options, &book, err);
     if (!status) status = fs_eval_finish(&book, options, text, err);
+    if (status && ours) rmdir(options->out); /* if nothing came to lie in it */
     fs_eval_data_free(&d);
     fs_eval_book_free(&book);
     return status;

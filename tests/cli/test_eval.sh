@@ -52,9 +52,9 @@ expect_code 10; expect_one_error 't2.bmp: its score is no number (NaN); --nan ex
 run eval data --scores nan.csv -o o4 --resamples 0 --nan exclude
 expect_code 0; expect_out 'AUC 0.7500'; expect_out 'left out of the ranking for a NaN score: 1 pictures'
 printf 't1,0.9\nt2,high\n' >bad.csv
-run eval data --scores bad.csv -o o5; expect_code 5; expect_one_error 'bad.csv:2: "high" is no number'
+run eval data --scores bad.csv -o o5; expect_code 5; expect_one_error 'bad.csv:2: "high" is no number'; expect_no_file o5
 printf 't1,0.9\n' >few.csv
-run eval data --scores few.csv -o o5; expect_code 3; expect_one_error 'few.csv has no score of it'
+run eval data --scores few.csv -o o5; expect_code 3; expect_one_error 'few.csv has no score of it'; expect_no_file o5
 expect_no_file o5/summary.json
 
 begin "one answer for all: where the edits of other pictures are"
