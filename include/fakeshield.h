@@ -410,6 +410,7 @@ typedef struct fs_forge_options {
     bool square;                 /* pictures are squares */
     float authentic;             /* share of untouched pictures, 0..1; default 0.5 */
     bool pairs;                  /* in place of that share: picture 2 k is tampered, 2 k + 1 the same part of the same photo, untouched, through the same chain */
+    bool mirror;                 /* half of the photos' parts are mirrored, left to right, before anything is done: twice the scenes */
     float weight[FS_FORGE_TYPES]; /* how often each kind of edit is made, against each other; that of AUTHENTIC is not used */
     float val, test;             /* share of the source photos, and of the pictures, that goes to each of these splits; default 0.1 */
     fs_forge_format format;      /* default JPEG */
@@ -615,6 +616,7 @@ typedef struct fs_train_options {
     const char *forge;          /* in place of data: a folder of authentic photos; every picture is forged as it is needed and none comes twice */
     int forge_size_min, forge_size_max; /* longer side of forged pictures; default 256 and 256 */
     bool forge_square;
+    bool forge_mirror;          /* as fs_forge_options.mirror */
     bool forge_pairs;           /* DTE-FDM, DTG: every forged picture with its untouched twin in one step */
     const char *forge_types;    /* as fs_forge_types_parse takes them; NULL = the default */
     int64_t forge_count;        /* forged pictures of an epoch; default 10000 */

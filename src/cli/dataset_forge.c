@@ -18,6 +18,7 @@ static const char help[] = "Usage: fakeshield dataset forge [options] -o DIR PHO
                            "                       splice=3,removal=1\n"
                            "      --authentic P    share of authentic pictures, 0 to 1 (default 0.5)\n"
                            "      --pairs          beside every forgery the same picture untouched, through the same chain\n"
+                           "      --mirror         half of the photos mirrored, left to right, before anything is done\n"
                            "      --val P  --test P   share of photos and pictures for validation and test (default 0.1 each)\n"
                            "      --format F       jpg (default) or png\n"
                            "      --no-chain       no post-processing (PNG): the edits alone\n"
@@ -46,6 +47,7 @@ static void add_options(cli_options *o, fs_forge_options *opt, cli_size_range *s
     cli_option_add(o, (cli_option){.name = "types", .kind = CLI_TEXT, .target = types});
     cli_option_add(o, (cli_option){.name = "authentic", .kind = CLI_REAL, .target = &opt->authentic, .low = 0, .high = 1});
     cli_option_add(o, (cli_option){.name = "pairs", .kind = CLI_FLAG, .target = &opt->pairs});
+    cli_option_add(o, (cli_option){.name = "mirror", .kind = CLI_FLAG, .target = &opt->mirror});
     cli_option_add(o, (cli_option){.name = "val", .kind = CLI_REAL, .target = &opt->val, .low = 0, .high = 1});
     cli_option_add(o, (cli_option){.name = "test", .kind = CLI_REAL, .target = &opt->test, .low = 0, .high = 1});
     cli_option_add(

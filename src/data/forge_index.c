@@ -30,6 +30,7 @@ static json_t *settings_json(const fs_forger *f) {
                      "format", fs_forge_format_name(o->format), "no_chain", (int)o->no_chain, "texts_sha256", fs_texts_sha256(f->texts),
                      "sources", sources);
     if (j && o->pairs) json_object_set_new(j, "pairs", json_true()); /* not noted otherwise, so that folders from before it was there can grow */
+    if (j && o->mirror) json_object_set_new(j, "mirror", json_true());
     return j;
 }
 
@@ -38,7 +39,9 @@ static json_t *settings_json(const fs_forger *f) {
 static const char *difference(const json_t *then, json_t *now) {
     const char *key;
     json_t *value;
-    if (json_is_true(json_object_get(then, "pairs")) != json_is_true(json_object_get(now, "pairs"))) return "pairs";
+    static const char *const flags[] = {"pairs", "mirror"}; /* noted where they are set */
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+        if (json_is_true(json_object_get(then, flags[i])) != json_is_true(json_object_get(now, flags[i]))) return flags[i];
     json_object_foreach(now, key, value) {
         const json_t *other = json_object_get(then, key);
         if (strcmp(key, "count") == 0) continue;

@@ -11,7 +11,7 @@
 
 enum { PHOTOS_TRIED = 6, EDITS_TRIED = 6 };
 
-typedef enum stream { STREAM_PLAN = 1, STREAM_SCENE = 2, STREAM_EDIT = 100, STREAM_CHAIN = 3, STREAM_TEXT = 4 } stream;
+typedef enum stream { STREAM_PLAN = 1, STREAM_SCENE = 2, STREAM_EDIT = 100, STREAM_CHAIN = 3, STREAM_TEXT = 4, STREAM_MIRROR = 5 } stream;
 
 /* The finalizer of splitmix64: every bit of the input counts. */
 static uint64_t mix(uint64_t x) {
@@ -206,7 +206,8 @@ static fs_status make_scene(work *w, uint64_t photo, fs_error *err) {
     fs_scene_free(&w->scene);
     fs_status status = fs_sources_hold(w->f->sources, s, &pixels, err);
     if (status) return status;
-    status = fs_scene_make(s, pixels, bw, bh, &rng, &w->scene, err);
+    fs_rng mirror = rng_of(w->f, w->split, w->index, STREAM_MIRROR); /* of its own: the other draws are the same without */
+    status = fs_scene_make(s, pixels, bw, bh, w->f->opt.mirror && fs_dice_chance(&mirror, 0.5), &rng, &w->scene, err);
     fs_sources_release(w->f->sources, s);
     return status;
 }
@@ -303,6 +304,7 @@ static fs_status parameters_of(const work *w, const fs_facts *facts, char **out,
     json_t *o = json_pack("{s:I,s:s,s:s,s:o,s:i,s:s,s:o}", "seed", (json_int_t)w->f->opt.seed, "source", s->source->name, "source_sha256",
                           s->source->sha256, "source_part", rect_json(s->rect), "first_jpeg", s->first_quality, "chain", w->plan.chain.name,
                           "steps", chain_json(&w->plan.chain));
+    if (o && s->mirrored) json_object_set_new(o, "mirrored", json_true());
     if (o && w->plan.tampered) {
         json_object_set_new(o, "edit", edit_json(&w->edit));
         json_object_set_new(o, "position", json_string(facts->words.position_word));

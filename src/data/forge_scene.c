@@ -37,12 +37,24 @@ static double draw_zoom(fs_rng *rng, double most) {
     return exp(at * log(most));
 }
 
-fs_status fs_scene_make(const fs_source *source, const fs_source_pixels *pixels, int64_t width, int64_t height, fs_rng *rng, fs_scene *out,
+static void mirror_rows(fs_image *im) {
+    for (int64_t y = 0; y < im->height; y++) {
+        uint8_t *row = im->data + y * im->width * 3;
+        for (int64_t i = 0, j = im->width - 1; i < j; i++, j--)
+            for (int c = 0; c < 3; c++) {
+                const uint8_t t = row[3 * i + c];
+                row[3 * i + c] = row[3 * j + c];
+                row[3 * j + c] = t;
+            }
+    }
+}
+
+fs_status fs_scene_make(const fs_source *source, const fs_source_pixels *pixels, int64_t width, int64_t height, bool mirror, fs_rng *rng, fs_scene *out,
                         fs_error *err) {
     const fs_image *im = pixels->im;
     fs_image *part = NULL;
     fs_status status;
-    *out = (fs_scene){.source = source};
+    *out = (fs_scene){.source = source, .mirrored = mirror};
     double most = fmin((double)im->width / (double)width, (double)im->height / (double)height), zoom = draw_zoom(rng, most);
     int64_t w = fs_min_i64(fs_max_i64(lrint((double)width * zoom), 1), im->width),
             h = fs_min_i64(fs_max_i64(lrint((double)height * zoom), 1), im->height);
@@ -55,6 +67,7 @@ fs_status fs_scene_make(const fs_source *source, const fs_source_pixels *pixels,
     out->rect = (fs_rect){x, y, x + w, y + h};
     status = fs_image_crop(im, x, y, w, h, &part, err);
     if (status) goto done;
+    if (mirror) mirror_rows(part);
     if (w == width && h == height) {
         out->im = part;
         part = NULL;
@@ -74,7 +87,7 @@ fs_status fs_scene_make(const fs_source *source, const fs_source_pixels *pixels,
     }
     for (int64_t j = 0; j < height; j++)
         for (int64_t i = 0; i < width; i++)
-            out->labels[j * width + i] =
+            out->labels[j * width + (mirror ? width - 1 - i : i)] =
                 pixels->labels[(y + (2 * j + 1) * h / (2 * height)) * im->width + x + (2 * i + 1) * w / (2 * width)];
 done:
     fs_image_free(part);

@@ -42,9 +42,10 @@ typedef struct fs_scene {
     uint16_t *labels;  /* [height][width], or NULL */
     int first_quality; /* JPEG before the edit; 0 = none */
     bool first_full_chroma;
+    bool mirrored;     /* left to right; the rect is that of the source as it is */
 } fs_scene;
 /* A part of the source, width x height pixels: as it lies there, or made smaller (or larger, where the source is too small). */
-fs_status fs_scene_make(const fs_source *source, const fs_source_pixels *pixels, int64_t width, int64_t height, fs_rng *rng, fs_scene *out,
+fs_status fs_scene_make(const fs_source *source, const fs_source_pixels *pixels, int64_t width, int64_t height, bool mirror, fs_rng *rng, fs_scene *out,
                         fs_error *err);
 void fs_scene_free(fs_scene *s);
 /* Compresses and decodes in place. */
