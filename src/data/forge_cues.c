@@ -34,20 +34,28 @@ static void end_band(band *s) {
 static bool measure(const fs_image *im, const fs_plane *mask, band *inside, band *outside, double *edge) {
     enum { UNIT = 5 };
     int64_t w = im->width, h = im->height;
-    uint16_t *in = fs_alloc((size_t)(w * h), sizeof *in), *out = fs_alloc((size_t)(w * h), sizeof *out);
-    bool ok = in && out;
+    /* Farther away nothing counts: a pixel's distance is UNIT at least. */
+    const double reach = fmax(6, sqrt((double)fs_plane_count(mask)) / 4) * UNIT;
+    const int64_t margin = (int64_t)(reach / UNIT) + 3;
+    fs_rect r = fs_plane_box(mask);
+    if (r.x1 == r.x0) return false;
+    r = (fs_rect){fs_max_i64(r.x0 - margin, 0), fs_max_i64(r.y0 - margin, 0), fs_min_i64(r.x1 + margin, w), fs_min_i64(r.y1 + margin, h)};
+    const int64_t pw = r.x1 - r.x0, ph = r.y1 - r.y0;
+    fs_plane part = {0};
+    uint16_t *in = fs_alloc((size_t)(pw * ph), sizeof *in), *out = fs_alloc((size_t)(pw * ph), sizeof *out);
+    bool ok = in && out && !fs_plane_crop(mask, r, &part, NULL);
     if (ok) {
-        double across = 0, n = 0, reach = fmax(6, sqrt((double)fs_plane_count(mask)) / 4) * UNIT;
-        fs_plane_distance(mask, true, false, in);
-        fs_plane_distance(mask, false, false, out);
-        for (int64_t y = 1; y < h - 1; y++)
-            for (int64_t x = 1; x < w - 1; x++) {
-                int64_t at = y * w + x;
+        double across = 0, n = 0;
+        fs_plane_distance(&part, true, false, in);
+        fs_plane_distance(&part, false, false, out);
+        for (int64_t py = r.y0 == 0; py < ph - 1; py++)
+            for (int64_t px = r.x0 == 0; px < pw - 1; px++) {
+                const int64_t at = py * pw + px, x = px + r.x0, y = py + r.y0;
                 if (in[at] > 2 * UNIT && in[at] < reach) add_pixel(inside, im, x, y);
                 if (out[at] > 2 * UNIT && out[at] < reach) add_pixel(outside, im, x, y);
-                const uint8_t *p = im->data + at * 3;
+                const uint8_t *p = im->data + (y * w + x) * 3;
                 if ((in[at] > 0) != (in[at + 1] > 0)) across += 2 * fabs(light_of(p + 3) - light_of(p)), n++;
-                if ((in[at] > 0) != (in[at + w] > 0)) across += 2 * fabs(light_of(p + w * 3) - light_of(p)), n++;
+                if ((in[at] > 0) != (in[at + pw] > 0)) across += 2 * fabs(light_of(p + w * 3) - light_of(p)), n++;
             }
         end_band(inside);
         end_band(outside);
@@ -55,6 +63,7 @@ static bool measure(const fs_image *im, const fs_plane *mask, band *inside, band
     }
     free(in);
     free(out);
+    fs_plane_free(&part);
     return ok && inside->n > 0 && outside->n > 0;
 }
 

@@ -24,11 +24,12 @@ typedef struct level {
     int32_t *match;  /* of targets: index of the best source's center */
     uint32_t *cost;  /* and its squared difference */
     int64_t *targets, n_targets, *sources, n_sources;
+    float *known; /* of what is no hole: colours and 1 */
 } level;
 
 static void level_free(level *l) {
     free(l->rgb), free(l->hole), free(l->target), free(l->source), free(l->depth), free(l->match), free(l->cost), free(l->targets),
-        free(l->sources);
+        free(l->sources), free(l->known);
     *l = (level){0};
 }
 
@@ -93,47 +94,71 @@ static bool coarser(const level *f, level *c) {
     return true;
 }
 
-static uint32_t patch_cost(const level *l, int64_t target, int64_t source, uint32_t limit) {
-    uint32_t sum = 0;
+/* Vectors of what every processor has, by the compilers' own extension. */
+typedef uint16_t halves8 __attribute__((vector_size(16)));
+typedef uint32_t words4 __attribute__((vector_size(16)));
+
+/* Squares of eight differences, added two by two: each is at most 65025. */
+static inline words4 squared(halves8 d) {
+    const words4 pairs = (words4)(d * d);
+    return (pairs & 0xFFFF) + (pairs >> 16);
+}
+
+/* Squared differences of 16 bytes, those left out whose byte of `counts` is 0. */
+static inline words4 squares(const uint8_t *a, const uint8_t *b, halves8 counts) {
+    halves8 x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    x &= counts;
+    y &= counts;
+    return squared((x & 0xFF) - (y & 0xFF)) + squared((x >> 8) - (y >> 8));
+}
+
+/* Exact if it is less than `limit`; else something that is not less. */
+static inline uint32_t patch_cost(const level *l, int64_t target, int64_t source, uint32_t limit) {
+    static const uint8_t last[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255}; /* a row has 21 bytes */
     const uint8_t *a = l->rgb + (target - R * l->w - R) * 3, *b = l->rgb + (source - R * l->w - R) * 3;
+    halves8 rest, all = {0};
+    words4 sum = {0};
+    memcpy(&rest, last, sizeof rest);
+    all = ~all;
     for (int j = 0; j < PATCH; j++, a += l->w * 3, b += l->w * 3) {
-        uint32_t row = 0;
-        for (int i = 0; i < PATCH * 3; i++) {
-            int d = a[i] - b[i];
-            row += (uint32_t)(d * d);
-        }
-        sum += row;
-        if (sum >= limit) return sum;
+        sum += squares(a, b, all) + squares(a + 5, b + 5, rest);
+        if (sum[0] + sum[1] + sum[2] + sum[3] >= limit) break;
     }
-    return sum;
+    return sum[0] + sum[1] + sum[2] + sum[3];
 }
 
-static void offer(level *l, int64_t target, int64_t x, int64_t y) {
-    if (x < R || y < R || x >= l->w - R || y >= l->h - R) return;
-    int64_t source = y * l->w + x;
-    if (!l->source[source] || source == l->match[target]) return;
-    uint32_t cost = patch_cost(l, target, source, l->cost[target]);
-    if (cost < l->cost[target]) {
-        l->cost[target] = cost;
-        l->match[target] = (int32_t)source;
-    }
+/* Is (x, y) a better match? */
+static bool offer(level *l, int64_t target, int64_t x, int64_t y) {
+    if (x < R || y < R || x >= l->w - R || y >= l->h - R) return false;
+    const int64_t source = y * l->w + x;
+    if (!l->source[source] || source == l->match[target]) return false;
+    const uint32_t cost = patch_cost(l, target, source, l->cost[target]);
+    if (cost >= l->cost[target]) return false;
+    l->cost[target] = cost;
+    l->match[target] = (int32_t)source;
+    return true;
 }
 
-/* One sweep: what the neighbours found, shifted; and random places around the best so far, ever nearer. */
+/* One sweep: what the neighbours found, shifted; and random places around the best so far, ever nearer. Numbers fit in 32 bits, whose divisions are
+ * faster. */
 static void sweep(level *l, bool backward, int64_t reach, fs_rng *rng) {
-    int64_t step = backward ? -1 : 1;
+    const int64_t step = backward ? -1 : 1;
+    const uint32_t w = (uint32_t)l->w;
     for (int64_t n = 0; n < l->n_targets; n++) {
-        int64_t at = l->targets[backward ? l->n_targets - 1 - n : n];
+        const int64_t at = l->targets[backward ? l->n_targets - 1 - n : n];
         const int64_t beside[2] = {at - step, at - step * l->w};
         for (int k = 0; k < 2; k++) {
             if (beside[k] < 0 || beside[k] >= l->w * l->h || !l->target[beside[k]]) continue;
-            int64_t found = l->match[beside[k]] + (at - beside[k]);
-            offer(l, at, found % l->w, found / l->w);
+            const uint32_t found = (uint32_t)(l->match[beside[k]] + (at - beside[k]));
+            offer(l, at, found % w, found / w);
         }
-        for (int64_t r = reach; r >= 1; r /= 2) {
-            uint64_t v = fs_rng_next(rng);
-            int64_t dx = (int64_t)((v & 0xFFFFFFFF) % (uint64_t)(2 * r + 1)) - r, dy = (int64_t)((v >> 32) % (uint64_t)(2 * r + 1)) - r;
-            offer(l, at, l->match[at] % l->w + dx, l->match[at] / l->w + dy);
+        int64_t x = (uint32_t)l->match[at] % w, y = (uint32_t)l->match[at] / w;
+        for (uint32_t r = (uint32_t)reach; r >= 1; r /= 2) {
+            const uint64_t v = fs_rng_next(rng);
+            const int64_t tx = x + (uint32_t)v % (2 * r + 1) - r, ty = y + (uint32_t)(v >> 32) % (2 * r + 1) - r;
+            if (offer(l, at, tx, ty)) x = tx, y = ty;
         }
     }
 }
@@ -156,32 +181,54 @@ static double typical_cost(const level *l) {
     return n ? fmax(sample[n * 3 / 4], 50) : 50;
 }
 
+/* How much a patch counts for its depth: known ground counts more, 1.3 per pixel, the patch's center standing for it. */
+static double depth_weight(uint16_t depth) { return pow(1.3, -(double)depth / 5.0); }
+
+/* The same of every depth there is below `room`. */
+static void depth_weights(const level *l, int room, double *out) {
+    int deepest = 0;
+    for (int64_t n = 0; n < l->n_targets; n++)
+        if (l->depth[l->targets[n]] > deepest) deepest = l->depth[l->targets[n]];
+    for (int i = 0; i < room && i <= deepest; i++) out[i] = depth_weight((uint16_t)i);
+}
+
+/* The patch that a target was matched with says what the pixels of its own are: sum [pixels][4] += weight times colours and 1. What is said of pixels that are
+ * known is not listened to. */
+static void say_all(const level *l, int64_t at, int64_t from, float weight, float *sum) {
+    for (int64_t j = -R; j <= R; j++) {
+        float *restrict to = sum + (at + j * l->w - R) * 4;
+        const float *restrict p = l->known + (from + j * l->w - R) * 4;
+        for (int i = 0; i < PATCH * 4; i++) to[i] += weight * p[i];
+    }
+}
+
+/* The same, but the surest word alone is kept. */
+static void say_best(const level *l, int64_t at, int64_t from, float weight, float *sum) {
+    for (int64_t j = -R; j <= R; j++)
+        for (int64_t i = -R; i <= R; i++) {
+            const int64_t to = at + j * l->w + i;
+            if (!l->hole[to]) continue;
+            const uint8_t *p = l->rgb + (from + j * l->w + i) * 3;
+            const float w = weight / (float)(1 + i * i + j * j); /* the center of a patch is its surest pixel */
+            float *s = sum + to * 4;
+            if (w > s[3]) s[0] = p[0], s[1] = p[1], s[2] = p[2], s[3] = w;
+        }
+}
+
 /* New colours of the hole from the patches over each pixel. best_only: what the likeliest says. */
 static bool vote(level *l, bool best_only) {
+    enum { TABLE = 2048 };
+    double by_depth[TABLE];
     float *sum = fs_alloc_zero((size_t)(l->w * l->h), 4 * sizeof *sum);
     if (!sum) return false;
-    double typical = typical_cost(l);
+    const double typical = typical_cost(l);
+    depth_weights(l, TABLE, by_depth);
     for (int64_t n = 0; n < l->n_targets; n++) {
-        int64_t at = l->targets[n], from = l->match[at];
-        /* known ground counts more: 1.3 per pixel of depth, the patch's center standing for it */
-        float weight = (float)(exp(-(double)l->cost[at] / (2 * typical)) * pow(1.3, -(double)l->depth[at] / 5.0)) + 1e-20f;
-        for (int64_t j = -R; j <= R; j++)
-            for (int64_t i = -R; i <= R; i++) {
-                int64_t to = at + j * l->w + i;
-                if (!l->hole[to]) continue;
-                const uint8_t *p = l->rgb + (from + j * l->w + i) * 3;
-                float *s = sum + to * 4;
-                if (best_only) {
-                    /* the center of a patch is its surest pixel */
-                    float w = weight / (float)(1 + i * i + j * j);
-                    if (w > s[3]) s[0] = p[0], s[1] = p[1], s[2] = p[2], s[3] = w;
-                } else {
-                    s[0] += weight * p[0];
-                    s[1] += weight * p[1];
-                    s[2] += weight * p[2];
-                    s[3] += weight;
-                }
-            }
+        const int64_t at = l->targets[n], from = l->match[at];
+        const double deep = l->depth[at] < TABLE ? by_depth[l->depth[at]] : depth_weight(l->depth[at]);
+        const float weight = (float)(exp(-(double)l->cost[at] / (2 * typical)) * deep) + 1e-20f;
+        if (best_only) say_best(l, at, from, weight, sum);
+        else say_all(l, at, from, weight, sum);
     }
     for (int64_t i = 0; i < l->w * l->h; i++) {
         const float *s = sum + i * 4;
@@ -245,6 +292,10 @@ static bool run_level(level *l, const level *coarse, bool finest, fs_rng *rng) {
     int rounds = coarse ? (l->n_targets > 60000 ? 2 : 3) : 8;
     int64_t reach = coarse ? 24 : fs_max_i64(l->w, l->h);
     bool ok = true;
+    l->known = fs_alloc((size_t)(l->w * l->h), 4 * sizeof *l->known);
+    if (!l->known) return false;
+    for (int64_t i = 0; i < l->w * l->h; i++)
+        for (int c = 0; c < 4; c++) l->known[i * 4 + c] = c < 3 ? l->rgb[i * 3 + c] : 1;
     match_from(l, coarse, rng);
     if (!coarse)
         ok = peel(l);
