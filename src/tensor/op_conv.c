@@ -369,8 +369,11 @@ static void conv2d_backward(fs_exec *c, const fs_tape_node *node) {
         if (db) add_bias_gradient(&op, dy, out, points, db);
         if (!dx || !ok) continue;
         float *to = dx + i * in * pixels;
-        ok = turned ? conv_product(&op, &back, in, out, kernel, dy, true, &(fs_finish){.round = FS_DTYPE_F32}, NULL, to)
-                    : spread(&op, &g, out, in, kernel, dy, NULL, true, to);
+        if (!turned && kernel->dtype == FS_DTYPE_F32 && c->precision == FS_DTYPE_F32 && fs_conv_lines_pay_spread(&g, in, out))
+            ok = fs_conv_lines_spread(&op, &g, out, in, fs_f32(kernel), dy, to);
+        else
+            ok = turned ? conv_product(&op, &back, in, out, kernel, dy, true, &(fs_finish){.round = FS_DTYPE_F32}, NULL, to)
+                        : spread(&op, &g, out, in, kernel, dy, NULL, true, to);
     }
 }
 

@@ -102,3 +102,95 @@ bool fs_conv_lines_gradient(const fs_op *op, const fs_conv_lines *s, int64_t m, 
     }
     return true;
 }
+
+/* ---- the other way round ---- */
+
+/* Pixel stride * u + r of a line meets kernel place k where the grid's number u + (r + pad - k) / stride, if that is whole; so pixels of one remainder are a
+ * convolution of the grid with every stride-th place of the kernel. The grid is copied with zeros around it: `before` lines and columns, and what follows. */
+typedef struct spreading {
+    const fs_conv_grid *g;
+    int64_t m, channels, rows, cols; /* of one remainder */
+    int64_t before_y, before_x, height, width;
+    float *padded, *left; /* [m][height][width]; the kernel, [kh kw][channels][KC] */
+    int64_t *at;          /* of each of the m planes */
+} spreading;
+
+bool fs_conv_lines_pay_spread(const fs_conv_grid *g, int64_t channels, int64_t m) {
+    return m <= FS_GEMM_KC && m >= 16 && channels <= 64 && g->grid_w >= 32 && g->stride <= 4 && g->pad < g->kh && g->pad < g->kw && g->kh >= g->stride &&
+           g->kw >= g->stride && m * (g->grid_h + 8) * (g->grid_w + 8) <= MOST_FLOATS;
+}
+
+static bool spreading_of(const fs_op *op, const fs_conv_grid *g, int64_t m, int64_t channels, const float *kernel, const float *dy, spreading *s) {
+    const int64_t step = g->stride, places = g->kh * g->kw, after = (step - 1 + g->pad) / step;
+    *s = (spreading){.g = g, .m = m, .channels = channels, .rows = (g->h + step - 1) / step, .cols = (g->w + step - 1) / step,
+                     .before_y = (g->kh - 1 - g->pad + step - 1) / step, .before_x = (g->kw - 1 - g->pad + step - 1) / step};
+    s->height = s->before_y + fs_max_i64(s->rows + after, g->grid_h);
+    s->width = s->before_x + fs_max_i64(s->cols + after, g->grid_w);
+    const int64_t plane = s->height * s->width;
+    s->padded = fs_op_scratch(op, m * plane + FS_GEMM_MAX_COLS, sizeof *s->padded);
+    s->left = fs_op_scratch(op, places * channels * FS_GEMM_KC, sizeof *s->left);
+    s->at = fs_op_scratch(op, m, sizeof *s->at);
+    if (!s->padded || !s->left || !s->at) return false;
+    memset(s->padded + m * plane, 0, FS_GEMM_MAX_COLS * sizeof *s->padded);
+    for (int64_t o = 0; o < m; o++) {
+        float *out = s->padded + o * plane;
+        s->at[o] = o * plane;
+        memset(out, 0, (size_t)plane * sizeof *out);
+        for (int64_t y = 0; y < g->grid_h; y++)
+            memcpy(out + (s->before_y + y) * s->width + s->before_x, dy + (o * g->grid_h + y) * g->grid_w, (size_t)g->grid_w * sizeof *out);
+        for (int64_t i = 0; i < channels * places; i++)
+            s->left[(i % places * channels + i / places) * FS_GEMM_KC + o] = kernel[o * channels * places + i];
+    }
+    return true;
+}
+
+/* Pixels of remainders (ry, rx) on line `u` of those: sums [channels][cols] */
+static void spread_line(const fs_backend *be, const spreading *s, int64_t u, int64_t ry, int64_t rx, float *sums) {
+    const fs_conv_grid *g = s->g;
+    const int64_t step = g->stride, tiles = (s->channels + be->tile_rows - 1) / be->tile_rows, tr = (s->channels + tiles - 1) / tiles;
+    for (int64_t n = 0; n < s->cols; n += be->tile_cols) {
+        bool add = false;
+        for (int64_t ky = (ry + g->pad) % step; ky < g->kh; ky += step)
+            for (int64_t kx = (rx + g->pad) % step; kx < g->kw; kx += step, add = true) {
+                const int64_t y = s->before_y + u + (ry + g->pad - ky) / step, x = s->before_x + n + (rx + g->pad - kx) / step;
+                for (int64_t c = 0; c < s->channels; c += tr)
+                    be->gemm_tile_at(fs_min_i64(tr, s->channels - c), fs_min_i64(be->tile_cols, s->cols - n), s->m,
+                                     s->left + ((ky * g->kw + kx) * s->channels + c) * FS_GEMM_KC, s->padded + y * s->width + x, s->at, sums + c * s->cols + n,
+                                     s->cols, add);
+            }
+    }
+}
+
+/* The remainders' sums of a line of pixels, [step][channels][cols], added where they belong. */
+static void add_line(const spreading *s, int64_t y, const float *sums, float *dx) {
+    const int64_t step = s->g->stride, w = s->g->w, apart = s->channels * s->cols;
+    for (int64_t c = 0; c < s->channels; c++) {
+        float *restrict out = dx + (c * s->g->h + y) * w;
+        const float *restrict from = sums + c * s->cols;
+        if (step == 2 && w % 2 == 0)
+            for (int64_t v = 0; v < s->cols; v++) {
+                out[2 * v] += from[v];
+                out[2 * v + 1] += from[apart + v];
+            }
+        else
+            for (int64_t x = 0; x < w; x++) out[x] += from[x % step * apart + x / step];
+    }
+}
+
+bool fs_conv_lines_spread(const fs_op *op, const fs_conv_grid *g, int64_t m, int64_t channels, const float *kernel, const float *dy, float *dx) {
+    const fs_arena_mark mark = fs_arena_get_mark(op->c->arena);
+    const int threads = fs_op_threads(op, m * channels / 8 * (g->grid_h * g->grid_w) / 8 * g->kh * g->kw);
+    spreading s;
+    bool ok = spreading_of(op, g, m, channels, kernel, dy, &s);
+    const int64_t each = ok ? g->stride * channels * s.cols : 0;
+    float *sums = ok ? fs_op_scratch(op, threads * each, sizeof *sums) : NULL;
+    ok = sums != NULL;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t y = 0; y < (ok ? g->h : 0); y++) {
+        float *own = sums + omp_get_thread_num() * each;
+        for (int64_t rx = 0; rx < g->stride; rx++) spread_line(op->c->backend, &s, y / g->stride, y % g->stride, rx, own + rx * channels * s.cols);
+        add_line(&s, y, own, dx);
+    }
+    fs_arena_release(op->c->arena, mark);
+    return ok;
+}

@@ -25,4 +25,9 @@ bool fs_conv_lines_fill(const fs_op *op, const fs_conv_grid *g, int64_t channels
 /* dw [m, channels kh kw] += rows [m, points] x patches^T; the bits of fs_gemm_run. */
 bool fs_conv_lines_gradient(const fs_op *op, const fs_conv_lines *s, int64_t m, const float *rows, float *dw);
 
+/* dx [channels, h, w] += what dy [m, grid] spreads through kernel [m, channels kh kw] (F32), the gradient of a convolution's input; and whether that is faster
+ * than a product of all contributions. The same sums, in the same order where dx held 0. */
+bool fs_conv_lines_pay_spread(const fs_conv_grid *g, int64_t channels, int64_t m);
+bool fs_conv_lines_spread(const fs_op *op, const fs_conv_grid *g, int64_t m, int64_t channels, const float *kernel, const float *dy, float *dx);
+
 #endif
