@@ -74,41 +74,47 @@ void fs_filter_tone(fs_image *im, double gamma, double contrast) {
     for (size_t i = 0; i < (size_t)(im->width * im->height) * 3; i++) im->data[i] = curve[im->data[i]];
 }
 
-/* The value in the middle of n, by counting; windows are small. */
-static uint8_t middle(uint8_t *v, int n) {
-    int lo = 0, hi = n - 1, k = n / 2;
-    while (lo < hi) { /* quickselect, Hoare */
-        uint8_t pivot = v[k];
-        int i = lo, j = hi;
-        while (i <= j) {
-            while (v[i] < pivot) i++;
-            while (v[j] > pivot) j--;
-            if (i > j) break;
-            uint8_t t = v[i];
-            v[i++] = v[j];
-            v[j--] = t;
-        }
-        if (j < k) lo = i;
-        if (k < i) hi = j;
+/* The values of a window that moves along a line, counted; `below` of them are less than `at` (Huang, Yang, Tang, "A fast two-dimensional median filtering
+ * algorithm", 1979). */
+typedef struct window { uint16_t count[256]; int at, below, n; } window;
+
+/* Column x of rows [y0, y1) comes in (by = 1) or goes (-1). */
+static void count_column(window *v, const fs_image *im, int64_t x, int64_t y0, int64_t y1, int c, int by) {
+    for (int64_t y = y0; y < y1; y++) {
+        const uint8_t value = im->data[(y * im->width + x) * 3 + c];
+        v->count[value] = (uint16_t)(v->count[value] + by);
+        v->below += value < v->at ? by : 0;
+        v->n += by;
     }
-    return v[k];
+}
+
+/* The value in the middle. */
+static uint8_t middle(window *v) {
+    const int k = v->n / 2;
+    while (v->below > k) v->below -= v->count[--v->at];
+    while (v->below + v->count[v->at] <= k) v->below += v->count[v->at++];
+    return (uint8_t)v->at;
 }
 
 fs_status fs_filter_median(fs_image *im, int radius, const uint8_t *where, fs_error *err) {
-    uint8_t window[17 * 17];
     fs_image *from = NULL;
-    int64_t w = im->width, h = im->height;
-    if (radius > 8) radius = 8;
+    const int64_t w = im->width, h = im->height, r = radius > 8 ? 8 : radius;
     fs_status status = fs_image_crop(im, 0, 0, w, h, &from, err);
-    for (int64_t y = 0; !status && y < h; y++)
-        for (int64_t x = 0; x < w; x++)
-            for (int c = 0; c < 3 && where[y * w + x]; c++) {
-                int n = 0;
-                for (int64_t j = fs_max_i64(y - radius, 0); j <= fs_min_i64(y + radius, h - 1); j++)
-                    for (int64_t i = fs_max_i64(x - radius, 0); i <= fs_min_i64(x + radius, w - 1); i++)
-                        window[n++] = from->data[(j * w + i) * 3 + c];
-                im->data[(y * w + x) * 3 + c] = middle(window, n);
+    for (int64_t y = 0; !status && y < h; y++) {
+        const int64_t y0 = fs_max_i64(y - r, 0), y1 = fs_min_i64(y + r + 1, h);
+        int64_t first = 0, end = w;
+        while (first < w && !where[y * w + first]) first++;
+        while (end > first && !where[y * w + end - 1]) end--;
+        for (int c = 0; c < 3 && first < end; c++) {
+            window v = {0};
+            for (int64_t x = fs_max_i64(first - r, 0); x < fs_min_i64(first + r, w); x++) count_column(&v, from, x, y0, y1, c, 1);
+            for (int64_t x = first; x < end; x++) {
+                if (x + r < w) count_column(&v, from, x + r, y0, y1, c, 1);
+                if (where[y * w + x]) im->data[(y * w + x) * 3 + c] = middle(&v);
+                if (x - r >= 0) count_column(&v, from, x - r, y0, y1, c, -1);
             }
+        }
+    }
     fs_image_free(from);
     return status;
 }

@@ -541,6 +541,33 @@ static void chains_end_at_their_size(void **state) {
     assert_true(png >= 4 && png <= 20);
 }
 
+static int by_value(const void *a, const void *b) { return *(const uint8_t *)a - *(const uint8_t *)b; }
+
+static void medians(void **state) {
+    (void)state;
+    fs_rng rng = fs_rng_seed(8);
+    for (int round = 0; round < 40; round++) {
+        const int64_t w = 1 + fs_dice_below(&rng, 24), h = 1 + fs_dice_below(&rng, 24), r = 1 + fs_dice_below(&rng, 4);
+        fs_image *im = image_of(w, h, ramp), *got;
+        uint8_t where[24 * 24];
+        for (int64_t i = 0; i < w * h * 3; i++) im->data[i] = (uint8_t)fs_dice_below(&rng, round % 2 ? 256 : 7);
+        for (int64_t i = 0; i < w * h; i++) where[i] = fs_dice_below(&rng, 3) > 0;
+        ok(fs_image_crop(im, 0, 0, w, h, &got, &err));
+        ok(fs_filter_median(got, (int)r, where, &err));
+        for (int64_t i = 0; i < w * h * 3; i++) {
+            uint8_t v[81];
+            size_t n = 0;
+            const int64_t x = i / 3 % w, y = i / 3 / w;
+            for (int64_t j = fs_max_i64(y - r, 0); j <= fs_min_i64(y + r, h - 1); j++)
+                for (int64_t k = fs_max_i64(x - r, 0); k <= fs_min_i64(x + r, w - 1); k++) v[n++] = im->data[(j * w + k) * 3 + i % 3];
+            qsort(v, n, 1, by_value);
+            assert_int_equal(got->data[i], where[i / 3] ? v[n / 2] : im->data[i]);
+        }
+        fs_image_free(im);
+        fs_image_free(got);
+    }
+}
+
 static void filters(void **state) {
     (void)state;
     fs_image *im = image_of(64, 64, level_80), *wide = image_of(64, 64, ramp);
@@ -753,6 +780,7 @@ int main(void) {
         cmocka_unit_test(superpixels_follow_edges),
         cmocka_unit_test(chains_end_at_their_size),
         cmocka_unit_test(filters),
+        cmocka_unit_test(medians),
         cmocka_unit_test(words_of_a_mask),
         cmocka_unit_test(words_are_read),
         cmocka_unit_test(expands_rules),
