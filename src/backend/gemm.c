@@ -55,14 +55,16 @@ static void pack_left(const fs_gemm *g, const fs_backend *be, int64_t i, int64_t
 }
 
 /* The same for n <= LEFT_ROWS rows from i on that lie side by side (a_row 1), as the left operand of a gradient's product does: its columns are
- * read as they lie in memory. */
+ * read as they lie in memory and turned a tile's width of them at a time. */
 static void pack_left_turned(const fs_gemm *g, const fs_backend *be, int64_t i, int64_t n, int64_t row, int64_t rows, float *left) {
     const size_t size = fs_dtype_size(g->a_type);
-    for (int64_t k = 0; k < g->k; k++) {
-        float column[LEFT_ROWS], *out = left + (k / FS_GEMM_KC * rows + row) * FS_GEMM_KC + k % FS_GEMM_KC;
-        be->to_f32((const char *)g->a + (size_t)(i + k * g->a_col) * size, g->a_type, column, n);
-        if (g->a_round != g->a_type) be->round(column, n, g->a_round);
-        for (int64_t r = 0; r < n; r++) out[r * FS_GEMM_KC] = column[r];
+    const int64_t tc = be->tile_cols;
+    float turned[LEFT_ROWS * FS_GEMM_MAX_COLS];
+    for (int64_t k = 0; k < g->k; k += tc) {
+        const int64_t terms = fs_min_i64(tc, g->k - k);
+        be->pack_rows((const char *)g->a + (size_t)(i + k * g->a_col) * size, g->a_type, g->a_col, terms, n, g->a_round, turned);
+        float *out = left + (k / FS_GEMM_KC * rows + row) * FS_GEMM_KC + k % FS_GEMM_KC;
+        for (int64_t r = 0; r < n; r++) memcpy(out + r * FS_GEMM_KC, turned + r * tc, (size_t)terms * sizeof *out);
     }
 }
 
