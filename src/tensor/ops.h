@@ -5,7 +5,8 @@
  * A weight of another float type than the precision is rounded to it as it is read: a network in that type holds it so.
  * Results do not depend on the number of threads: threads divide outputs, never a sum. Nor does a row's result depend on the rows beside
  * it, except that up to 12 rows of linear and up to 12 queries of attention go through other kernels than more do: among each other they
- * have the same bits (so one token at a time is the same as a few), against more of them the last bits differ.
+ * have the same bits (so one token at a time is the same as a few), against more of them the last bits differ. Packed 4-bit weights may have a
+ * third class, 48 rows of linear and more, rounded another way (backend/cpu/q_kernels.h: longer groups).
  * On any misuse (shape, dtype) the context's error is set and NULL returned. */
 #ifndef FS_OPS_H
 #define FS_OPS_H
@@ -47,7 +48,8 @@ fs_tensor *fs_dropout(fs_exec *c, const fs_tensor *x, float p, uint64_t key);
 
 /* -- products -- */
 /* x: [..., in], w: [out, in], b: [out] or NULL -> [..., out] = x w^T + b. w may also be of a block type, or packed
- * (tensor/packed.h); packed, x is rounded to 8 bits in groups of 32: each value within 1/254 of its group's largest. */
+ * (tensor/packed.h); packed, x is rounded to 8 bits in groups of 32 (many rows of 4-bit weights: of 128): each value within 1/254 of its
+ * group's largest. */
 fs_tensor *fs_linear(fs_exec *c, const fs_tensor *x, const fs_tensor *w, const fs_tensor *b);
 /* The same and what follows it in one pass: gelu(linear), quick_gelu(linear), residual + linear. The bits are those of the two operators one
  * after the other. residual: F32, rows and width of the result. */

@@ -6,7 +6,8 @@
  *     y = 0; for every group g in order:  y = fma((float)dot * s, d, y)  and for Q4_K also  y = fma(-m, (float)sum * s, y)
  * where dot = sum of weight codes times q is exact in integers (codes are 0 .. 15 for Q4_K and centred for the others), d is the weights'
  * scale, m their min, sum the sum of q, and every operation of f32 is rounded once. All tables do exactly this: the bits of a result are the
- * same on every instruction set, for any number of activation rows at once and any number of threads. */
+ * same on every instruction set, for any number of activation rows at once and any number of threads. Many rows of 4-bit weights are an exception
+ * on tables that have longer groups (below). */
 #ifndef FS_Q_KERNELS_H
 #define FS_Q_KERNELS_H
 
@@ -18,6 +19,23 @@
 /* Quantized activations: tiles of at most `tile` rows; a tile of n rows is a sequence of groups of n * FS_Q_BYTES bytes:
  *     int8 q[n][32];  f32 s[n];  c[n]: for Q8_0 and Q4_0 int32, minus offset times sum of q; for Q4_K f32, s times sum of q */
 enum { FS_Q_BYTES = 40, FS_Q_MAX_TILE = 16, FS_Q_WIDE_TILE = 6 };
+
+/* Many rows (prompts) of 4-bit weights: a table may multiply them in longer groups of FS_Q_LONG values, so that whole numbers are summed over more
+ * of k before a scale meets them. Weights are expanded to 8 bits for that, a strip at a time: of row r and a long group, whose groups g have
+ * scale d_g and min m_g (Q4_0: m = 8 d),
+ *     top = max over g of |m_g|, |fma(15, d_g, -m_g)|      D = top / 127      R_g = rint(d_g * (32512 / top))      C_g = rint(m_g * (32512 / top))
+ * and code u becomes U = (u * R_g - C_g + 128 + 32768) >> 8, modulo 2^16, which is D's multiple plus 128; all 0 with D = NaN if top is not finite, with
+ * D = 0 if it is 0. A weight so moves by at most 0.54 D. Activations are quantized as above with s and q for FS_Q_LONG values, and
+ *     y = 0; for every long group in order:  y = fma((float)(sum of U q - 128 sum of q) * s, D, y)
+ * All tables that have this do exactly this, for FS_Q_MANY_ROWS rows and more of Q4_0 and Q4_K where k is a whole number of long groups. Fewer rows, and
+ * tables without it, keep to the rule above. */
+enum {
+    FS_Q_LONG = 128,
+    FS_Q_LONG_GROUPS = FS_Q_LONG / FS_PACKED_GROUP,
+    FS_Q_LONG_BYTES = FS_Q_LONG + 8,                        /* of a row and long group: int8 q[n][FS_Q_LONG]; f32 s[n]; int32 c[n], -128 times sum of q */
+    FS_Q_STRIP_CHUNK = 64 + FS_PACKED_ROWS * FS_Q_LONG,     /* of an expanded tile and long group: f32 D[16]; u8 U[FS_Q_LONG / 4][16][4] */
+    FS_Q_MANY_ROWS = 48
+};
 
 typedef struct fs_quant {
     const char *name;
@@ -31,6 +49,11 @@ typedef struct fs_quant {
      * rows. NULL if the table has none. */
     void (*wide)(fs_dtype packed, const uint8_t *w0, const uint8_t *w1, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy,
                  int rows);
+    /* Longer groups, all three or none; counts are of long groups. expand: groups [0, groups) of the weight tile w. quantize_long as quantize. strip as
+     * wide, of expanded tiles, 0 < rows <= 2 FS_PACKED_ROWS; of 16 rows or less w1 is not looked at. */
+    void (*expand)(fs_dtype packed, const uint8_t *w, int64_t groups, uint8_t *out);
+    void (*quantize_long)(const float *x, int64_t ldx, int n, int64_t groups, uint8_t *out);
+    void (*strip)(const uint8_t *w0, const uint8_t *w1, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows);
 } fs_quant;
 
 /* "ref", "avx2", "avxvnni", "vnni" (AVX-512 VNNI), "neon", "dotprod" or "i8mm"; NULL if there is none of that name or the processor cannot run it. */
@@ -58,13 +81,19 @@ bool fs_quant_run(const fs_quant *q, const fs_backend *be, const fs_quant_produc
     void fs_q_quantize_##isa(fs_dtype packed, const float *x, int64_t ldx, int n, int64_t cols, int64_t groups, uint8_t *out);             \
     void fs_q_multiply_##isa(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, \
                              int rows);
+#define FS_Q_DECLARE_LONG(isa)                                                                                                             \
+    void fs_q_expand_##isa(fs_dtype packed, const uint8_t *w, int64_t groups, uint8_t *out);                                               \
+    void fs_q_quantize_long_##isa(const float *x, int64_t ldx, int n, int64_t groups, uint8_t *out);                                       \
+    void fs_q_strip_##isa(const uint8_t *w0, const uint8_t *w1, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows);
 FS_Q_DECLARE(ref)
+FS_Q_DECLARE_LONG(ref)
 #ifdef FS_Q_X86
 FS_Q_DECLARE(avx2)
 FS_Q_DECLARE(avxvnni)
 FS_Q_DECLARE(vnni)
 void fs_q_wide_vnni(fs_dtype packed, const uint8_t *w0, const uint8_t *w1, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy,
                     int rows);
+FS_Q_DECLARE_LONG(vnni)
 #endif
 #ifdef FS_Q_ARM
 FS_Q_DECLARE(neon)

@@ -6,7 +6,8 @@
  *     Q4_Kx16  256 k  f16 d[16], dmin[16];
  *                     u8 sc[4 pairs][3][16];   u8 q[4 pairs][8][16][4]    even group of the pair in the low, odd one in the high nibbles
  * A group is 32 values. sc: [0] and [1] hold the low four bits of scale (low nibble) and min (high nibble) of the even and the odd group, [2]
- * the upper two bits of all four: scale and min of the even, scale and min of the odd group, from the lowest bit up. */
+ * the upper two bits of all four: scale and min of the even, scale and min of the odd group, from the lowest bit up. Prompts have
+ * strips of the 4-bit types expanded to 8 bits as they pass (q_kernels.h: longer groups); nothing stored changes. */
 #ifndef FS_Q_LAYOUT_H
 #define FS_Q_LAYOUT_H
 
