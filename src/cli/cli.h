@@ -150,7 +150,8 @@ bool cli_read_line(cli_term *t, FILE *f, const char *what, char **line, fs_statu
 /* ---- files.c ------------------------------------------------------------------------------------------------------- */
 
 char *cli_path(const char *dir, const char *name, const char *suffix);     /* dir/name+suffix */
-fs_status cli_folder_ready(cli_term *t, const char *dir);                  /* makes it and tries to write in it */
+fs_status cli_folder_ready(cli_term *t, const char *dir, bool *made);      /* makes it and tries to write in it; *made: it was not there */
+void cli_folder_leave(const char *dir, bool made);                         /* a folder that we made and that stayed empty is taken away */
 fs_status cli_write_text(cli_term *t, const char *path, const char *text); /* whole or not at all */
 char *cli_read_text(const char *path);                                     /* NULL if it cannot be read or is larger than 64 MiB */
 bool cli_exists(const char *path);

@@ -52,6 +52,7 @@ typedef struct detect_run {
     cli_settings s;
     cli_term term;
     const char *out;
+    bool made; /* the folder */
     bool recursive, resume, json, no_files, no_times, soft, report; /* report: the readable one, not --json, not --quiet */
     cli_list lists;
     cli_inputs inputs;
@@ -264,7 +265,7 @@ static fs_status prepare_inputs(detect_run *run, const cli_list *operands) {
     cli_inputs_name(t, &run->inputs);
     if (run->no_files) return FS_OK;
     if ((status = cli_inputs_guard(t, &run->inputs, run->out, suffixes))) return status;
-    return cli_folder_ready(t, run->out);
+    return cli_folder_ready(t, run->out, &run->made);
 }
 
 /* Whoever did not name the model here and now should know when it is the small one. */
@@ -334,6 +335,7 @@ static int detect_main(int argc, char **argv) {
         code = cli_exit_code(run.inputs.count + run.inputs.missing, run.failed + run.inputs.missing,
                              run.failed ? run.first : run.inputs.first_error);
 done:
+    cli_folder_leave(run.out, run.made);
     for (size_t i = 0; run.jobs && i < run.inputs.count; i++) fs_result_free(run.jobs[i].result), cli_paths_free(&run.jobs[i].paths);
     free(run.jobs);
     fs_detector_free(run.detector);

@@ -50,8 +50,9 @@ static int open_temporary(const char *path, char **temporary) {
     return fd;
 }
 
-fs_status cli_folder_ready(cli_term *t, const char *dir) {
+fs_status cli_folder_ready(cli_term *t, const char *dir, bool *made) {
     struct stat st;
+    *made = !cli_exists(dir);
     if (!make_folders(dir)) return io_error(t, dir, "cannot make this output folder");
     if (stat(dir, &st) != 0) return io_error(t, dir, "cannot use this output folder");
     if (!S_ISDIR(st.st_mode)) return cli_error(t, "%s: the output folder is a file; choose another with -o", dir), FS_E_IO;
@@ -64,6 +65,10 @@ fs_status cli_folder_ready(cli_term *t, const char *dir) {
         close(fd), unlink(name);
     free(name), free(probe);
     return status;
+}
+
+void cli_folder_leave(const char *dir, bool made) {
+    if (made) rmdir(dir); /* refuses where something lies in it */
 }
 
 fs_status cli_write_text(cli_term *t, const char *path, const char *text) {

@@ -37,6 +37,7 @@ typedef struct localize_run {
     cli_settings s;
     cli_term term;
     const char *out, *from, *text;
+    bool made; /* the folder */
     bool first_only, upstream_names, json, no_times, soft;
     cli_list box_words, texts; /* texts: one per input */
     float *boxes;              /* [box_words.count][4] */
@@ -209,7 +210,7 @@ static fs_status prepare(localize_run *run, const cli_list *operands) {
         one.items = &named;
         if ((status = cli_inputs_guard(t, &one, run->out, (const char *const[]){"", NULL}))) return status;
     }
-    if ((status = cli_folder_ready(t, run->out))) return status;
+    if ((status = cli_folder_ready(t, run->out, &run->made))) return status;
     const char *dir = cli_model_dir("localize", &run->s);
     if (!dir) return FS_E_USAGE;
     fs_error err = {0};
@@ -259,6 +260,7 @@ static int localize_main(int argc, char **argv) {
     else
         code = cli_exit_code(run.inputs.count + run.inputs.missing, run.failed, run.first);
 done:
+    cli_folder_leave(run.out, run.made);
     fs_detector_free(run.detector);
     free(run.boxes);
     cli_inputs_free(&run.inputs);

@@ -11,6 +11,15 @@ expect_code 4; expect_one_error 'file'
 run detect -m "$TINY" -o file/sub a.bmp
 expect_code 4; expect_one_error 'file/sub: cannot make this output folder'
 
+begin "a folder for nothing does not stay, one that was there does"
+mkdir there nothing
+run detect -m nothing -o new a.bmp
+expect_failure; expect_no_file new
+run localize -m nothing --text tampered -o new a.bmp
+expect_failure; expect_no_file new
+run detect -m nothing -o there a.bmp
+expect_failure; expect_file there/.
+
 begin "a folder that takes no files"
 run detect -m "$TINY" -o /proc/self/fdinfo a.bmp
 expect_code 4; expect_one_error '/proc/self/fdinfo'
