@@ -168,7 +168,8 @@ static fs_tensor *attention(fs_exec *c, const pass *p, int64_t index, const fs_t
 static fs_tensor *layer(fs_exec *c, const pass *p, int64_t index, const fs_tensor *x) {
     const fs_llama_config *g = &p->m->config;
     const fs_llama_layer *l = &p->m->layers[index];
-    const fs_tensor *h = attention(c, p, index, fs_rms_norm(c, x, l->norm1, g->eps), x);
+    const fs_arena_mark mark = fs_arena_get_mark(c->arena); /* a prompt's q, k, v and what is made of them are given back before the MLP's three wide matrices */
+    const fs_tensor *h = fs_scope_end(c, mark, attention(c, p, index, fs_rms_norm(c, x, l->norm1, g->eps), x));
     const fs_tensor *y = fs_rms_norm(c, h, l->norm2, g->eps);
     y = fs_silu_mul(c, linear(c, p, index, FS_LORA_GATE, y, l->gate, NULL), linear(c, p, index, FS_LORA_UP, y, l->up, NULL));
     return linear(c, p, index, FS_LORA_DOWN, y, l->down, h);

@@ -258,8 +258,16 @@ fs_status fs_bench_prefill(fs_bench_run *b, fs_bench_row *row, fs_error *err) {
     row->bytes = fs_bench_llama_bytes(p.llama);
     row->ops = fs_bench_llama_ops(p.llama, n, 0, 1);
     row->roof = by_weights(p.llama->layers[0].gate);
-    if (!status) { /* makes the weights ready, at a token's cost instead of a prompt's */
+    if (!status) { /* makes the weights ready at a token's cost instead of a prompt's, and takes the memory of a prompt, which is the same for every layer */
+        fs_llama shallow = *p.llama;
+        fs_stage_parts q = p;
+        shallow.config.layers = fs_min_i64(1, shallow.config.layers);
+        q.llama = &shallow;
+        const job warm = {.p = &q, .c = p.exec, .states = &state, .x = j.x};
         run_decode(&first);
+        const fs_arena_mark before = fs_arena_get_mark(p.exec->arena);
+        run_prefill(&warm);
+        fs_arena_release(p.exec->arena, before);
         status = measure(b, "prefill", row, run_prefill, &j, 0, err);
     }
     fs_llama_state_free(&state);

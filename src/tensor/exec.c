@@ -162,6 +162,17 @@ const fs_tensor *fs_op_matrix(const fs_op *op, const fs_tensor *w) {
     return copy ? fs_wrap(op->c, FS_DTYPE_F32, w->ndim, w->shape, (void *)(uintptr_t)copy) : NULL;
 }
 
+void fs_copy_bytes(void *to, const void *from, size_t bytes, int threads) {
+    const size_t piece = (size_t)512 << 10, pieces = bytes / piece;
+    if (threads < 2 || pieces < 4) {
+        memcpy(to, from, bytes);
+        return;
+    }
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (size_t i = 0; i < pieces; i++)
+        memcpy((char *)to + i * piece, (const char *)from + i * piece, i + 1 < pieces ? piece : bytes - i * piece);
+}
+
 int fs_op_threads(const fs_op *op, int64_t work) {
     const int64_t a_thread = 16384; /* waking one costs some microseconds */
     return (int)fs_max_i64(1, fs_min_i64(op->c->threads, work / a_thread));

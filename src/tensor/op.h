@@ -50,6 +50,8 @@ bool fs_is_float(fs_dtype t);
 void fs_add_to(fs_exec *c, float *to, const float *from, int64_t n, bool fresh);
 /* Threads worth starting for `work` simple operations (about one a nanosecond). */
 int fs_op_threads(const fs_op *op, int64_t work);
+/* Bytes that do not overlap, by all threads where they are many. */
+void fs_copy_bytes(void *to, const void *from, size_t bytes, int threads);
 /* "w NAME [2,3]" or "[2,3]", for error lines. */
 typedef struct fs_op_text { char text[128]; } fs_op_text;
 fs_op_text fs_op_describe(const fs_tensor *t);

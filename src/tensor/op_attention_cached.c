@@ -137,7 +137,7 @@ static bool attend_many(const cached *a, const fs_kv_part *p, int64_t first, int
     const fs_tensor *v = whole ? fs_wrap(c, FS_DTYPE_F32, 3, (const int64_t[]){n, a->heads_kv, a->d}, fs_f32(a->v) + first * a->heads_kv * a->d)
                                : widened(a, p, true, threads);
     const fs_tensor *y = fs_attention(c, q, k, v, a->scale, true);
-    if (y) memcpy(fs_f32(a->y) + first * a->heads * a->d, y->data, (size_t)(p->rows * a->heads * a->d) * sizeof(float));
+    if (y) fs_copy_bytes(fs_f32(a->y) + first * a->heads * a->d, y->data, (size_t)(p->rows * a->heads * a->d) * sizeof(float), threads);
     fs_arena_release(c->arena, mark);
     return y != NULL;
 }

@@ -1,5 +1,5 @@
 /* Ending a scope of the arena with one result kept (see tensor.h). */
-#include "tensor/tensor.h"
+#include "tensor/op.h"
 
 #include <string.h>
 
@@ -17,7 +17,9 @@ fs_tensor *fs_scope_end(fs_exec *x, fs_arena_mark mark, const fs_tensor *result)
         fs_exec_fail(x, FS_E_NO_MEMORY, "out of memory for %zu bytes of activations", bytes);
         return NULL;
     }
-    memmove(kept.data, from, bytes);
+    const size_t apart = (size_t)((uintptr_t)kept.data > (uintptr_t)from ? (uintptr_t)kept.data - (uintptr_t)from : (uintptr_t)from - (uintptr_t)kept.data);
+    if (apart >= bytes) fs_copy_bytes(kept.data, from, bytes, x->threads);
+    else memmove(kept.data, from, bytes);
     fs_tensor *out = fs_wrap(x, kept.dtype, kept.ndim, kept.shape, kept.data);
     if (out) out->name = kept.name;
     return out;
