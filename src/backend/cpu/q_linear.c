@@ -15,6 +15,7 @@
 
 enum {
     ROWS = FS_PACKED_ROWS,
+    LINE = 64, PAGE = 4096, /* of caches and of the smallest memory pages */
     CUT_BYTES = 27 << 10,   /* of one or two weight tiles: they stay in a level-1 cache while a chunk of activations passes */
     CHUNK_GROUPS = 8,       /* cuts lie between whole chunks of any type */
     PASS_BYTES = 256 << 10, /* of activations that pass, a cut of them: half a level-2 cache of 512 KiB, a quarter of one of 1 MiB */
@@ -144,11 +145,16 @@ static const uint8_t *weights_at(const plan *a, int64_t t, int64_t g0) {
 /* Groups [g0, g1) of weight tiles t and, with `two`, t + 1. */
 typedef struct cut_of { int64_t t, g0, g1; bool two; } cut_of;
 
-/* Step i of n: fetches that part of what will be expanded next. All at once would keep the steps' own loads waiting. */
+/* Step i of n: fetches that part of what will be expanded next. All at once would keep the steps' own loads waiting. A page is read once before lines of
+ * it are fetched: a fetch from a page whose place the processor does not know does nothing. */
 static void fetch_part(const plan *a, const cut_of *next, int64_t i, int64_t n) {
-    const int64_t lines = (int64_t)chunk_bytes(a->p->w->dtype) * ((next->g1 - next->g0) / chunk_groups(a->p->w->dtype)) / 64;
+    const int64_t lines = (int64_t)chunk_bytes(a->p->w->dtype) * ((next->g1 - next->g0) / chunk_groups(a->p->w->dtype)) / LINE;
     for (int64_t l = lines * i / n; l < lines * (i + 1) / n; l++)
-        for (int h = 0; h <= (int)next->two; h++) __builtin_prefetch(weights_at(a, next->t + h, next->g0) + 64 * l, 0, 3);
+        for (int h = 0; h <= (int)next->two; h++) {
+            const uint8_t *p = weights_at(a, next->t + h, next->g0) + l * LINE;
+            if ((uintptr_t)p % PAGE < LINE || (l == 0 && next->g0 == 0)) (void)*(const volatile uint8_t *)p;
+            else __builtin_prefetch(p, 0, 3);
+        }
 }
 
 /* A cut against activation tiles [i0, i1). */
