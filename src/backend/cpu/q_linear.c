@@ -21,7 +21,7 @@ enum {
     PASS_BYTES = 256 << 10, /* of activations that pass, a cut of them: half a level-2 cache of 512 KiB, a quarter of one of 1 MiB */
     PASS_ROWS = 252,        /* and no more rows than that, so that their results stay there too */
     PASS_COLS = 256,        /* weight rows of a task: the results of PASS_ROWS rows are 252 KiB */
-    LONG_PASS_BYTES = 320 << 10, LONG_PASS_ROWS = 360, LONG_PASS_COLS = 128 /* where weights are expanded for every pass: fewer of them */
+    LONG_PASS_BYTES = 600 << 10, LONG_PASS_ROWS = 708, LONG_PASS_COLS = 128 /* where weights are expanded for every pass: fewer of them, in 1 MiB */
 };
 
 /* ---- choice ---- */
