@@ -617,6 +617,7 @@ typedef struct fs_train_options {
     int forge_size_min, forge_size_max; /* longer side of forged pictures; default 256 and 256 */
     bool forge_square;
     bool forge_mirror;          /* as fs_forge_options.mirror */
+    bool forge_no_chain;        /* as fs_forge_options.no_chain: edits that are plain to see, to begin with */
     bool forge_pairs;           /* DTE-FDM, DTG: every forged picture with its untouched twin in one step */
     const char *forge_types;    /* as fs_forge_types_parse takes them; NULL = the default */
     int64_t forge_count;        /* forged pictures of an epoch; default 10000 */

@@ -23,9 +23,9 @@ static const char help[] =
     "      --train-sets SPEC    mflm: \"type|set1,set2\" below the root; more types: \"ps|A;aigc|B\"\n"
     "      --val-sets SPEC      mflm, for validation; dte-fdm and dtg: --val-data PATH\n"
     "      --gt-train --gt-val  mflm: texts of lisa_*_gt.json in place of lisa_*_output.json\n"
-    "      --forge PHOTOS       in place of --data: authentic photos, forged as training goes; no picture\n"
-    "                           comes twice, validation is on its own photos. --forge-pairs: each one's\n"
-    "                           untouched twin beside it. --forge-mirror, --forge-square, --forge-types\n"
+    "      --forge PHOTOS       in place of --data: authentic photos, forged as training goes, none twice;\n"
+    "                           validation is on its own photos. --forge-pairs: each with its untouched\n"
+    "                           twin; --forge-types LIST, -square, -mirror, -no-chain: see dataset forge\n"
     "      --forge-size N[-M]   longer side (256); --forge-count N: an epoch (10000); --forge-val N (200)\n"
     "      --text-dropout P     mflm: how often the text says \"tampered\" and not where (default 0)\n"
     "      --focus N            dte-fdm: how much verdict, place and size count beside other words (1)\n"
@@ -123,6 +123,7 @@ static void add_forge_options(cli_options *o, fs_train_options *t, cli_size_rang
     cli_option_add(o, (cli_option){.name = "forge-square", .kind = CLI_FLAG, .target = &t->forge_square});
     cli_option_add(o, (cli_option){.name = "forge-pairs", .kind = CLI_FLAG, .target = &t->forge_pairs});
     cli_option_add(o, (cli_option){.name = "forge-mirror", .kind = CLI_FLAG, .target = &t->forge_mirror});
+    cli_option_add(o, (cli_option){.name = "forge-no-chain", .kind = CLI_FLAG, .target = &t->forge_no_chain});
     cli_option_add(o, (cli_option){.name = "forge-types", .kind = CLI_TEXT, .target = &t->forge_types});
     cli_option_add(o, (cli_option){.name = "forge-count", .kind = CLI_I64, .target = &t->forge_count, .low = 1, .high = 1e9});
     cli_option_add(o, (cli_option){.name = "forge-val", .kind = CLI_I64, .target = &t->forge_val, .low = 0, .high = 1e9});
