@@ -23,7 +23,7 @@ static const char help[] =
     "      --train-sets SPEC    mflm: \"type|set1,set2\" below the root; more types: \"ps|A;aigc|B\"\n"
     "      --val-sets SPEC      mflm, for validation; dte-fdm and dtg: --val-data PATH\n"
     "      --gt-train --gt-val  mflm: texts of lisa_*_gt.json in place of lisa_*_output.json\n"
-    "      --forge PHOTOS       in place of --data: authentic photos, forged as training goes, none twice;\n"
+    "      --forge PHOTOS       in place of --data: photos, forged as training goes, no picture twice;\n"
     "                           validation is on its own photos. --forge-pairs: each with its untouched\n"
     "                           twin; --forge-types LIST, -square, -mirror, -no-chain: see dataset forge\n"
     "      --forge-size N[-M]   longer side (256); --forge-count N: an epoch (10000); --forge-val N (200)\n"
