@@ -2,16 +2,17 @@
 # make nano: the demonstration model, from photos to bundle. Everything is seeded; stopped, the same command goes on where it was.
 #
 # Usage: scripts/nano.sh FAKESHIELD PHOTOS OUT
-# PHOTOS: authentic photos with free licences (docs/forge.md says which object masks are used). OUT gets tower/, small/, mask/, clip/, stage1/, stage2/,
-# tag/ (runs), forged/ (pictures of validation and test), bundle/ and eval/. Hours: docs/nano.md. Variables, mainly to try the path quickly:
+# PHOTOS: authentic photos with free licences (docs/forge.md says which object masks are used). OUT gets tower/, small/, mask/, clip/, easy/, stage1/,
+# stage2/, tag/ (runs), forged/ (pictures of validation and test), bundle/ and eval/. Hours: docs/nano.md. Variables, mainly to try the path quickly:
 #   LAUNCH  in front of each training but the last: LAUNCH="mpirun -n 2" THREADS=1, a process on each core, is a little faster than threads
-#   TOWER_STEPS SMALL_STEPS MASK_STEPS CLIP_STEPS STAGE1_STEPS STAGE2_STEPS TAG_STEPS  optimizer steps (models/nano/README.md: those of the model there)
+#   TOWER_STEPS SMALL_STEPS MASK_STEPS CLIP_STEPS EASY_STEPS STAGE1_STEPS STAGE2_STEPS TAG_STEPS  optimizer steps (models/nano/README.md: those of
+#           the model there)
 #   BATCH  records a step    TYPES  as dataset forge --types
 #   PICTURES  forged for calibration and test together
 #   CONFIG, SMALL  other configs than models/nano/nano.json and small.json    TYPE  of the bundle (q8_0)    THREADS  0 = one per core
 set -eu
 
-[ $# -eq 3 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -eq 3 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 fakeshield=$1
 photos=$2
 out=$3
@@ -22,6 +23,7 @@ tower=${TOWER_STEPS:-8000}
 before=${SMALL_STEPS:-6000}
 mask=${MASK_STEPS:-2800}
 clip=${CLIP_STEPS:-600}
+easy=${EASY_STEPS:-1300}
 stage1=${STAGE1_STEPS:-3000}
 stage2=${STAGE2_STEPS:-1000}
 tag=${TAG_STEPS:-250}
@@ -43,7 +45,7 @@ tokenizer=$(dirname "$config")/tokenizer.model
 # What every stage shares: all pictures fresh, square, AdamW. Begun on small pictures, of which a step costs half.
 common="--forge-types $types --forge-square --forge-val 0 --epochs 0 --no-recompute --weight-decay 0.01 --clip-norm 1 --beta2 0.99 --keep 2 --save-every 250"
 at256="$common --forge-size 256"
-at512="$common --forge-size 512"
+at512="$common --forge-size 512 --forge-mirror"
 # shellcheck disable=SC2086
 {
     # CLIP first, shown the masks: words and a verdict alone are a weak teacher for a tower that starts from nothing
@@ -55,10 +57,15 @@ at512="$common --forge-size 512"
     # the same on pictures of twice the side
     step $launch "$fakeshield" train mflm --from-scratch "$config" --begin-with "$out/small/model" --freeze clip,lm --ce-weight 0 --text-dropout 1 --forge "$photos" $at512 \
         --batch "$((batch / 2))" --accumulate 2 --max-steps "$mask" --rate 5e-4 --schedule cosine --warmup-steps 50 --seed 41 -t "$threads" -o "$out/mask"
-    # CLIP takes over what SAM has learnt since, and is shown the masks once more; then words are learnt with them, and CLIP goes on too
+    # CLIP takes over what SAM has learnt since, and is shown the masks once more
     step $launch "$fakeshield" train dte-fdm --from-scratch "$config" --begin-with "$out/mask/model" --clip-from-sam --forge "$photos" $at512 --dense 1 --ce-weight 0 \
         --batch "$((batch / 2))" --accumulate 2 --max-steps "$clip" --rate 5e-4 --schedule cosine --warmup-steps 30 --seed 51 -t "$threads" -o "$out/clip"
-    step $launch "$fakeshield" train dte-fdm -m "$out/clip/model" --all-weights --dense 1 --forge "$photos" $at512 --inference-prompt --focus 8 --batch "$((batch / 2))" \
+    # To read from CLIP where something lies is learnt where that can be seen: on splices as they are pasted. Words about faint traces alone stay guesses
+    step $launch "$fakeshield" train dte-fdm -m "$out/clip/model" --all-weights --dense 1 --forge "$photos" $at512 --forge-types splice --forge-no-chain \
+        --inference-prompt --focus 20 --batch "$((batch / 2))" --accumulate 2 --max-steps "$easy" --rate 8e-4 --projector-rate 8e-4 --schedule cosine \
+        --warmup-steps 20 --seed 83 -t "$threads" -o "$out/easy"
+    # then on everything; CLIP goes on too
+    step $launch "$fakeshield" train dte-fdm -m "$out/easy/model" --all-weights --dense 1 --forge "$photos" $at512 --inference-prompt --focus 12 --batch "$((batch / 2))" \
         --accumulate 2 --max-steps "$stage1" --rate 5e-4 --projector-rate 5e-4 --schedule cosine --warmup-ratio 0.02 --seed 52 -t "$threads" -o "$out/stage1"
     # together with the language model that asks for the mask. Texts mostly say no place: stage 1's words can be wrong
     step $launch "$fakeshield" train mflm -m "$out/stage1/model" --begin-with "$out/mask/model" --all-weights --freeze clip --text-dropout 0.9 --forge "$photos" $at512 \

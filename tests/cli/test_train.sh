@@ -94,8 +94,15 @@ expect_code 0
 pass; [ "$(cut -d, -f2,4 forged/log.csv)" = "$(cut -d, -f2,4 forged2/log.csv)" ] || fail "the same settings gave other losses"
 run train mflm -m "$TINY" $forged --text-dropout 0.5 -o forged
 expect_code 8; expect_err 'text_dropout'
-run train dte-fdm -m "$TINY" $forged -q -o forged3
+run train dte-fdm -m "$TINY" $forged --seed 1 -q -o forged3
 expect_code 0
+for flag in pairs mirror no-chain; do # each gives other pictures, is noted, and a run without it is another run
+    run train dte-fdm -m "$TINY" $forged --seed 1 --forge-$flag -q -o "forged-$flag"
+    expect_code 0
+    pass; [ "$(cut -d, -f2 forged3/log.csv)" != "$(cut -d, -f2 "forged-$flag/log.csv")" ] || fail "--forge-$flag changed no loss"
+    run train dte-fdm -m "$TINY" $forged --seed 1 -q -o "forged-$flag"
+    expect_failure
+done
 run train dtg -m "$TINY" $forged -q -o forged4
 expect_code 0
 run train dtg -m "$TINY" $forged --data photos -o x
