@@ -23,7 +23,7 @@ tower=${TOWER_STEPS:-8000}
 before=${SMALL_STEPS:-6000}
 mask=${MASK_STEPS:-2800}
 clip=${CLIP_STEPS:-600}
-easy=${EASY_STEPS:-1300}
+easy=${EASY_STEPS:-1000}
 stage1=${STAGE1_STEPS:-3000}
 stage2=${STAGE2_STEPS:-1000}
 tag=${TAG_STEPS:-250}
@@ -65,7 +65,7 @@ at512="$common --forge-size 512 --forge-mirror"
         --inference-prompt --focus 20 --batch "$((batch / 2))" --accumulate 2 --max-steps "$easy" --rate 8e-4 --projector-rate 8e-4 --schedule cosine \
         --warmup-steps 20 --seed 83 -t "$threads" -o "$out/easy"
     # then on everything; CLIP goes on too
-    step $launch "$fakeshield" train dte-fdm -m "$out/easy/model" --all-weights --dense 1 --forge "$photos" $at512 --inference-prompt --focus 12 --batch "$((batch / 2))" \
+    step $launch "$fakeshield" train dte-fdm -m "$out/easy/model" --all-weights --dense 1 --forge "$photos" $at512 --inference-prompt --focus 8 --batch "$((batch / 2))" \
         --accumulate 2 --max-steps "$stage1" --rate 5e-4 --projector-rate 5e-4 --schedule cosine --warmup-ratio 0.02 --seed 52 -t "$threads" -o "$out/stage1"
     # together with the language model that asks for the mask. Texts mostly say no place: stage 1's words can be wrong
     step $launch "$fakeshield" train mflm -m "$out/stage1/model" --begin-with "$out/mask/model" --all-weights --freeze clip --text-dropout 0.9 --forge "$photos" $at512 \
