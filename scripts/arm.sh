@@ -28,7 +28,7 @@ cmake -S "$source" -B "$build" -G Ninja --toolchain "$source/cmake/aarch64-linux
     >"$build/configure.log" 2>&1 || { cat "$build/configure.log"; exit 1; }
 cmake --build "$build" -j "$jobs"
 
-kernels='^unit_(kernels|packed|ops|ops_rules)$|^parity_(clip|llama|projector|resnet|sam)$|^e2e_bundle$'
+kernels='^unit_(kernels|packed|packed_long|ops|ops_rules|stem|tape_vision)$|^parity_(clip|llama|projector|resnet|sam)$|^e2e_bundle$'
 cd "$build"
 export OMP_WAIT_POLICY=passive # threads that wait must sleep: the tests share the cores
 QEMU_CPU=max ctest --output-on-failure --timeout 1800 -j "$jobs"
