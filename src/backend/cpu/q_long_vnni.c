@@ -2,35 +2,15 @@
  * for all activations that pass it; then 32 weight rows meet six activation rows in FS_Q_LONG / 4 steps of twelve vpdpbusd with nothing in between.
  * 90 % of what the instruction can give, where a scale for every 32 values leaves room for 75 %. Empty where the build does not target x86. */
 #ifdef __AVX512VNNI__
-#include <immintrin.h>
-#include <math.h>
-#include <string.h>
-
-#include "backend/cpu/q_kernels.h"
+#include "backend/cpu/q_vnni.h"
 
 enum { ROWS = FS_PACKED_ROWS, LONG = FS_Q_LONG, PARTS = FS_Q_LONG_GROUPS, TILE = FS_Q_WIDE_TILE, STEP = 8 };
 
-static inline __m512i load(const uint8_t *p) { return _mm512_loadu_si512((const void *)p); }
-static inline __m512 load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
-static inline __m512i load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)); }
-
 /* ---- expanding ---- */
 
-/* Scale and min of one group of 16 rows. */
-typedef struct scales { __m512 d, m; } scales;
-
-static inline __attribute__((always_inline)) scales scales_q4(const uint8_t *chunk, const int half) {
+static inline __attribute__((always_inline)) group_scales scales_q4(const uint8_t *chunk, const int half) {
     const __m512 d = load_f16(chunk + 32 * half);
-    return (scales){d, _mm512_mul_ps(d, _mm512_set1_ps(8.0f))};
-}
-
-static inline __attribute__((always_inline)) scales scales_q4k(const uint8_t *chunk, const int pair, const int half) {
-    const uint8_t *p = chunk + 64 + 48 * pair;
-    const __m512i low = load_u8(p + 16 * half), high = load_u8(p + 32), nibble = _mm512_set1_epi32(15), top = _mm512_set1_epi32(48);
-    const __m512i sc = _mm512_or_si512(_mm512_and_si512(low, nibble), _mm512_and_si512(half ? high : _mm512_slli_epi32(high, 4), top));
-    const __m512i mn = _mm512_or_si512(_mm512_srli_epi32(low, 4),
-                                       _mm512_and_si512(half ? _mm512_srli_epi32(high, 2) : _mm512_slli_epi32(high, 2), top));
-    return (scales){_mm512_mul_ps(load_f16(chunk), _mm512_cvtepi32_ps(sc)), _mm512_mul_ps(load_f16(chunk + 32), _mm512_cvtepi32_ps(mn))};
+    return (group_scales){d, _mm512_mul_ps(d, _mm512_set1_ps(8.0f))};
 }
 
 /* R and 128 + 32768 - C of a group, twice in every row's 32 bits. */
@@ -41,7 +21,7 @@ static inline __attribute__((always_inline)) __m512i twice(__m512i v) { /* the l
 }
 
 /* The ratios of a long group; D to out. */
-static inline __attribute__((always_inline)) void find_ratios(const scales s[PARTS], ratios out[PARTS], uint8_t *scale) {
+static inline __attribute__((always_inline)) void find_ratios(const group_scales s[PARTS], ratios out[PARTS], uint8_t *scale) {
     const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF), infinite = _mm512_set1_epi32(0x7F800000);
     __m512i bits = _mm512_setzero_si512();
 #pragma GCC unroll 8
@@ -71,7 +51,7 @@ static inline __attribute__((always_inline)) __m512i widen(__m512i both, const i
 
 static void expand_q4(const uint8_t *w, int64_t groups, uint8_t *out) {
     for (int64_t at = 0; at < groups; at++, w += FS_Q4_CHUNK * PARTS / 2, out += FS_Q_STRIP_CHUNK) {
-        scales s[PARTS];
+        group_scales s[PARTS];
         ratios k[PARTS];
 #pragma GCC unroll 8
         for (int g = 0; g < PARTS; g++) s[g] = scales_q4(w + FS_Q4_CHUNK * (g / 2), g % 2);
@@ -90,11 +70,11 @@ static void expand_q4(const uint8_t *w, int64_t groups, uint8_t *out) {
 
 /* Part `part` of the long groups of a chunk. */
 static inline __attribute__((always_inline)) void expand_q4k_part(const uint8_t *w, const int part, uint8_t *out) {
-    scales s[PARTS];
+    group_scales s[PARTS];
     ratios k[PARTS];
     const int first = part * PARTS / 2; /* pair */
 #pragma GCC unroll 8
-    for (int g = 0; g < PARTS; g++) s[g] = scales_q4k(w, first + g / 2, g % 2);
+    for (int g = 0; g < PARTS; g++) s[g] = scales_q4k(w + 64 + 48 * (first + g / 2), g % 2, load_f16(w), load_f16(w + 32));
     find_ratios(s, k, out);
 #pragma GCC unroll 4
     for (int p = 0; p < PARTS / 2; p++)
@@ -123,54 +103,19 @@ void fs_q_expand_vnni(fs_dtype packed, const uint8_t *w, int64_t groups, uint8_t
 
 /* ---- activations ---- */
 
-/* LONG values to q; returns s and the sum of q. */
-static inline __attribute__((always_inline)) float quantize_group(const float *x, int8_t *q, int32_t *sum) {
-    __m512 v[LONG / 16];
-    __m512i most_bits = _mm512_setzero_si512(), total = _mm512_setzero_si512();
-    const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
-#pragma GCC unroll 16
-    for (int i = 0; i < LONG / 16; i++) {
-        v[i] = _mm512_loadu_ps(x + 16 * i);
-        most_bits = _mm512_max_epu32(most_bits, _mm512_and_si512(_mm512_castps_si512(v[i]), magnitude));
-    }
-    const uint32_t top = _mm512_reduce_max_epu32(most_bits);
-    float most;
-    memcpy(&most, &top, sizeof most);
-    if (top >= 0x7F800000u || most < FS_Q_TINY) {
-        memset(q, 0, LONG);
-        *sum = 0;
-        return top >= 0x7F800000u ? NAN : 0.0f;
-    }
-    const __m512 inverse = _mm512_set1_ps(127.0f / most);
-#pragma GCC unroll 16
-    for (int i = 0; i < LONG / 16; i++) {
-        const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(v[i], inverse));
-        _mm_storeu_si128((__m128i *)(void *)(q + 16 * i), _mm512_cvtepi32_epi8(a));
-        total = _mm512_add_epi32(total, a);
-    }
-    *sum = _mm512_reduce_add_epi32(total);
-    return most / 127.0f;
-}
-
 void fs_q_quantize_long_vnni(const float *x, int64_t ldx, int n, int64_t groups, uint8_t *out) {
     for (int64_t g = 0; g < groups; g++, out += n * FS_Q_LONG_BYTES) {
         float *s = (float *)(void *)(out + n * LONG);
         int32_t *offsets = (int32_t *)(void *)(s + n);
         for (int t = 0; t < n; t++) {
             int32_t sum;
-            s[t] = quantize_group(x + t * ldx + g * LONG, (int8_t *)out + t * LONG, &sum);
+            s[t] = quantize_group(x + t * ldx + g * LONG, LONG, (int8_t *)out + t * LONG, &sum);
             offsets[t] = -128 * sum;
         }
     }
 }
 
 /* ---- products ---- */
-
-/* As assembly because GCC 12 copies the sum before the intrinsic. */
-static inline __attribute__((always_inline)) __m512i dot4(__m512i sum, __m512i u, __m512i q) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(q));
-    return sum;
-}
 
 static inline __attribute__((always_inline)) void multiply(const int n, const uint8_t *w0, const uint8_t *w1, const uint8_t *x, int64_t groups, bool more,
                                                            float *y, int64_t ldy, int rows) {

@@ -1,25 +1,17 @@
 /* Packed weights times quantized activations for AVX-512 VNNI: one vpdpbusd multiplies four values of 16 weight rows by four activations that
  * it broadcasts from memory itself. Rules and layouts are in q_kernels.h. Empty where the build does not target x86. */
 #ifdef __AVX512VNNI__
-#include <immintrin.h>
-#include <math.h>
-#include <string.h>
-
-#include "backend/cpu/q_kernels.h"
+#include "backend/cpu/q_vnni.h"
 
 enum { ROWS = FS_PACKED_ROWS, GROUP = FS_PACKED_GROUP, TILE = 12,
        AT_ONCE = 4,  /* activation rows whose products take turns: each waits for the one before it */
        NEAR = 4096, FAR = 8192 /* bytes of weights to fetch early: one row of Q8_0 or Q4_0; what does more with them */ };
 
-/* As assembly because GCC 12 makes of the intrinsic a load of the broadcast value and a copy of the sum, and spills the sums of a tile. */
-static inline __attribute__((always_inline)) __m512i dot4(__m512i sum, __m512i u, const int8_t *q) {
+/* dot4 of activations in memory. As assembly because GCC 12 makes of the intrinsic a load of the broadcast value and a copy of the sum, and spills the sums of a tile. */
+static inline __attribute__((always_inline)) __m512i dot4_at(__m512i sum, __m512i u, const int8_t *q) {
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(u), "m"(*(const int32_t *)(const void *)q));
     return sum;
 }
-
-static inline __m512i load(const uint8_t *p) { return _mm512_loadu_si512((const void *)p); }
-static inline __m512 load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
-static inline __m512i load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)); }
 
 /* One group of a weight tile in registers: codes of eight quads of values, scale and min of each row. */
 typedef struct group { __m512i u[8]; __m512 d, m; } group;
@@ -50,13 +42,9 @@ static inline __attribute__((always_inline)) group unpack_q4(const uint8_t *chun
 /* half: even or odd group of the pair; d, dmin: of the chunk */
 static inline __attribute__((always_inline)) group unpack_q4k(const uint8_t *scales, const uint8_t *q, const int half, __m512 d, __m512 dmin) {
     group a;
-    const __m512i low = load_u8(scales + 16 * half), high = load_u8(scales + 32), nibble = _mm512_set1_epi32(15), top = _mm512_set1_epi32(48);
-    const __m512i sc = _mm512_or_si512(_mm512_and_si512(low, nibble),
-                                       _mm512_and_si512(half ? high : _mm512_slli_epi32(high, 4), top));
-    const __m512i mn = _mm512_or_si512(_mm512_srli_epi32(low, 4),
-                                       _mm512_and_si512(half ? _mm512_srli_epi32(high, 2) : _mm512_slli_epi32(high, 2), top));
-    a.d = _mm512_mul_ps(d, _mm512_cvtepi32_ps(sc));
-    a.m = _mm512_mul_ps(dmin, _mm512_cvtepi32_ps(mn));
+    const group_scales s = scales_q4k(scales, half, d, dmin);
+    a.d = s.d;
+    a.m = s.m;
     const __m512i mask = _mm512_set1_epi8(15);
 #pragma GCC unroll 8
     for (int z = 0; z < 8; z++) {
@@ -80,7 +68,7 @@ static inline __attribute__((always_inline)) void add_group(const bool mins, con
 #pragma GCC unroll 16
         for (int z = 0; z < 8; z++)
 #pragma GCC unroll 16
-            for (int i = 0; i < rows; i++) dot[i] = dot4(dot[i], a->u[z], q + (t0 + i) * GROUP + 4 * z);
+            for (int i = 0; i < rows; i++) dot[i] = dot4_at(dot[i], a->u[z], q + (t0 + i) * GROUP + 4 * z);
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
             const int t = t0 + i;
@@ -170,27 +158,6 @@ void fs_q_multiply_vnni(fs_dtype packed, const uint8_t *w, const uint8_t *x, int
         multiply_q4k(w, x, n, groups, more, y, ldy, rows);
 }
 
-/* 32 values to q; returns s and the sum of q. */
-static inline __attribute__((always_inline)) float quantize_group(const float *x, int8_t *q, int32_t *sum) {
-    const __m512 lo = _mm512_loadu_ps(x), hi = _mm512_loadu_ps(x + 16);
-    const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
-    const uint32_t top = _mm512_reduce_max_epu32(_mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(lo), magnitude),
-                                                                  _mm512_and_si512(_mm512_castps_si512(hi), magnitude)));
-    float most;
-    memcpy(&most, &top, sizeof most);
-    if (top >= 0x7F800000u || most < FS_Q_TINY) {
-        memset(q, 0, GROUP);
-        *sum = 0;
-        return top >= 0x7F800000u ? NAN : 0.0f;
-    }
-    const __m512 inverse = _mm512_set1_ps(127.0f / most);
-    const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(lo, inverse)), b = _mm512_cvtps_epi32(_mm512_mul_ps(hi, inverse));
-    _mm_storeu_si128((__m128i *)(void *)q, _mm512_cvtepi32_epi8(a));
-    _mm_storeu_si128((__m128i *)(void *)(q + 16), _mm512_cvtepi32_epi8(b));
-    *sum = _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
-    return most / 127.0f;
-}
-
 void fs_q_quantize_vnni(fs_dtype packed, const float *x, int64_t ldx, int n, int64_t cols, int64_t groups, uint8_t *out) {
     const int32_t offset = packed == FS_DTYPE_Q8_0X16 ? 128 : 8;
     for (int64_t g = 0; g < groups; g++, out += n * FS_Q_BYTES) {
@@ -202,7 +169,7 @@ void fs_q_quantize_vnni(fs_dtype packed, const float *x, int64_t ldx, int n, int
         int32_t *offsets = (int32_t *)(void *)scaled;
         for (int t = 0; t < n; t++) {
             int32_t sum;
-            s[t] = quantize_group(x + t * ldx + g * GROUP, (int8_t *)out + t * GROUP, &sum);
+            s[t] = quantize_group(x + t * ldx + g * GROUP, GROUP, (int8_t *)out + t * GROUP, &sum);
             if (packed == FS_DTYPE_Q4_KX16)
                 scaled[t] = s[t] * (float)sum;
             else

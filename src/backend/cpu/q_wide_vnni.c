@@ -3,20 +3,9 @@
  * and a vector of weights serve two to six products, 78 loads for 96 products. The sums of a group, the sums over groups and the operands
  * fill 28 of the 32 registers. Same rules and the same bits as q_vnni.c. Empty where the build does not target x86. */
 #ifdef __AVX512VNNI__
-#include <immintrin.h>
-
-#include "backend/cpu/q_kernels.h"
+#include "backend/cpu/q_vnni.h"
 
 enum { ROWS = FS_PACKED_ROWS, GROUP = FS_PACKED_GROUP, TILE = FS_Q_WIDE_TILE };
-
-static inline __attribute__((always_inline)) __m512i dot4(__m512i sum, __m512i u, __m512i q) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(q));
-    return sum;
-}
-
-static inline __m512i load(const uint8_t *p) { return _mm512_loadu_si512((const void *)p); }
-static inline __m512 load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
-static inline __m512i load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)); }
 
 /* Quad z of the values of a group, of the weight tile whose chunk (Q4_K: whose pair's codes) starts at p. */
 static inline __attribute__((always_inline)) __m512i codes(const fs_dtype type, const uint8_t *p, const int half, const int z) {
@@ -28,17 +17,6 @@ static inline __attribute__((always_inline)) __m512i codes(const fs_dtype type, 
     }
     const __m512i both = load(p + 64 * z);
     return _mm512_and_si512(half ? _mm512_srli_epi16(both, 4) : both, low);
-}
-
-/* Scales and mins of one group of Q4_K, from the pair's packed bits and the chunk's d and dmin. */
-typedef struct k_scales { __m512 d, m; } k_scales;
-static inline __attribute__((always_inline)) k_scales unpack_scales(const uint8_t *chunk, const int pair, const int half) {
-    const uint8_t *scales = chunk + 64 + 48 * pair;
-    const __m512i low = load_u8(scales + 16 * half), high = load_u8(scales + 32), nibble = _mm512_set1_epi32(15), top = _mm512_set1_epi32(48);
-    const __m512i sc = _mm512_or_si512(_mm512_and_si512(low, nibble), _mm512_and_si512(half ? high : _mm512_slli_epi32(high, 4), top));
-    const __m512i mn = _mm512_or_si512(_mm512_srli_epi32(low, 4),
-                                       _mm512_and_si512(half ? _mm512_srli_epi32(high, 2) : _mm512_slli_epi32(high, 2), top));
-    return (k_scales){_mm512_mul_ps(load_f16(chunk), _mm512_cvtepi32_ps(sc)), _mm512_mul_ps(load_f16(chunk + 32), _mm512_cvtepi32_ps(mn))};
 }
 
 /* One group into the sums. w: the chunks of the two tiles; pair: of Q4_K's groups. */
@@ -64,9 +42,9 @@ static inline __attribute__((always_inline)) void add_group(const fs_dtype type,
     }
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++) {
-        k_scales k;
-        if (mins) k = unpack_scales(w[h], pair, half);
-        else k = (k_scales){load_f16(w[h] + 32 * half), _mm512_setzero_ps()};
+        group_scales k;
+        if (mins) k = scales_q4k(w[h] + 64 + 48 * pair, half, load_f16(w[h]), load_f16(w[h] + 32));
+        else k = (group_scales){load_f16(w[h] + 32 * half), _mm512_setzero_ps()};
 #pragma GCC unroll 8
         for (int t = 0; t < n; t++) {
             sum[h][t] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot[h][t]), _mm512_set1_ps(s[t])), k.d, sum[h][t]);
