@@ -25,7 +25,7 @@ static const char help[] =
     "      --gt-train --gt-val  mflm: texts of lisa_*_gt.json in place of lisa_*_output.json\n"
     "      --forge PHOTOS       in place of --data: photos, forged as training goes, no picture twice;\n"
     "                           validation is on its own photos. --forge-pairs: each with its untouched\n"
-    "                           twin; --forge-types LIST, -square, -mirror, -no-chain: see dataset forge\n"
+    "                           twin; --forge-types LIST, --forge-{square,mirror,no-chain}\n"
     "      --forge-size N[-M]   longer side (256); --forge-count N: an epoch (10000); --forge-val N (200)\n"
     "      --text-dropout P     mflm: how often the text says \"tampered\" and not where (default 0)\n"
     "      --focus N            dte-fdm: how much verdict, place and size count beside other words (1)\n"

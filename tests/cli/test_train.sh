@@ -103,6 +103,8 @@ for flag in pairs mirror no-chain; do # each gives other pictures, is noted, and
     run train dte-fdm -m "$TINY" $forged --seed 1 -q -o "forged-$flag"
     expect_failure
 done
+run train mflm -m "$TINY" $forged --forge-pairs -q -o x
+expect_code 2; expect_one_error 'untouched one has no mask'; expect_no_file x
 run train dtg -m "$TINY" $forged -q -o forged4
 expect_code 0
 run train dtg -m "$TINY" $forged --data photos -o x

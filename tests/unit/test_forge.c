@@ -280,6 +280,38 @@ static void half_are_mirrored(void **state) {
     fs_forge_close(mirrored);
 }
 
+/* A mirrored scene's objects lie where its pixels went. */
+static void objects_are_mirrored_too(void **state) {
+    (void)state;
+    enum { W = 96, H = 64 };
+    uint8_t ids[3 * W * H];
+    fs_source_pixels p = {0};
+    ok(fs_image_create(W, H, &p.im, &err));
+    draw_scene(3, W, H, p.im->data, ids);
+    p.labels = calloc((size_t)W * H, sizeof *p.labels);
+    assert_non_null(p.labels);
+    for (int i = 0; i < W * H; i++) p.labels[i] = (uint16_t)(ids[3 * i] + 256 * ids[3 * i + 1]);
+    const fs_source source = {0};
+    for (uint64_t seed = 0; seed < 8; seed++) { /* parts of it, and the whole made smaller */
+        enum { PW = 40, PH = 24 };
+        fs_rng one = fs_rng_seed(seed), two = fs_rng_seed(seed);
+        fs_scene straight, mirrored;
+        int objects = 0;
+        ok(fs_scene_make(&source, &p, PW, PH, false, &one, &straight, &err));
+        ok(fs_scene_make(&source, &p, PW, PH, true, &two, &mirrored, &err));
+        for (int y = 0; y < PH; y++)
+            for (int x = 0; x < PW; x++) {
+                assert_int_equal(mirrored.labels[y * PW + PW - 1 - x], straight.labels[y * PW + x]);
+                objects += straight.labels[y * PW + x] != straight.labels[y * PW + PW - 1 - x];
+            }
+        assert_true(objects > 20); /* it is not the same from both sides */
+        fs_scene_free(&straight);
+        fs_scene_free(&mirrored);
+    }
+    fs_image_free(p.im);
+    free(p.labels);
+}
+
 /* Picture 2 k + 1 is what 2 k was before its edit; without a chain, pixel for pixel. */
 static void pairs_are_twins(void **state) {
     (void)state;
@@ -546,6 +578,7 @@ int main(void) {
         cmocka_unit_test(file_holds_the_picture),
         cmocka_unit_test(classes_are_treated_alike),
         cmocka_unit_test(half_are_mirrored),
+        cmocka_unit_test(objects_are_mirrored_too),
         cmocka_unit_test(pairs_are_twins),
         cmocka_unit_test(shares_are_kept),
         cmocka_unit_test(texts_say_what_the_mask_says),
