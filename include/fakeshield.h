@@ -414,7 +414,9 @@ typedef struct fs_forge_options {
     float weight[FS_FORGE_TYPES]; /* how often each kind of edit is made, against each other; that of AUTHENTIC is not used */
     float val, test;             /* share of the source photos, and of the pictures, that goes to each of these splits; default 0.1 */
     fs_forge_format format;      /* default JPEG */
+    bool vary;                   /* every picture, once edited, is turned or mirrored in one of eight ways and gets other colours: more scenes, for training */
     bool no_chain;               /* leave the post-processing out (and write PNG): the picture as edited; for checks */
+    float clean;                 /* leave it out of this share of the pictures, 0..1; default 0 */
     int threads;                 /* fs_forge: 0 = one per available core */
     int64_t cache_bytes;         /* memory for decoded source photos; default 1 GiB */
     const char *texts_file;      /* the texts' grammar; NULL = the built-in one (share/forge_texts.json) */
@@ -617,7 +619,8 @@ typedef struct fs_train_options {
     int forge_size_min, forge_size_max; /* longer side of forged pictures; default 256 and 256 */
     bool forge_square;
     bool forge_mirror;          /* as fs_forge_options.mirror */
-    bool forge_no_chain;        /* as fs_forge_options.no_chain: edits that are plain to see, to begin with */
+    bool forge_vary;            /* as fs_forge_options.vary */
+    double forge_clean;         /* as fs_forge_options.clean: edits that are plain to see, to begin with; default 0 */
     bool forge_pairs;           /* DTE-FDM, DTG: every forged picture with its untouched twin in one step */
     const char *forge_types;    /* as fs_forge_types_parse takes them; NULL = the default */
     int64_t forge_count;        /* forged pictures of an epoch; default 10000 */

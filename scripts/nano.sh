@@ -61,7 +61,7 @@ at512="$common --forge-size 512 --forge-mirror"
     step $launch "$fakeshield" train dte-fdm --from-scratch "$config" --begin-with "$out/mask/model" --clip-from-sam --forge "$photos" $at512 --dense 1 --ce-weight 0 \
         --batch "$((batch / 2))" --accumulate 2 --max-steps "$clip" --rate 5e-4 --schedule cosine --warmup-steps 30 --seed 51 -t "$threads" -o "$out/clip"
     # To read from CLIP where something lies is learnt where that can be seen: on splices as they are pasted. Words about faint traces alone stay guesses
-    step $launch "$fakeshield" train dte-fdm -m "$out/clip/model" --all-weights --dense 1 --forge "$photos" $at512 --forge-types splice --forge-no-chain \
+    step $launch "$fakeshield" train dte-fdm -m "$out/clip/model" --all-weights --dense 1 --forge "$photos" $at512 --forge-types splice --forge-clean 1 \
         --inference-prompt --focus 20 --batch "$((batch / 2))" --accumulate 2 --max-steps "$easy" --rate 8e-4 --projector-rate 8e-4 --schedule cosine \
         --warmup-steps 20 --seed 83 -t "$threads" -o "$out/easy"
     # then on everything; CLIP goes on too

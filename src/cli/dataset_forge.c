@@ -19,9 +19,10 @@ static const char help[] = "Usage: fakeshield dataset forge [options] -o DIR PHO
                            "      --authentic P    share of authentic pictures, 0 to 1 (default 0.5)\n"
                            "      --pairs          beside every forgery the same picture untouched, through the same chain\n"
                            "      --mirror         half of the photos mirrored, left to right, before anything is done\n"
+                           "      --vary           once edited, turned or mirrored in one of eight ways, in other colours\n"
                            "      --val P  --test P   share of photos and pictures for validation and test (default 0.1 each)\n"
                            "      --format F       jpg (default) or png\n"
-                           "      --no-chain       no post-processing (PNG): the edits alone\n"
+                           "      --no-chain       no post-processing (PNG): the edits alone; --clean P: for this share of them\n"
                            "      --texts FILE     another grammar for the texts\n"
                            "      --cache MB       memory for decoded photos (default 1024)\n"
                            "      --overwrite      a folder made with other settings is made anew\n"
@@ -52,7 +53,9 @@ static void add_options(cli_options *o, fs_forge_options *opt, cli_size_range *s
     cli_option_add(o, (cli_option){.name = "test", .kind = CLI_REAL, .target = &opt->test, .low = 0, .high = 1});
     cli_option_add(
         o, (cli_option){.name = "format", .kind = CLI_CHOICE, .target = &opt->format, .parse = parse_format, .choices = "jpg, png"});
+    cli_option_add(o, (cli_option){.name = "vary", .kind = CLI_FLAG, .target = &opt->vary});
     cli_option_add(o, (cli_option){.name = "no-chain", .kind = CLI_FLAG, .target = &opt->no_chain});
+    cli_option_add(o, (cli_option){.name = "clean", .kind = CLI_REAL, .target = &opt->clean, .low = 0, .high = 1});
     cli_option_add(o, (cli_option){.name = "texts", .kind = CLI_TEXT, .target = &opt->texts_file});
     cli_option_add(o, (cli_option){.name = "cache", .kind = CLI_INT, .target = cache, .low = 1, .high = 1 << 20});
     cli_option_add(o, (cli_option){.name = "overwrite", .kind = CLI_FLAG, .target = &opt->overwrite});

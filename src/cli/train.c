@@ -25,7 +25,7 @@ static const char help[] =
     "      --gt-train --gt-val  mflm: texts of lisa_*_gt.json in place of lisa_*_output.json\n"
     "      --forge PHOTOS       in place of --data: photos, forged as training goes, no picture twice;\n"
     "                           validation is on its own photos. --forge-pairs: each with its untouched\n"
-    "                           twin; --forge-types LIST, --forge-{square,mirror,no-chain}\n"
+    "                           twin; --forge-types LIST, --forge-{square,mirror,vary}, --forge-clean P\n"
     "      --forge-size N[-M]   longer side (256); --forge-count N: an epoch (10000); --forge-val N (200)\n"
     "      --text-dropout P     mflm: how often the text says \"tampered\" and not where (default 0)\n"
     "      --focus N            dte-fdm: how much verdict, place and size count beside other words (1)\n"
@@ -123,7 +123,8 @@ static void add_forge_options(cli_options *o, fs_train_options *t, cli_size_rang
     cli_option_add(o, (cli_option){.name = "forge-square", .kind = CLI_FLAG, .target = &t->forge_square});
     cli_option_add(o, (cli_option){.name = "forge-pairs", .kind = CLI_FLAG, .target = &t->forge_pairs});
     cli_option_add(o, (cli_option){.name = "forge-mirror", .kind = CLI_FLAG, .target = &t->forge_mirror});
-    cli_option_add(o, (cli_option){.name = "forge-no-chain", .kind = CLI_FLAG, .target = &t->forge_no_chain});
+    cli_option_add(o, (cli_option){.name = "forge-vary", .kind = CLI_FLAG, .target = &t->forge_vary});
+    cli_option_add(o, (cli_option){.name = "forge-clean", .kind = CLI_DOUBLE, .target = &t->forge_clean, .low = 0, .high = 1});
     cli_option_add(o, (cli_option){.name = "forge-types", .kind = CLI_TEXT, .target = &t->forge_types});
     cli_option_add(o, (cli_option){.name = "forge-count", .kind = CLI_I64, .target = &t->forge_count, .low = 1, .high = 1e9});
     cli_option_add(o, (cli_option){.name = "forge-val", .kind = CLI_I64, .target = &t->forge_val, .low = 0, .high = 1e9});

@@ -7,8 +7,8 @@
 #include "data/forge_filter.h"
 
 const char *fs_chain_kind_name(fs_chain_kind k) {
-    static const char *const names[] = {"resize", "crop", "noise", "sharpen", "soften", "tone", "jpeg"};
-    return (int)k >= 0 && (int)k < 7 ? names[k] : "unknown";
+    static const char *const names[] = {"resize", "crop", "noise", "sharpen", "soften", "tone", "jpeg", "turn", "tint"};
+    return (int)k >= 0 && (int)k < (int)(sizeof names / sizeof *names) ? names[k] : "unknown";
 }
 
 static void add(fs_chain *c, fs_chain_kind kind, double a, double b) {
@@ -83,6 +83,18 @@ void fs_chain_draw(fs_rng *rng, fs_forge_format format, fs_chain *out) {
     if (format == FS_FORGE_PNG && drop && out->step[out->n - 1].kind == FS_CHAIN_JPEG) out->n--; /* some were never compressed in the end */
 }
 
+void fs_chain_vary(fs_rng *rng, fs_chain *c) {
+    fs_chain varied = {.name = c->name};
+    add(&varied, FS_CHAIN_TURN, 1 + (double)fs_dice_below(rng, 8), 0);
+    const bool any = fs_dice_chance(rng, 0.3);
+    const double hue = fs_dice(rng, -1, 1) * (any ? M_PI : 0.35), saturation = fs_dice_log(rng, 0.4, 1.6);
+    add(&varied, FS_CHAIN_TINT, hue, saturation);
+    const double gamma = fs_dice_log(rng, 0.7, 1.4), contrast = fs_dice(rng, 0.75, 1.15);
+    add(&varied, FS_CHAIN_TONE, gamma, contrast);
+    for (int i = 0; i < c->n; i++) add(&varied, c->step[i].kind, c->step[i].a, c->step[i].b);
+    *c = varied;
+}
+
 /* Sizes before each step and after the last: size[i] before step i. */
 static void sizes_of(const fs_chain *c, int64_t width, int64_t height, int64_t w[FS_CHAIN_STEPS + 1], int64_t h[FS_CHAIN_STEPS + 1]) {
     w[c->n] = width;
@@ -96,6 +108,9 @@ static void sizes_of(const fs_chain *c, int64_t width, int64_t height, int64_t w
         } else if (c->step[i].kind == FS_CHAIN_CROP) {
             w[i] += (int64_t)c->step[i].a;
             h[i] += (int64_t)c->step[i].b;
+        } else if (c->step[i].kind == FS_CHAIN_TURN && c->step[i].a >= 5) {
+            w[i] = h[i + 1];
+            h[i] = w[i + 1];
         }
     }
 }
@@ -140,6 +155,23 @@ static fs_status crop_both(fs_image **im, fs_plane *mask, int64_t x, int64_t y, 
     return FS_OK;
 }
 
+static fs_status turn_both(fs_image **im, fs_plane *mask, int orientation, fs_error *err) {
+    fs_image *turned = NULL;
+    fs_plane plane = {0};
+    fs_status status = fs_image_orient(*im, orientation, &turned, err);
+    if (!status) status = fs_plane_create(turned->width, turned->height, &plane, err);
+    if (status) {
+        fs_image_free(turned);
+        return status;
+    }
+    fs_orient_bytes(mask->data, mask->width, mask->height, 1, orientation, plane.data);
+    fs_image_free(*im);
+    fs_plane_free(mask);
+    *im = turned;
+    *mask = plane;
+    return FS_OK;
+}
+
 fs_status fs_chain_run(const fs_chain *c, int64_t width, int64_t height, fs_rng *rng, fs_image **im, fs_plane *mask, fs_error *err) {
     int64_t w[FS_CHAIN_STEPS + 1], h[FS_CHAIN_STEPS + 1];
     sizes_of(c, width, height, w, h);
@@ -167,6 +199,12 @@ fs_status fs_chain_run(const fs_chain *c, int64_t width, int64_t height, fs_rng 
             break;
         case FS_CHAIN_JPEG:
             if (i < c->n - 1) status = fs_through_jpeg(*im, (int)a, b > 0, err);
+            break;
+        case FS_CHAIN_TURN:
+            status = turn_both(im, mask, (int)a, err);
+            break;
+        case FS_CHAIN_TINT:
+            fs_filter_tint(*im, a, b);
             break;
         }
     }

@@ -74,6 +74,29 @@ void fs_filter_tone(fs_image *im, double gamma, double contrast) {
     for (size_t i = 0; i < (size_t)(im->width * im->height) * 3; i++) im->data[i] = curve[im->data[i]];
 }
 
+void fs_tint_matrix(double hue, double saturation, double m[3][3]) {
+    static const double grey[3] = {0.299, 0.587, 0.114};
+    double c = cos(hue), s = sin(hue), third = (1 - c) / 3, root = s / sqrt(3);
+    const double turn[3][3] = {
+        {c + third, third - root, third + root}, {third + root, c + third, third - root}, {third - root, third + root, c + third}};
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < 3; j++) {
+            double chroma = 0;
+            for (int k = 0; k < 3; k++) chroma += turn[i][k] * ((k == j) - grey[j]);
+            m[i][j] = grey[j] + saturation * chroma;
+        }
+}
+
+void fs_filter_tint(fs_image *im, double hue, double saturation) {
+    double m[3][3];
+    fs_tint_matrix(hue, saturation, m);
+    for (int64_t i = 0; i < im->width * im->height; i++) {
+        uint8_t *p = im->data + i * 3;
+        const double v[3] = {p[0], p[1], p[2]};
+        for (int c = 0; c < 3; c++) p[c] = fs_clip8(m[c][0] * v[0] + m[c][1] * v[1] + m[c][2] * v[2]);
+    }
+}
+
 /* The values of a window that moves along a line, counted; `below` of them are less than `at` (Huang, Yang, Tang, "A fast two-dimensional median filtering
  * algorithm", 1979). */
 typedef struct window { uint16_t count[256]; int at, below, n; } window;

@@ -31,6 +31,8 @@ static json_t *settings_json(const fs_forger *f) {
                      "sources", sources);
     if (j && o->pairs) json_object_set_new(j, "pairs", json_true()); /* not noted otherwise, so that folders from before it was there can grow */
     if (j && o->mirror) json_object_set_new(j, "mirror", json_true());
+    if (j && o->vary) json_object_set_new(j, "vary", json_true());
+    if (j && o->clean > 0) json_object_set_new(j, "clean", json_real((double)o->clean));
     return j;
 }
 
@@ -39,9 +41,9 @@ static json_t *settings_json(const fs_forger *f) {
 static const char *difference(const json_t *then, json_t *now) {
     const char *key;
     json_t *value;
-    static const char *const flags[] = {"pairs", "mirror"}; /* noted where they are set */
+    static const char *const flags[] = {"pairs", "mirror", "vary", "clean"}; /* noted where they are set, and compared below if they are now */
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
-        if (json_is_true(json_object_get(then, flags[i])) != json_is_true(json_object_get(now, flags[i]))) return flags[i];
+        if (json_object_get(then, flags[i]) && !json_object_get(now, flags[i])) return flags[i];
     json_object_foreach(now, key, value) {
         const json_t *other = json_object_get(then, key);
         if (strcmp(key, "count") == 0) continue;

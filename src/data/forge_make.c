@@ -11,7 +11,7 @@
 
 enum { PHOTOS_TRIED = 6, EDITS_TRIED = 6 };
 
-typedef enum stream { STREAM_PLAN = 1, STREAM_SCENE = 2, STREAM_EDIT = 100, STREAM_CHAIN = 3, STREAM_TEXT = 4, STREAM_MIRROR = 5 } stream;
+typedef enum stream { STREAM_PLAN = 1, STREAM_SCENE = 2, STREAM_EDIT = 100, STREAM_CHAIN = 3, STREAM_TEXT = 4, STREAM_MIRROR = 5, STREAM_CLEAN = 6, STREAM_VARY = 7 } stream;
 
 /* The finalizer of splitmix64: every bit of the input counts. */
 static uint64_t mix(uint64_t x) {
@@ -39,7 +39,7 @@ fs_status fs_forge_open(const char *const *sources, size_t n_sources, const fs_f
     if (options->size_min < 64 || options->size_max > 4096 || options->size_min > options->size_max)
         status = fs_fail(err, FS_E_USAGE, "sizes of %d to %d pixels; both from 64 to 4096, the smaller first", options->size_min,
                          options->size_max);
-    else if (!(options->authentic >= 0 && options->authentic <= 1) ||
+    else if (!(options->authentic >= 0 && options->authentic <= 1) || !(options->clean >= 0 && options->clean <= 1) ||
              !(options->val >= 0 && options->test >= 0 && options->val + options->test <= 1))
         status = fs_fail(err, FS_E_USAGE, "shares are from 0 to 1, and those of val and test together at most 1");
     else if (!(sum > 0))
@@ -103,7 +103,9 @@ static plan draw_plan(const fs_forger *f, fs_forge_split split, uint64_t index) 
                               : floor((double)(index + 1) * share) <= floor((double)index * share); /* the share is kept exactly, spread evenly */
     p.type = draw_type(f->opt.weight, &rng);
     fs_chain_draw(&rng, f->opt.format, &p.chain);
-    if (f->opt.no_chain) p.chain = (fs_chain){.name = "none"};
+    fs_rng clean = rng_of(f, split, index, STREAM_CLEAN), vary = rng_of(f, split, index, STREAM_VARY); /* of their own, as is the mirror's */
+    if (f->opt.no_chain || fs_dice_chance(&clean, f->opt.clean)) p.chain = (fs_chain){.name = "none"};
+    if (f->opt.vary) fs_chain_vary(&vary, &p.chain);
     p.size_at = fs_rng_uniform(&rng);
     p.own_aspect = fs_dice_chance(&rng, 0.7);
     p.aspect = aspects[fs_dice_below(&rng, 6)];
@@ -266,6 +268,12 @@ static json_t *chain_json(const fs_chain *c) {
         case FS_CHAIN_JPEG:
             json_object_set_new(step, "quality", json_integer((json_int_t)a)),
                 json_object_set_new(step, "chroma", json_string(b > 0 ? "4:4:4" : "4:2:0"));
+            break;
+        case FS_CHAIN_TURN:
+            json_object_set_new(step, "orientation", json_integer((json_int_t)a));
+            break;
+        case FS_CHAIN_TINT:
+            json_object_set_new(step, "hue", json_real(a * 180 / M_PI)), json_object_set_new(step, "saturation", json_real(b));
             break;
         }
         json_array_append_new(list, step);

@@ -46,19 +46,9 @@ typedef struct tint {
     double light, contrast, middle;
 } tint;
 
-/* Hue and saturation in one matrix: chroma (what is left when grey is taken away) is turned about the grey axis and stretched. */
 static tint make_tint(double hue, double saturation, double light, double contrast, double middle) {
-    static const double grey[3] = {0.299, 0.587, 0.114};
     tint t = {.light = light, .contrast = contrast, .middle = middle};
-    double c = cos(hue), s = sin(hue), third = (1 - c) / 3, root = s / sqrt(3);
-    const double turn[3][3] = {
-        {c + third, third - root, third + root}, {third + root, c + third, third - root}, {third - root, third + root, c + third}};
-    for (int i = 0; i < 3; i++)
-        for (int j = 0; j < 3; j++) {
-            double chroma = 0;
-            for (int k = 0; k < 3; k++) chroma += turn[i][k] * ((k == j) - grey[j]);
-            t.turn[i][j] = grey[j] + saturation * chroma;
-        }
+    fs_tint_matrix(hue, saturation, t.turn);
     return t;
 }
 

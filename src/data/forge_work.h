@@ -137,7 +137,7 @@ fs_status fs_inpaint(fs_image *im, const fs_plane *hole, fs_rng *rng, fs_error *
 
 /* ---- post-processing (forge_chain.c): the same for both classes ---- */
 
-enum { FS_CHAIN_STEPS = 8 };
+enum { FS_CHAIN_STEPS = 12 };
 typedef enum fs_chain_kind {
     FS_CHAIN_RESIZE = 0,  /* a: scale */
     FS_CHAIN_CROP = 1,    /* a, b: pixels cut off left and above, which shifts the 8x8 grid */
@@ -145,7 +145,9 @@ typedef enum fs_chain_kind {
     FS_CHAIN_SHARPEN = 3, /* a: amount, b: radius */
     FS_CHAIN_SOFTEN = 4,  /* a: radius */
     FS_CHAIN_TONE = 5,    /* a: gamma, b: contrast */
-    FS_CHAIN_JPEG = 6     /* a: quality, b: 1 = full chroma */
+    FS_CHAIN_JPEG = 6,    /* a: quality, b: 1 = full chroma */
+    FS_CHAIN_TURN = 7,    /* a: EXIF orientation, 1 to 8 */
+    FS_CHAIN_TINT = 8     /* a: hue in radians, b: factor of the saturation */
 } fs_chain_kind;
 const char *fs_chain_kind_name(fs_chain_kind k);
 typedef struct fs_chain {
@@ -158,6 +160,8 @@ typedef struct fs_chain {
 } fs_chain;
 /* format: JPEG pictures end with a JPEG step; PNG pictures may. */
 void fs_chain_draw(fs_rng *rng, fs_forge_format format, fs_chain *out);
+/* For training on few photos: puts in front of the steps one of the eight ways to turn and mirror a picture, another hue and saturation, another curve. */
+void fs_chain_vary(fs_rng *rng, fs_chain *c);
 /* How large a picture must be before the chain to be width x height after it. */
 void fs_chain_base_size(const fs_chain *c, int64_t width, int64_t height, int64_t *base_width, int64_t *base_height);
 /* All steps but a last JPEG step. The result is width x height; the mask follows every geometric step. */

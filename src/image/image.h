@@ -45,6 +45,8 @@ typedef enum fs_filter { FS_FILTER_BILINEAR = 2, FS_FILTER_BICUBIC = 3 } fs_filt
 fs_status fs_image_resize(const fs_image *in, int64_t width, int64_t height, fs_filter filter, fs_image **out, fs_error *err);
 /* Rotates/mirrors by EXIF orientation 1..8. */
 fs_status fs_image_orient(const fs_image *in, int orientation, fs_image **out, fs_error *err);
+/* The same for w x h pixels of `channels` bytes (1 or 3) into `out`, which is another array of that size; 5 to 8 make it h x w. */
+void fs_orient_bytes(const uint8_t *in, int64_t w, int64_t h, int channels, int orientation, uint8_t *out);
 /* The w x h rectangle at (x, y); parts outside are black (torchvision pads with 0). */
 fs_status fs_image_crop(const fs_image *in, int64_t x, int64_t y, int64_t w, int64_t h, fs_image **out, fs_error *err);
 

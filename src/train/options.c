@@ -161,7 +161,8 @@ char *fs_train_settings(const fs_train_options *o, int64_t records, int64_t step
         json_object_set_new(j, "forge", json_pack("{s:i, s:i, s:b, s:s}", "size_min", o->forge_size_min, "size_max", o->forge_size_max, "square",
                                                   (int)o->forge_square, "types", o->forge_types ? o->forge_types : "default"));
     if (o->forge && o->forge_mirror) json_object_set_new(json_object_get(j, "forge"), "mirror", json_true());
-    if (o->forge && o->forge_no_chain) json_object_set_new(json_object_get(j, "forge"), "no_chain", json_true());
+    if (o->forge && o->forge_vary) json_object_set_new(json_object_get(j, "forge"), "vary", json_true());
+    if (o->forge && o->forge_clean > 0) json_object_set_new(json_object_get(j, "forge"), "clean", json_real(o->forge_clean));
     if (o->forge && o->forge_pairs) json_object_set_new(json_object_get(j, "forge"), "pairs", json_true());
     char *text = json_dumps(j, JSON_INDENT(2));
     json_decref(j);

@@ -103,7 +103,7 @@ static fs_status open_forged(run *r, bool train, fs_samples **out, fs_error *err
     f.forge.seed = o->seed;
     f.forge.size_min = o->forge_size_min, f.forge.size_max = o->forge_size_max;
     f.forge.square = o->forge_square;
-    f.forge.pairs = o->forge_pairs, f.forge.mirror = o->forge_mirror, f.forge.no_chain = o->forge_no_chain;
+    f.forge.pairs = o->forge_pairs, f.forge.mirror = o->forge_mirror, f.forge.vary = o->forge_vary, f.forge.clean = (float)o->forge_clean;
     if (train && !r->rank) f.forge.callbacks.user_data = r->cb->user_data, f.forge.callbacks.log = r->cb->log; /* photos that cannot be used are told once */
     f.split = train ? FS_FORGE_TRAIN : FS_FORGE_VAL;
     f.count = train ? o->forge_count : o->forge_val;

@@ -57,6 +57,20 @@ pass; [ "$(find pairs -name '*_authentic.jpg' | wc -l)" -eq 4 ] || fail "not fou
 forge -n 8 --val 0 --test 0 -o pairs photos
 expect_code 2; expect_one_error 'other settings (pairs)'
 
+begin "varied, and some without the chain"
+forge -n 8 --vary --clean 0.5 --val 0 --test 0 -o varied photos
+expect_code 0; expect_no_error
+pass; [ "$(grep -c '"do": "turn"' varied/manifest.jsonl)" -eq 8 ] || fail "not all were turned"
+pass; [ "$(grep -c '"chain": "none"' varied/manifest.jsonl)" -lt 8 ] || fail "none has a chain"
+forge -n 8 --vary --val 0 --test 0 -o varied photos
+expect_code 2; expect_one_error 'other settings (clean)'
+forge -n 8 --vary --clean 0.25 --val 0 --test 0 -o varied photos
+expect_code 2; expect_one_error 'other settings (clean)'
+forge -n 8 --clean 0.5 --val 0 --test 0 -o varied photos
+expect_code 2; expect_one_error 'other settings (vary)'
+forge -n 9 --vary --clean 0.5 --val 0 --test 0 -o varied photos
+expect_code 0
+
 begin "own texts"
 cat >texts.json <<'END'
 {"rules": {"tampered": ["1. Whether the picture has been tampered with / Description of the tampered area: The picture has been tampered with, {size}, {position}\n\n2. Judgment basis: none."],

@@ -96,7 +96,7 @@ run train mflm -m "$TINY" $forged --text-dropout 0.5 -o forged
 expect_code 8; expect_err 'text_dropout'
 run train dte-fdm -m "$TINY" $forged --seed 1 -q -o forged3
 expect_code 0
-for flag in pairs mirror no-chain; do # each gives other pictures, is noted, and a run without it is another run
+for flag in pairs mirror vary clean=1; do # each gives other pictures, is noted, and a run without it is another run
     run train dte-fdm -m "$TINY" $forged --seed 1 --forge-$flag -q -o "forged-$flag"
     expect_code 0
     pass; [ "$(cut -d, -f2 forged3/log.csv)" != "$(cut -d, -f2 "forged-$flag/log.csv")" ] || fail "--forge-$flag changed no loss"

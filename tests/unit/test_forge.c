@@ -280,6 +280,40 @@ static void half_are_mirrored(void **state) {
     fs_forge_close(mirrored);
 }
 
+/* Some pictures come without their chain, the others as they would without it; varied ones are others, of the same size. */
+static void some_are_clean_or_varied(void **state) {
+    (void)state;
+    fs_forge_options o = options_of(FS_FORGE_BLUR);
+    fs_forger *plain = open_with(&o);
+    o.clean = 0.5f;
+    fs_forger *half = open_with(&o);
+    o.clean = 0;
+    o.vary = true;
+    fs_forger *varied = open_with(&o);
+    int clean = 0, other = 0;
+    for (uint64_t k = 0; k < 24; k++) {
+        fs_forge_record a, b, c;
+        ok(fs_forge_make(plain, FS_FORGE_TRAIN, k, &a, &err));
+        ok(fs_forge_make(half, FS_FORGE_TRAIN, k, &b, &err));
+        ok(fs_forge_make(varied, FS_FORGE_TRAIN, k, &c, &err));
+        json_t *p = parameters(&b);
+        const bool none = strcmp(json_string_value(json_object_get(p, "chain")), "none") == 0;
+        json_decref(p);
+        const size_t n = (size_t)(3 * a.width * a.height);
+        assert_true(a.width == b.width && a.height == b.height && a.width == c.width && a.height == c.height);
+        if (none)
+            assert_null(b.file);
+        else
+            assert_memory_equal(a.rgb, b.rgb, n);
+        clean += none;
+        other += memcmp(a.rgb, c.rgb, n) != 0;
+        fs_forge_record_clear(&a), fs_forge_record_clear(&b), fs_forge_record_clear(&c);
+    }
+    assert_in_range(clean, 6, 18); /* 12 are expected; the seed is fixed */
+    assert_int_equal(other, 24);
+    fs_forge_close(plain), fs_forge_close(half), fs_forge_close(varied);
+}
+
 /* A mirrored scene's objects lie where its pixels went. */
 static void objects_are_mirrored_too(void **state) {
     (void)state;
@@ -579,6 +613,7 @@ int main(void) {
         cmocka_unit_test(classes_are_treated_alike),
         cmocka_unit_test(half_are_mirrored),
         cmocka_unit_test(objects_are_mirrored_too),
+        cmocka_unit_test(some_are_clean_or_varied),
         cmocka_unit_test(pairs_are_twins),
         cmocka_unit_test(shares_are_kept),
         cmocka_unit_test(texts_say_what_the_mask_says),

@@ -514,11 +514,18 @@ static void superpixels_follow_edges(void **state) {
 
 static void chains_end_at_their_size(void **state) {
     (void)state;
-    int jpeg = 0, png = 0;
-    for (uint64_t seed = 0; seed < 60; seed++) {
+    int jpeg = 0, png = 0, ways[9] = {0};
+    for (uint64_t seed = 0; seed < 120; seed++) {
         fs_chain c;
         fs_rng rng = fs_rng_seed(seed);
         fs_chain_draw(&rng, seed % 2 ? FS_FORGE_PNG : FS_FORGE_JPEG, &c);
+        if (seed >= 60) {
+            const fs_chain plain = c;
+            fs_chain_vary(&rng, &c);
+            assert_int_equal(c.step[0].kind, FS_CHAIN_TURN);
+            assert_memory_equal(c.step + 3, plain.step, (size_t)plain.n * sizeof *plain.step); /* behind it, the steps as they were */
+            ways[(int)c.step[0].a]++;
+        }
         bool last = c.n && c.step[c.n - 1].kind == FS_CHAIN_JPEG;
         if (seed % 2)
             png += !last;
@@ -537,8 +544,27 @@ static void chains_end_at_their_size(void **state) {
         assert_true(differ <= 26);
         fs_plane_free(&mask), fs_image_free(im);
     }
-    assert_int_equal(jpeg, 30); /* every JPEG picture ends as one */
-    assert_true(png >= 4 && png <= 20);
+    assert_int_equal(jpeg, 60); /* every JPEG picture ends as one */
+    assert_true(png >= 8 && png <= 40);
+    for (int way = 1; way <= 8; way++) assert_true(ways[way] > 0); /* of 60; the seeds are fixed */
+}
+
+/* Hue and saturation: grey stays grey, no saturation is grey, a third of a turn takes red to green to blue. */
+static void tints(void **state) {
+    (void)state;
+    fs_image *im;
+    ok(fs_image_create(3, 1, &im, &err));
+    static const uint8_t before[9] = {90, 90, 90, 200, 100, 100, 10, 120, 70};
+    memcpy(im->data, before, 9);
+    fs_filter_tint(im, 0, 1);
+    assert_memory_equal(im->data, before, 9);
+    fs_filter_tint(im, 2 * M_PI / 3, 1);
+    assert_memory_equal(im->data, before, 3);
+    assert_true(im->data[4] > im->data[3] + 90 && abs(im->data[3] - im->data[5]) <= 1); /* light keeps to itself: not just 100, 200, 100 */
+    memcpy(im->data, before, 9);
+    fs_filter_tint(im, 1, 0);
+    for (int i = 0; i < 9; i++) assert_in_range(im->data[i], i < 3 ? 90 : i < 6 ? 129 : 81, i < 3 ? 90 : i < 6 ? 130 : 82); /* luma */
+    fs_image_free(im);
 }
 
 static int by_value(const void *a, const void *b) { return *(const uint8_t *)a - *(const uint8_t *)b; }
@@ -779,6 +805,7 @@ int main(void) {
         cmocka_unit_test(fills_odd_holes),
         cmocka_unit_test(superpixels_follow_edges),
         cmocka_unit_test(chains_end_at_their_size),
+        cmocka_unit_test(tints),
         cmocka_unit_test(filters),
         cmocka_unit_test(medians),
         cmocka_unit_test(words_of_a_mask),
