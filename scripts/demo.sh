@@ -15,7 +15,7 @@ given=$image
 root=$(cd "$(dirname "$0")/.." && pwd)
 model=${MODEL:-}
 out=${OUT:-out/demo}
-seed=${SEED:-29}
+seed=${SEED:-35}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/fakeshield
 inside=usr/lib/python3/dist-packages/sklearn/datasets/images
 

@@ -2,10 +2,10 @@
 # make nano: the demonstration model, from photos to bundle. Everything is seeded; stopped, the same command goes on where it was.
 #
 # Usage: scripts/nano.sh FAKESHIELD PHOTOS OUT
-# PHOTOS: authentic photos with free licences (docs/forge.md says which object masks are used). OUT gets tower/, small/, mask/, clip/, easy/, stage1/,
-# stage2/, tag/ (runs), forged/ (pictures of validation and test), bundle/ and eval/. Hours: docs/nano.md. Variables, mainly to try the path quickly:
+# PHOTOS: authentic photos with free licences (docs/forge.md says which object masks are used). OUT gets tower/, small/, plain/, half/, mask/, clip/, easy/,
+# stage1/, stage2/, tag/ (runs), forged/ (pictures of validation and test), bundle/ and eval/. Hours: docs/nano.md. Variables, mainly to try the path quickly:
 #   LAUNCH  in front of each training but the last: LAUNCH="mpirun -n 2" THREADS=1, a process on each core, is a little faster than threads
-#   TOWER_STEPS SMALL_STEPS MASK_STEPS CLIP_STEPS EASY_STEPS STAGE1_STEPS STAGE2_STEPS TAG_STEPS  optimizer steps (models/nano/README.md: those of
+#   TOWER_STEPS SMALL_STEPS PLAIN_STEPS HALF_STEPS MASK_STEPS CLIP_STEPS EASY_STEPS STAGE1_STEPS STAGE2_STEPS TAG_STEPS  optimizer steps (models/nano/README.md: those of
 #           the model there)
 #   BATCH  records a step    TYPES  as dataset forge --types
 #   PICTURES  forged for calibration and test together
@@ -21,7 +21,9 @@ config=${CONFIG:-$root/models/nano/nano.json}
 small=${SMALL:-$root/models/nano/small.json}
 tower=${TOWER_STEPS:-8000}
 before=${SMALL_STEPS:-6000}
-mask=${MASK_STEPS:-2800}
+plain=${PLAIN_STEPS:-1100}
+half=${HALF_STEPS:-1000}
+mask=${MASK_STEPS:-3500}
 clip=${CLIP_STEPS:-600}
 easy=${EASY_STEPS:-1000}
 stage1=${STAGE1_STEPS:-3000}
@@ -45,7 +47,7 @@ tokenizer=$(dirname "$config")/tokenizer.model
 # What every stage shares: all pictures fresh, square, AdamW. Begun on small pictures, of which a step costs half.
 common="--forge-types $types --forge-square --forge-val 0 --epochs 0 --no-recompute --weight-decay 0.01 --clip-norm 1 --beta2 0.99 --keep 2 --save-every 250"
 at256="$common --forge-size 256"
-at512="$common --forge-size 512 --forge-mirror"
+at512="$common --forge-size 512 --forge-vary"
 # shellcheck disable=SC2086
 {
     # CLIP first, shown the masks: words and a verdict alone are a weak teacher for a tower that starts from nothing
@@ -54,9 +56,14 @@ at512="$common --forge-size 512 --forge-mirror"
     # SAM and its decoder, begun as CLIP; without the language model, which has nothing to say yet
     step $launch "$fakeshield" train mflm -m "$out/tower/model" --all-weights --freeze clip,lm --sam-from-clip --ce-weight 0 --text-dropout 1 --forge "$photos" $at256 \
         --batch "$((batch / 2))" --accumulate 2 --max-steps "$before" --rate 5e-4 --schedule cosine --warmup-steps 30 --seed 3 -t "$threads" -o "$out/small"
-    # the same on pictures of twice the side
+    # the same on pictures of twice the side, as the edits left them: copies, fills and resampling are learnt there in minutes, behind the chain hardly at all
     step $launch "$fakeshield" train mflm --from-scratch "$config" --begin-with "$out/small/model" --freeze clip,lm --ce-weight 0 --text-dropout 1 --forge "$photos" $at512 \
-        --batch "$((batch / 2))" --accumulate 2 --max-steps "$mask" --rate 5e-4 --schedule cosine --warmup-steps 50 --seed 41 -t "$threads" -o "$out/mask"
+        --forge-clean 1 --batch "$((batch / 2))" --accumulate 2 --max-steps "$plain" --rate 6e-4 --schedule cosine --warmup-steps 50 --seed 101 -t "$threads" -o "$out/plain"
+    # then half of them through the chain, then most
+    step $launch "$fakeshield" train mflm -m "$out/plain/model" --all-weights --freeze clip,lm --ce-weight 0 --text-dropout 1 --forge "$photos" $at512 \
+        --forge-clean 0.5 --batch "$((batch / 2))" --accumulate 2 --max-steps "$half" --rate 6e-4 --schedule constant --warmup-steps 20 --seed 103 -t "$threads" -o "$out/half"
+    step $launch "$fakeshield" train mflm -m "$out/half/model" --all-weights --freeze clip,lm --ce-weight 0 --text-dropout 1 --forge "$photos" $at512 \
+        --forge-clean 0.15 --batch "$((batch / 2))" --accumulate 2 --max-steps "$mask" --rate 5.5e-4 --schedule cosine --warmup-steps 10 --seed 104 -t "$threads" -o "$out/mask"
     # CLIP takes over what SAM has learnt since, and is shown the masks once more
     step $launch "$fakeshield" train dte-fdm --from-scratch "$config" --begin-with "$out/mask/model" --clip-from-sam --forge "$photos" $at512 --dense 1 --ce-weight 0 \
         --batch "$((batch / 2))" --accumulate 2 --max-steps "$clip" --rate 5e-4 --schedule cosine --warmup-steps 30 --seed 51 -t "$threads" -o "$out/clip"
@@ -65,12 +72,12 @@ at512="$common --forge-size 512 --forge-mirror"
         --inference-prompt --focus 20 --batch "$((batch / 2))" --accumulate 2 --max-steps "$easy" --rate 8e-4 --projector-rate 8e-4 --schedule cosine \
         --warmup-steps 20 --seed 83 -t "$threads" -o "$out/easy"
     # then on everything; CLIP goes on too
-    step $launch "$fakeshield" train dte-fdm -m "$out/easy/model" --all-weights --dense 1 --forge "$photos" $at512 --inference-prompt --focus 8 --batch "$((batch / 2))" \
-        --accumulate 2 --max-steps "$stage1" --rate 5e-4 --projector-rate 5e-4 --schedule cosine --warmup-ratio 0.02 --seed 52 -t "$threads" -o "$out/stage1"
+    step $launch "$fakeshield" train dte-fdm -m "$out/easy/model" --all-weights --dense 1 --forge "$photos" $at512 --forge-clean 0.3 --inference-prompt --focus 10 \
+        --batch "$((batch / 2))" --accumulate 2 --max-steps "$stage1" --rate 6e-4 --projector-rate 6e-4 --schedule cosine --warmup-ratio 0.02 --seed 52 -t "$threads" -o "$out/stage1"
     # together with the language model that asks for the mask. Texts mostly say no place: stage 1's words can be wrong
     step $launch "$fakeshield" train mflm -m "$out/stage1/model" --begin-with "$out/mask/model" --all-weights --freeze clip --text-dropout 0.9 --forge "$photos" $at512 \
         --batch "$((batch / 2))" --accumulate 2 --max-steps "$stage2" --rate 2e-4 --schedule cosine --warmup-ratio 0.02 --seed 53 -t "$threads" -o "$out/stage2"
-    step "$fakeshield" train dtg -m "$out/stage1/model" --forge "$photos" $at512 --batch 32 --max-steps "$tag" --rate 1e-3 --seed 1 -t "$threads" -o "$out/tag"
+    step "$fakeshield" train dtg -m "$out/stage1/model" --forge "$photos" $common --forge-size 512 --batch 32 --max-steps "$tag" --rate 1e-3 --seed 1 -t "$threads" -o "$out/tag"
 }
 [ -s "$out/bundle/vision.gguf" ] || step "$fakeshield" requantize "$out/stage1/model" --stage2 "$out/stage2/model" --tag "$out/tag/model" --type "$type" \
     -o "$out/uncalibrated"
