@@ -68,6 +68,8 @@ fs_status fs_train_options_check(const fs_train_options *o, fs_schedule_kind *sc
     if (o->dense_weight > 0 && (o->recipe != FS_RECIPE_DTE_FDM || !o->forge || !(o->all_weights || o->from_scratch)))
         return fs_fail(err, FS_E_USAGE, "training: dense supervision is for stage 1's CLIP, which needs masks and has to be trained; give --forge, and --all-weights or "
                                         "--from-scratch");
+    if (!o->forge && (o->forge_pairs || o->forge_mirror || o->forge_vary || o->forge_square || o->forge_clean > 0 || o->forge_types))
+        return fs_fail(err, FS_E_USAGE, "training: how pictures are forged was given, but nothing is forged; give --forge PHOTOS too, or leave the other --forge options");
     if (o->forge_pairs && o->recipe == FS_RECIPE_MFLM)
         return fs_fail(err, FS_E_USAGE, "training: stage 2 is taught forged pictures only, of which an untouched one has no mask; leave --forge-pairs to dte-fdm and dtg");
     if (o->focus > 1 && (o->recipe != FS_RECIPE_DTE_FDM || !o->forge))

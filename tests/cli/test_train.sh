@@ -103,6 +103,10 @@ for flag in pairs mirror vary clean=1; do # each gives other pictures, is noted,
     run train dte-fdm -m "$TINY" $forged --seed 1 -q -o "forged-$flag"
     expect_failure
 done
+for flag in pairs mirror vary square clean=0.5 types=splice; do # of no use without --forge
+    run train dte-fdm -m "$TINY" $small --forge-$flag -q -o x
+    expect_code 2; expect_one_error 'give --forge PHOTOS too'; expect_no_file x
+done
 run train mflm -m "$TINY" $forged --forge-pairs -q -o x
 expect_code 2; expect_one_error 'untouched one has no mask'; expect_no_file x
 run train dtg -m "$TINY" $forged -q -o forged4
