@@ -628,7 +628,8 @@ typedef struct fs_train_options {
     double text_dropout;        /* MFLM: how often a text is replaced by one that says "tampered" and no more, 0..1; default 0 */
     bool gt_train, gt_val;      /* MFLM: lisa_*_gt.json in place of lisa_*_output.json */
     bool all_weights;           /* train every weight of the stage in place of the recipe's choice; starts from a bundle and makes one, DIR/model */
-    const char *begin_with;     /* all weights: a bundle whose weights those of the same name and shape begin with; a stem of "stem_step" 16 takes one of 8; NULL = none */
+    const char *begin_with;     /* all weights: a bundle whose weights those of the same name and shape begin with; a stem of "stem_step" 16 takes one of 8,
+                                   and layers that the other has fewer of begin with adding nothing (docs/training.md); NULL = none */
     bool clip_from_sam;         /* DTE-FDM, with begin_with: CLIP's tower, of the same shape, begins with what the other model's SAM knows */
     bool sam_from_clip;         /* MFLM, all weights: SAM's encoder, of the same shape, begins with what CLIP's tower knows (docs/training.md) */
     const char *freeze;         /* parts that stay as they are: "clip,sam,lm"; NULL = none */

@@ -40,8 +40,13 @@ fs_tensor *fs_resnet_forward_train(fs_exec *c, const fs_resnet *m, const fs_tens
 /* ---- a stem of models of our own -------------------------------------------------------------------------------------- */
 
 /* Convolutions in front of the patches (stem.c), which make eight or sixteen pixels one; conv[0].w NULL: none, as in CLIP and SAM. */
-enum { FS_STEM_LAYERS = 4, FS_STEM_HALVING = 4 /* side of a second convolution that halves the picture */, FS_STEM_RESIDUALS = 6 };
-typedef struct fs_stem { fs_affine conv[FS_STEM_LAYERS], norm[FS_STEM_LAYERS]; } fs_stem; /* norm[0] is not used */
+enum { FS_STEM_LAYERS = 4, FS_STEM_HALVING = 4 /* side of a second convolution that halves the picture */, FS_STEM_RESIDUALS = 6, FS_STEM_BLOCKS = 4 /* a layer's at most */ };
+typedef struct fs_stem_block { fs_affine norm, conv[2]; } fs_stem_block;
+typedef struct fs_stem {
+    fs_affine conv[FS_STEM_LAYERS], norm[FS_STEM_LAYERS]; /* norm[0] is not used */
+    fs_stem_block block[FS_STEM_LAYERS][FS_STEM_BLOCKS];  /* behind each of them */
+    int n_blocks[FS_STEM_LAYERS];
+} fs_stem;
 
 /* ---- CLIP ViT ------------------------------------------------------------------------------------------------------ */
 

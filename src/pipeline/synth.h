@@ -9,9 +9,9 @@
 
 /* ---- which networks ---- */
 
-/* channels: of a stem's first convolution; 0 = none. step: how many pixels it makes one, 8 or 16. residual: beside the colours it is given their
- * residuals (model/stem.c). */
-typedef struct fs_synth_stem { int64_t channels, step; bool residual; } fs_synth_stem;
+/* channels: of a stem's first convolution; 0 = none. step: how many pixels it makes one, 8 or 16. blocks: residual ones behind each of its last two
+ * convolutions. residual: beside the colours it is given their residuals (model/stem.c). */
+typedef struct fs_synth_stem { int64_t channels, step, blocks; bool residual; } fs_synth_stem;
 
 typedef struct fs_synth_arch {
     const char *name;

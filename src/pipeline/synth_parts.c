@@ -48,6 +48,15 @@ static const char *write_name(char at[NAME], const char *format, ...) {
 }
 #define AT(...) write_name(at, __VA_ARGS__)
 
+/* A residual block of a stem, which adds nothing to begin with. */
+static void stem_block(list *l, int64_t channels, const char *name) {
+    char at[NAME];
+    norm(l, channels, AT("%s.norm", name));
+    kernel(l, channels, channels, 3, AT("%s.conv1", name), true);
+    put(l, FS_SYNTH_ZERO, SHAPE(channels, channels, 3, 3), "%s.conv2.weight", name);
+    put(l, FS_SYNTH_ZERO, SHAPE(channels), "%s.conv2.bias", name);
+}
+
 /* The stem, if there is one: *size, a patch's side, becomes what it leaves of it. Returns the channels that the patches are made of. */
 static int64_t stem(list *l, const fs_synth_stem *s, const char *name, int64_t *size) {
     char at[NAME];
@@ -57,6 +66,7 @@ static int64_t stem(list *l, const fs_synth_stem *s, const char *name, int64_t *
     for (int i = 1; i < FS_STEM_LAYERS; i++) {
         kernel(l, times[i] * s->channels, times[i - 1] * s->channels, i == 1 && s->step == 16 ? FS_STEM_HALVING : 3, AT("%s.%d.conv", name, i), true);
         norm(l, times[i] * s->channels, AT("%s.%d.norm", name, i));
+        for (int64_t k = 0; k < s->blocks && i >= FS_STEM_LAYERS - 2; k++) stem_block(l, times[i] * s->channels, AT("%s.%d.block.%d", name, i, (int)k));
     }
     *size /= s->step;
     return times[FS_STEM_LAYERS - 1] * s->channels;

@@ -3,11 +3,15 @@
  * From a model of the same kind (another size of pictures, say): every tensor of the same name and shape. A stem whose second convolution is of 4 x 4, and
  * so halves the picture, takes one of 3 x 3 that does not: a row and a column of zeros make it the same sum of the same points, of pictures twice as fine.
  *
+ * Blocks behind the last that the other has begin with adding nothing (their branches end in zeros), so a deeper model computes what the other did and
+ * goes on from there (Chen et al., "Net2Net", 2016). So do residual blocks of a stem, always.
+ *
  * Between CLIP's tower and SAM's encoder of one shape: both are pre-norm transformers over the same patches. q, k and v, which SAM has in one matrix, are
  * below each other there. CLIP's norm in front of its first layer has no counterpart: what of it is linear (taking away the mean, the scale of each
  * channel) is folded into SAM's patch and position embeddings, and taken out of them on the way back; the division by the deviation is not, so the first
  * steps have something to mend. SAM's relative positions begin at zero, which is none, and are lost on the way back; it has no class token to attend to. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "train/trainee.h"
@@ -72,6 +76,12 @@ static fs_status exchange(const fs_sam_encoder *sam, const fs_clip *clip, bool t
     for (int i = 0; i < FS_STEM_LAYERS && !k.status; i++) {
         put_pair(&k, &sam->stem.conv[i], &clip->stem.conv[i]);
         put_pair(&k, &sam->stem.norm[i], &clip->stem.norm[i]);
+        if (sam->stem.n_blocks[i] != clip->stem.n_blocks[i]) put(&k, NULL, NULL, 0);
+        for (int j = 0; j < sam->stem.n_blocks[i] && !k.status; j++) {
+            const fs_stem_block *in_sam = &sam->stem.block[i][j], *in_clip = &clip->stem.block[i][j];
+            put_pair(&k, &in_sam->norm, &in_clip->norm);
+            for (int c = 0; c < 2; c++) put_pair(&k, &in_sam->conv[c], &in_clip->conv[c]);
+        }
     }
     k.what = "the patch embeddings";
     put_whole(&k, sam->patch_embed.w, clip->patch_embedding);
@@ -133,6 +143,21 @@ static bool take(fs_param *to, const fs_param *from) {
     return true;
 }
 
+/* Is `name` what the last layer of a residual branch is called, of a block that `from` has fewer of? Then the block is to begin with adding nothing. */
+static bool ends_a_new_block(const fs_params *from, const char *name) {
+    static const char *const stacks[] = {".blocks.", ".layers."}, *const ends[] = {".attn.proj.", ".mlp.lin2.", ".self_attn.out_proj.", ".mlp.fc2.", ".self_attn.o_proj.", ".mlp.down_proj."};
+    char first[256];
+    for (size_t i = 0; i < sizeof stacks / sizeof *stacks; i++) {
+        const char *at = strstr(name, stacks[i]);
+        const char *number = at ? at + strlen(stacks[i]) : NULL, *rest = number ? number + strspn(number, "0123456789") : NULL;
+        if (!at || rest == number) continue;
+        snprintf(first, sizeof first, "%.*s0%s", (int)(number - name), name, rest);
+        for (size_t k = 0; k < sizeof ends / sizeof *ends; k++)
+            if (strncmp(rest, ends[k], strlen(ends[k])) == 0) return fs_params_find(from, first) != NULL;
+    }
+    return false;
+}
+
 fs_status fs_trainee_begin_with(fs_trainee *t, fs_error *err) {
     static const char tower[] = "vision_model.";
     fs_train_options o = *t->options;
@@ -151,6 +176,7 @@ fs_status fs_trainee_begin_with(fs_trainee *t, fs_error *err) {
         fs_param *p = t->params.list[i];
         const fs_param *q = from_sam && strncmp(p->name, tower, sizeof tower - 1) != 0 ? NULL : fs_params_find(&other.params, p->name);
         taken += q && take(p, q);
+        if (!q && ends_a_new_block(&other.params, p->name)) memset(p->data, 0, (size_t)p->count * sizeof *p->data);
     }
     if (!status && !taken)
         status = fs_fail(err, FS_E_MISMATCH, "training: nothing of %s has the name and the shape of anything that is trained here; give a model of the same kind", o.model_dir);
