@@ -1,7 +1,7 @@
 /* Speed of linear layers with packed weights at the shapes of the 13B model, beside the roofs of the machine: reading memory for decoding
  * (one row), integer products in registers for prefill (704 rows). A roof is measured right before every timed call, so that whatever else
  * the machine does meets both; each figure is the median over the runs, the share the median of the runs' own shares. Usage: bench_quant
- * [threads] [ref|avx2|avxvnni|vnni] [filter] [runs] */
+ * [threads] [ref|avx2|avxvnni|vnni|vnni-zen4|vnni-zen5] [filter] [runs] */
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>

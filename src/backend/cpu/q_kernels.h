@@ -56,7 +56,8 @@ typedef struct fs_quant {
     void (*strip)(const uint8_t *w0, const uint8_t *w1, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows);
 } fs_quant;
 
-/* "ref", "avx2", "avxvnni", "vnni" (AVX-512 VNNI), "neon", "dotprod" or "i8mm"; NULL if there is none of that name or the processor cannot run it. */
+/* "ref", "avx2", "avxvnni", "vnni" (AVX-512 VNNI, as it suits the processor; "vnni-zen4" and "vnni-zen5" fetch as it suits these), "neon", "dotprod" or "i8mm"; NULL if
+ * there is none of that name or the processor cannot run it. */
 const fs_quant *fs_quant_by_name(const char *name);
 /* The kernels that go with a table: the fastest of this processor with its best table, else those of the table's instruction set. */
 const fs_quant *fs_quant_for(const fs_backend *be);
@@ -91,6 +92,7 @@ FS_Q_DECLARE_LONG(ref)
 FS_Q_DECLARE(avx2)
 FS_Q_DECLARE(avxvnni)
 FS_Q_DECLARE(vnni)
+void fs_q_multiply_vnni_zen4(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows); /* same bits */
 void fs_q_wide_vnni(fs_dtype packed, const uint8_t *w0, const uint8_t *w1, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy,
                     int rows);
 FS_Q_DECLARE_LONG(vnni)

@@ -32,7 +32,13 @@ enum {
 static const fs_quant ref_table = {KERNELS(ref, 4), LONGER(ref)};
 #ifdef FS_Q_X86
 static const fs_quant avx2_table = TABLE(avx2, 4), avxvnni_table = TABLE(avxvnni, 4);
-static const fs_quant vnni_table = {KERNELS(vnni, 12), .wide = fs_q_wide_vnni, LONGER(vnni)};
+#define VNNI(how) {.name = "vnni", .tile = 12, .quantize = fs_q_quantize_vnni, .multiply = how, .wide = fs_q_wide_vnni, LONGER(vnni)}
+static const fs_quant vnni_table = VNNI(fs_q_multiply_vnni), vnni_zen4_table = VNNI(fs_q_multiply_vnni_zen4);
+
+static bool is_zen4(void) { /* AMD's family 19h with AVX-512; not every compiler's __builtin_cpu_is knows it */
+    unsigned a, b, c, d;
+    return __builtin_cpu_is("amd") && __get_cpuid(1, &a, &b, &c, &d) && (a >> 8 & 15) == 15 && (a >> 20 & 255) == 10;
+}
 
 static bool has_avxvnni(void) { /* not every compiler's __builtin_cpu_supports knows this name; the bit is in leaf 7, subleaf 1 */
     unsigned a, b, c, d;
@@ -49,7 +55,11 @@ static bool has_i8mm(void) { return has_dotprod() && (getauxval(AT_HWCAP2) & HWC
 
 const fs_quant *fs_quant_by_name(const char *name) {
 #ifdef FS_Q_X86
-    if (strcmp(name, "vnni") == 0 && fs_backend_by_name("avx512") && __builtin_cpu_supports("avx512vnni")) return &vnni_table;
+    if (strncmp(name, "vnni", 4) == 0 && fs_backend_by_name("avx512") && __builtin_cpu_supports("avx512vnni")) {
+        if (strcmp(name, "vnni") == 0) return is_zen4() ? &vnni_zen4_table : &vnni_table;
+        if (strcmp(name, "vnni-zen4") == 0) return &vnni_zen4_table;
+        if (strcmp(name, "vnni-zen5") == 0) return &vnni_table;
+    }
     if (strcmp(name, "avxvnni") == 0 && fs_backend_by_name("avx2") && has_avxvnni()) return &avxvnni_table;
     if (strcmp(name, "avx2") == 0 && fs_backend_by_name("avx2")) return &avx2_table;
 #elif defined(FS_Q_ARM)

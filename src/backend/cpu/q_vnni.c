@@ -5,7 +5,12 @@
 
 enum { ROWS = FS_PACKED_ROWS, GROUP = FS_PACKED_GROUP, TILE = 12,
        AT_ONCE = 4,  /* activation rows whose products take turns: each waits for the one before it */
-       NEAR = 4096, FAR = 8192 /* bytes of weights to fetch early: one row of Q8_0 or Q4_0; what does more with them */ };
+       NEAR = 4096, FAR = 8192 /* bytes of weights to fetch early */ };
+
+/* How weights are fetched ahead, which no bit of a result depends on (measurements: docs/speed.md). Zen 5: one row of Q8_0 or Q4_0 from NEAR by into the
+ * level-2 cache, what does more with them from FAR into the nearest. Zen 4: one row not at all, where asking only holds up what the processor fetches by
+ * itself; more rows from FAR by into the level-2 cache: lines asked for in its level 1 keep the loads waiting. */
+typedef enum habit { ZEN5, ZEN4 } habit;
 
 /* dot4 of activations in memory. As assembly because GCC 12 makes of the intrinsic a load of the broadcast value and a copy of the sum, and spills the sums of a tile. */
 static inline __attribute__((always_inline)) __m512i dot4_at(__m512i sum, __m512i u, const int8_t *q) {
@@ -78,14 +83,17 @@ static inline __attribute__((always_inline)) void add_group(const bool mins, con
     }
 }
 
-static inline __attribute__((always_inline)) void fetch(const uint8_t *p, const int bytes, const bool far) {
+/* bytes of weights at p are multiplied by n rows soon. */
+static inline __attribute__((always_inline)) void fetch(const habit h, const bool light, const int n, const uint8_t *p, const int bytes) {
+    if (n >= TILE || (h == ZEN4 && n == 1)) return;
     for (int i = 0; i < bytes; i += 64)
-        if (far) _mm_prefetch((const char *)p + FAR + i, _MM_HINT_T0);
-        else _mm_prefetch((const char *)p + NEAR + i, _MM_HINT_T1);
+        if (h == ZEN4) _mm_prefetch((const char *)p + FAR + i, _MM_HINT_T1);
+        else if (light && n == 1) _mm_prefetch((const char *)p + NEAR + i, _MM_HINT_T1);
+        else _mm_prefetch((const char *)p + FAR + i, _MM_HINT_T0);
 }
 
-static inline __attribute__((always_inline)) void multiply(const fs_dtype type, const int n, const uint8_t *w, const uint8_t *x, int64_t groups,
-                                                           bool more, float *y, int64_t ldy, int rows) {
+static inline __attribute__((always_inline)) void multiply(const habit h, const fs_dtype type, const int n, const uint8_t *w, const uint8_t *x,
+                                                           int64_t groups, bool more, float *y, int64_t ldy, int rows) {
     __m512 sum[TILE];
     const size_t step = (size_t)(n * FS_Q_BYTES);
     const __mmask16 mask = (__mmask16)((1u << rows) - 1u), before = more ? mask : 0;
@@ -94,9 +102,9 @@ static inline __attribute__((always_inline)) void multiply(const fs_dtype type, 
     if (type == FS_DTYPE_Q4_KX16) {
         for (int64_t g = 0; g < groups; g += 8, w += FS_Q4K_CHUNK) {
             const __m512 d = load_f16(w), dmin = load_f16(w + 32);
-            if (n < TILE) fetch(w, 256, true);
+            fetch(h, false, n, w, 256);
             for (int p = 0; p < 4; p++, x += 2 * step) {
-                if (n < TILE) fetch(w + 256 + 512 * p, 512, true);
+                fetch(h, false, n, w + 256 + 512 * p, 512);
                 const group even = unpack_q4k(w + 64 + 48 * p, w + 256 + 512 * p, 0, d, dmin);
                 add_group(true, n, &even, x, sum);
                 const group odd = unpack_q4k(w + 64 + 48 * p, w + 256 + 512 * p, 1, d, dmin);
@@ -107,7 +115,7 @@ static inline __attribute__((always_inline)) void multiply(const fs_dtype type, 
         const bool bytes = type == FS_DTYPE_Q8_0X16;
         const int chunk = bytes ? FS_Q8_CHUNK : FS_Q4_CHUNK;
         for (int64_t g = 0; g < groups; g += 2, w += chunk, x += 2 * step) {
-            if (n < TILE) fetch(w, chunk, n > 1);
+            fetch(h, true, n, w, chunk);
             const group even = bytes ? unpack_q8(w, 0) : unpack_q4(w, 0);
             add_group(false, n, &even, x, sum);
             const group odd = bytes ? unpack_q8(w, 1) : unpack_q4(w, 1);
@@ -119,9 +127,9 @@ static inline __attribute__((always_inline)) void multiply(const fs_dtype type, 
 }
 
 #define CASE(n)                                                                                                                            \
-    case n: multiply(type, n, w, x, groups, more, y, ldy, rows); break
+    case n: multiply(h, type, n, w, x, groups, more, y, ldy, rows); break
 
-static inline __attribute__((always_inline)) void multiply_type(const fs_dtype type, const uint8_t *w, const uint8_t *x, int n, int64_t groups,
+static inline __attribute__((always_inline)) void multiply_type(const habit h, const fs_dtype type, const uint8_t *w, const uint8_t *x, int n, int64_t groups,
                                                                 bool more, float *y, int64_t ldy, int rows) {
     switch (n) {
         CASE(1);
@@ -139,23 +147,23 @@ static inline __attribute__((always_inline)) void multiply_type(const fs_dtype t
     }
 }
 
-static void multiply_q8(const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows) {
-    multiply_type(FS_DTYPE_Q8_0X16, w, x, n, groups, more, y, ldy, rows);
-}
-static void multiply_q4(const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows) {
-    multiply_type(FS_DTYPE_Q4_0X16, w, x, n, groups, more, y, ldy, rows);
-}
-static void multiply_q4k(const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows) {
-    multiply_type(FS_DTYPE_Q4_KX16, w, x, n, groups, more, y, ldy, rows);
-}
+#define MULTIPLY(name, h, type)                                                                                                            \
+    static void name(const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows) {              \
+        multiply_type(h, type, w, x, n, groups, more, y, ldy, rows);                                                                       \
+    }
+MULTIPLY(multiply_q8, ZEN5, FS_DTYPE_Q8_0X16)
+MULTIPLY(multiply_q4, ZEN5, FS_DTYPE_Q4_0X16)
+MULTIPLY(multiply_q4k, ZEN5, FS_DTYPE_Q4_KX16)
+MULTIPLY(multiply_q8_zen4, ZEN4, FS_DTYPE_Q8_0X16)
+MULTIPLY(multiply_q4_zen4, ZEN4, FS_DTYPE_Q4_0X16)
+MULTIPLY(multiply_q4k_zen4, ZEN4, FS_DTYPE_Q4_KX16)
 
 void fs_q_multiply_vnni(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows) {
-    if (packed == FS_DTYPE_Q8_0X16)
-        multiply_q8(w, x, n, groups, more, y, ldy, rows);
-    else if (packed == FS_DTYPE_Q4_0X16)
-        multiply_q4(w, x, n, groups, more, y, ldy, rows);
-    else
-        multiply_q4k(w, x, n, groups, more, y, ldy, rows);
+    (packed == FS_DTYPE_Q8_0X16 ? multiply_q8 : packed == FS_DTYPE_Q4_0X16 ? multiply_q4 : multiply_q4k)(w, x, n, groups, more, y, ldy, rows);
+}
+
+void fs_q_multiply_vnni_zen4(fs_dtype packed, const uint8_t *w, const uint8_t *x, int n, int64_t groups, bool more, float *y, int64_t ldy, int rows) {
+    (packed == FS_DTYPE_Q8_0X16 ? multiply_q8_zen4 : packed == FS_DTYPE_Q4_0X16 ? multiply_q4_zen4 : multiply_q4k_zen4)(w, x, n, groups, more, y, ldy, rows);
 }
 
 void fs_q_quantize_vnni(fs_dtype packed, const float *x, int64_t ldx, int n, int64_t cols, int64_t groups, uint8_t *out) {
