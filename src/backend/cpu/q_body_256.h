@@ -8,7 +8,7 @@
 #include "backend/cpu/q_kernels.h"
 
 enum { ROWS = FS_PACKED_ROWS, GROUP = FS_PACKED_GROUP, TILE = FS_Q_TILE,
-       NEAR = 4096, FAR = 8192 /* bytes of weights to fetch early; far: Q4_K, whose groups take longest */ };
+       AHEAD = 8192 /* bytes of weights to fetch early */ };
 
 static inline __m256i load(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
 static inline __m256 load_f16(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)); }
@@ -74,10 +74,10 @@ static inline __attribute__((always_inline)) void add_group(const fs_dtype type,
     }
 }
 
-static inline __attribute__((always_inline)) void fetch(const uint8_t *p, const int bytes, const bool far) {
-    for (int i = 0; i < bytes; i += 64)
-        if (far) _mm_prefetch((const char *)p + FAR + i, _MM_HINT_T0);
-        else _mm_prefetch((const char *)p + NEAR + i, _MM_HINT_T1);
+/* Weights of 4 bits for one row, into the level-2 cache: asked for in the level-1 cache they keep the loads waiting. One row of Q8_0 is so light that the
+ * processor's own fetching is enough, and asking only holds that up. (Zen 4; docs/speed.md.) */
+static inline __attribute__((always_inline)) void fetch(const uint8_t *p, const int bytes) {
+    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T1);
 }
 
 static inline __attribute__((always_inline)) void store(float *y, __m256 lo, __m256 hi, int rows) {
@@ -109,7 +109,7 @@ static inline __attribute__((always_inline)) void multiply(const fs_dtype type, 
     if (type == FS_DTYPE_Q4_KX16) {
         for (int64_t g = 0; g < groups; g += 8, w += FS_Q4K_CHUNK) {
             for (int p = 0; p < 4; p++, x += 2 * step) {
-                if (n == 1) fetch(w + FS_Q4K_CHUNK / 4 * p, FS_Q4K_CHUNK / 4, true);
+                if (n == 1) fetch(w + FS_Q4K_CHUNK / 4 * p, FS_Q4K_CHUNK / 4);
                 unpack_q4k(w, p, 0, &a);
                 add_group(type, n, &a, x, sum);
                 unpack_q4k(w, p, 1, &a);
@@ -120,7 +120,7 @@ static inline __attribute__((always_inline)) void multiply(const fs_dtype type, 
         const int chunk = type == FS_DTYPE_Q8_0X16 ? FS_Q8_CHUNK : FS_Q4_CHUNK;
         for (int64_t g = 0; g < groups; g += 2, w += chunk)
             for (int half = 0; half < 2; half++, x += step) {
-                if (n == 1) fetch(w + chunk / 2 * half, chunk / 2, false);
+                if (n == 1 && type != FS_DTYPE_Q8_0X16) fetch(w + chunk / 2 * half, chunk / 2);
                 if (type == FS_DTYPE_Q8_0X16)
                     unpack_q8(w, half, &a);
                 else
