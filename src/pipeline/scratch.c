@@ -58,6 +58,7 @@ static fs_status read_front(const fs_json *root, const char *part, fs_synth_stem
     fs_json_close(&j);
     if (status) return status;
     if (s->channels < 0) s->channels = 0;
+    if (s->blocks < 0) s->blocks = 0;
     if (s->step != 8 && s->step != 16) return fs_fail(err, FS_E_MISMATCH, "%s: %s: stem_step is 8 or 16, not %lld", root->path, part, (long long)s->step);
     if (s->channels && patch % s->step)
         return fs_fail(err, FS_E_MISMATCH, "%s: %s: with a stem patch_size must be a multiple of %lld, it is %lld", root->path, part, (long long)s->step, (long long)patch);
@@ -72,13 +73,13 @@ static fs_status read_vision(const fs_json *root, fs_synth_arch *a, fs_error *er
                             {"num_hidden_layers", &a->clip.layers, 2, 1000, 0}, {"num_attention_heads", &a->clip.heads, 1, 1024, 0},
                             {"image_size", &a->clip.image_size, 8, 8192, 0}, {"patch_size", &a->clip.patch_size, 1, 1024, 0},
                             {"stem", &a->clip_stem.channels, 2, 4096, -1}, {"stem_step", &a->clip_stem.step, 8, 16, 8},
-                      {"stem_blocks", &a->clip_stem.blocks, 0, FS_STEM_BLOCKS, 0});
+                      {"stem_blocks", &a->clip_stem.blocks, 0, FS_STEM_BLOCKS, -1});
     if (!status)
         status = READ("sam", {"embed_dim", &a->sam.embed, 8, 65536, 0}, {"depth", &a->sam.depth, 1, 1000, 0}, {"num_heads", &a->sam.heads, 1, 1024, 0},
                       {"image_size", &image, 16, 8192, 0}, {"patch_size", &a->sam.patch, 1, 1024, 16}, {"window_size", &a->sam.window, 1, 1024, 14},
                       {"global_every", &a->sam.global_every, 1, 1000, 2}, {"out_chans", &a->sam.out, 16, 4096, 256}, {"decoder_mlp", &a->decoder_mlp, 8, 65536, 2048},
                       {"stem", &a->sam_stem.channels, 2, 4096, -1}, {"stem_step", &a->sam_stem.step, 8, 16, 8},
-                      {"stem_blocks", &a->sam_stem.blocks, 0, FS_STEM_BLOCKS, 0});
+                      {"stem_blocks", &a->sam_stem.blocks, 0, FS_STEM_BLOCKS, -1});
     if (!status) status = READ("dtg", {"width", &a->dtg_width, 4, 1024, 0});
     if (status) return status;
     a->clip.eps = 1e-5f;
