@@ -174,7 +174,8 @@ fs_status fs_trainee_begin_with(fs_trainee *t, fs_error *err) {
     fs_status status = fs_trainee_open(&other, &o, err);
     for (size_t i = 0; i < t->params.count && !status; i++) {
         fs_param *p = t->params.list[i];
-        const fs_param *q = from_sam && strncmp(p->name, tower, sizeof tower - 1) != 0 ? NULL : fs_params_find(&other.params, p->name);
+        if (from_sam && strncmp(p->name, tower, sizeof tower - 1) != 0) continue; /* the other stage's language model has the same names */
+        const fs_param *q = fs_params_find(&other.params, p->name);
         taken += q && take(p, q);
         if (!q && ends_a_new_block(&other.params, p->name)) memset(p->data, 0, (size_t)p->count * sizeof *p->data);
     }

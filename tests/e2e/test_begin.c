@@ -153,7 +153,6 @@ static void there_and_back(void **state) {
     fs_error err = {0};
     open_or_fail(&b, &clip);
     look(&b, fresh);
-    fs_trainee_close(&b);
     sam.sam_from_clip = true;
     open_or_fail(&a, &sam);
     look(&a, first);
@@ -188,7 +187,17 @@ static void there_and_back(void **state) {
     }
     if (!(distance(last, first) < 1e-4)) fail_msg("CLIP came back %g away from itself", distance(last, first));
     assert_true(distance(fresh, first) > 0.1);
+    size_t own = 0; /* of stage 1, whose language model has layers of the same names as stage 2's */
+    for (size_t i = 0; i < c.params.count; i++) {
+        const fs_param *p = c.params.list[i], *q = fs_params_find(&b.params, p->name);
+        if (strncmp(p->name, "vision_model.", 13) == 0) continue;
+        assert_non_null(q);
+        assert_memory_equal(p->data, q->data, (size_t)p->count * sizeof *p->data);
+        own++;
+    }
+    assert_true(own > 10);
     fs_trainee_close(&a);
+    fs_trainee_close(&b);
     fs_trainee_close(&c);
     free(one);
     free(two);
