@@ -73,7 +73,7 @@ static fs_status read_vision(const fs_json *root, fs_synth_arch *a, fs_error *er
                             {"num_hidden_layers", &a->clip.layers, 2, 1000, 0}, {"num_attention_heads", &a->clip.heads, 1, 1024, 0},
                             {"image_size", &a->clip.image_size, 8, 8192, 0}, {"patch_size", &a->clip.patch_size, 1, 1024, 0},
                             {"stem", &a->clip_stem.channels, 2, 4096, -1}, {"stem_step", &a->clip_stem.step, 8, 16, 8},
-                      {"stem_blocks", &a->clip_stem.blocks, 0, FS_STEM_BLOCKS, -1});
+                            {"stem_blocks", &a->clip_stem.blocks, 0, FS_STEM_BLOCKS, -1});
     if (!status)
         status = READ("sam", {"embed_dim", &a->sam.embed, 8, 65536, 0}, {"depth", &a->sam.depth, 1, 1000, 0}, {"num_heads", &a->sam.heads, 1, 1024, 0},
                       {"image_size", &image, 16, 8192, 0}, {"patch_size", &a->sam.patch, 1, 1024, 16}, {"window_size", &a->sam.window, 1, 1024, 14},

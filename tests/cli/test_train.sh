@@ -171,6 +171,9 @@ expect_failure; expect_err '8 or 16, not 12'
 sed 's/"stem": 4/"stem": 4, "stem_blocks": 5/' own.json >other.json
 run train mflm --from-scratch other.json $some --max-steps 2 -q -o x
 expect_failure; expect_err 'stem_blocks'
+sed 's/"stem": 4, "residual": true/"stem_blocks": 1/' own.json >other.json
+run train mflm --from-scratch other.json $some --max-steps 2 -q -o x
+expect_failure; expect_err '"stem_blocks" is for a stem'
 
 begin "twice the pixels, begun with what the small one knows"
 sed 's/"image_size": 96/"image_size": 192/g; s/"patch_size": 16/"patch_size": 32/; s/"window_size": 3/"patch_size": 32, "window_size": 3/; s/"stem": 4/"stem": 4, "stem_step": 16/g' \

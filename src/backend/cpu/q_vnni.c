@@ -7,7 +7,8 @@ enum { ROWS = FS_PACKED_ROWS, GROUP = FS_PACKED_GROUP, TILE = 12,
        AT_ONCE = 4,  /* activation rows whose products take turns: each waits for the one before it */
        NEAR = 4096, FAR = 8192 /* bytes of weights to fetch early */ };
 
-/* How weights are fetched ahead, which no bit of a result depends on (measurements: docs/speed.md). Zen 5: one row of Q8_0 or Q4_0 from NEAR by into the
+/* How weights are fetched ahead, which no bit of a result depends on (measurements: docs/speed.md). Zen 5, and what is
+ * not known better: one row of Q8_0 or Q4_0 from NEAR by into the
  * level-2 cache, what does more with them from FAR into the nearest. Zen 4: one row not at all, where asking only holds up what the processor fetches by
  * itself; more rows from FAR by into the level-2 cache: lines asked for in its level 1 keep the loads waiting. */
 typedef enum habit { ZEN5, ZEN4 } habit;
